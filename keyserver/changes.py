@@ -1,0 +1,44 @@
+"""The one door of invalidation: every finished change of the store, with the names it touches.
+
+The store publishes after its transaction committed and before the changing call returns; whoever keeps something
+derived from the store (hot answers, searches under way) listens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from keyserver.model import Change, Name
+
+Listener = Callable[[Change], None]
+
+
+class Changes:
+    """Change events of one process, in order, with a short memory for fills that race with a change."""
+
+    def __init__(self, memory: int = 4096) -> None:
+        self._listeners: list[Listener] = []
+        self._recent: deque[tuple[int, Change]] = deque(maxlen=memory)
+        self.number = 0
+        """Counts published changes; note it before reading the store, hand it to `touched`."""
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener` with every change, on the loop's thread; it must not raise or block."""
+        self._listeners.append(listener)
+
+    def publish(self, change: Change) -> None:
+        """Tell everybody; to be called on the loop's thread."""
+        self.number += 1
+        self._recent.append((self.number, change))
+        for listener in self._listeners:
+            listener(change)
+
+    def touched(self, since: int, names: Iterable[Name]) -> bool:
+        """Has any of `names` changed after `since`? True also when the memory does not reach back that far."""
+        if since == self.number:
+            return False
+        if self._recent and self._recent[0][0] > since + 1:
+            return True
+        wanted = frozenset(names)
+        return any(n > since and (c.everything or not wanted.isdisjoint(c.names)) for n, c in self._recent)

@@ -1,0 +1,1 @@
+"""Faces: the protocols that clients speak to us. They know no upstreams and no tables."""

@@ -1,0 +1,322 @@
+"""Values that cross borders: frozen, without behaviour, importing nothing of ours.
+
+Times are whole Unix seconds (int). Fingerprints and key IDs are upper-case hex without `0x`. A *name* is what a
+certificate is found under and what a hot answer depends on; `query.name_of` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+Name: TypeAlias = str
+
+
+class Kind(StrEnum):
+    """The two kinds of certificates."""
+
+    OPENPGP = "openpgp"
+    X509 = "x509"
+
+
+class Source(StrEnum):
+    """Where an entry comes from (contract, cache rule 2)."""
+
+    KEYSERVER = "keyserver"
+    MAILFLOW = "mailflow"
+    LOCAL = "local"
+
+
+class Validity(StrEnum):
+    """A certificate's own state at one instant, in the order answers prefer."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    UNVERIFIABLE = "unverifiable"  # an algorithm that we do not have: found by fingerprint alone
+
+
+@dataclass(frozen=True, slots=True)
+class UserId:
+    """One self-signed user ID. `text` is hostile: escape it wherever it is shown."""
+
+    text: str
+    address: str | None  # normalised by the strict rule, else None
+    created: int  # of the self-signature that counts now
+    expires: int | None
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subkey:
+    """One subkey with a verified binding."""
+
+    fingerprint: str
+    key_id: str
+    algorithm: int  # OpenPGP public-key algorithm number
+    bits: int
+    created: int
+    expires: int | None
+    revoked: bool
+    can_encrypt: bool
+    back_signed: bool  # a verified 0x19 back-signature: may stand as a hit by itself (cache rule 10)
+
+
+@dataclass(frozen=True, slots=True)
+class X509Facts:
+    """What only X.509 certificates have."""
+
+    subject: str
+    issuer: str
+    serial: str  # hex
+    not_before: int
+    not_after: int
+    common_name: str
+    surname: str = ""
+    given_name: str = ""
+    key_usage: tuple[str, ...] = ()
+    sha1: str = ""  # SHA-1 fingerprint, hex
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a certificate shows by its own signatures, judged at one instant."""
+
+    kind: Kind
+    version: int
+    fingerprint: str
+    key_id: str
+    algorithm: int
+    bits: int
+    created: int
+    expires: int | None
+    validity: Validity
+    can_encrypt: bool  # now, by the primary or an unexpired, unrevoked subkey
+    user_ids: tuple[UserId, ...]
+    subkeys: tuple[Subkey, ...]
+    strong: frozenset[Name]  # names that make a hit by themselves: primary and back-signed subkeys
+    weak: frozenset[Name]  # the rest that is proved now: addresses, encryption-only subkeys
+    index: frozenset[Name]  # superset to index under: whatever any instant may prove
+    newest: int  # creation time of the newest self-signature (X.509: notBefore)
+    turns: int | None  # the next instant at which anything above changes, None for never
+    marks: tuple[str, ...] = ()  # remarks for people: "sha1", "claimed revoker", …
+    x509: X509Facts | None = None
+
+    @property
+    def names(self) -> frozenset[Name]:
+        """Every name that is proved now."""
+        return self.strong | self.weak
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A clean certificate: its octets (OpenPGP packets in canonical order, or DER) and what they prove."""
+
+    octets: bytes = field(repr=False)
+    proof: Proof
+
+    @property
+    def fingerprint(self) -> str:
+        """The primary key's fingerprint (X.509: SHA-256 of the DER)."""
+        return self.proof.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A certificate that hygiene did not let in, and why. `fatal`: the input could not be read (failed, not absent)."""
+
+    reason: str
+    fingerprint: str | None = None
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Certificate + source + origin + when: one row of the cache (contract, cache rule 1)."""
+
+    fingerprint: str
+    kind: Kind
+    octets: bytes = field(repr=False)
+    source: Source
+    origin: str  # upstream name, sender's domain, or administrator
+    cached_at: int
+    seen_at: int  # mailflow: the last mail that carried it; otherwise as cached_at
+    approved: bool = False
+    held: bool = False  # mailflow: waits for approval whatever `answer_mailflow` says
+    chained: bool = False  # X.509: its chain verified against the trust anchors
+    message_id: str = ""  # mailflow: of the last mail
+    identities: tuple[str, ...] = ()  # for listings
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A cleaned certificate on its way into the store."""
+
+    certificate: Certificate
+    source: Source
+    origin: str
+    replace: bool = True  # False: merge with this origin's earlier copy (it came without user IDs, or by mail)
+    approved: bool = False
+    held: bool = False
+    chained: bool = False
+    message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one upstream said to one query, and when. `found` False means it said absent."""
+
+    name: Name
+    upstream: str
+    found: bool
+    at: int
+    asked_at: int = 0  # when a client last asked for it; 0: not since `at`
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Octets that an upstream sent, unarmored but not yet believed."""
+
+    kind: Kind
+    octets: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The upstream sent something that may be what was asked for."""
+
+    raw: tuple[Raw, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The upstream said that it has nothing. `remember` False: true for this request only (loops, not askable)."""
+
+    reason: str
+    remember: bool = True
+
+
+class Fault(StrEnum):
+    """Why an upstream failed, as far as its health is concerned."""
+
+    TRANSIENT = "transient"  # time-out, refused, 5xx, garbage
+    CONFIGURATION = "configuration"  # 401, 403, TLS name: nobody will mend it in a minute
+    BUSY = "busy"  # 429 or 503 with Retry-After
+    LOCAL = "local"  # our own limit or budget; says nothing of the upstream's health
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No usable word: never becomes "does not exist"."""
+
+    reason: str
+    fault: Fault = Fault.TRANSIENT
+    retry_after: float | None = None  # seconds, as the upstream asked
+
+
+Outcome: TypeAlias = Found | Absent | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSpec:
+    """What policy and resolver know of an upstream without speaking its protocol."""
+
+    name: str
+    priority: int = 10
+    domains: tuple[str, ...] = ()  # lower-case A-labels, "*.example.org" allowed; empty: any
+    ttl: int | None = None  # seconds; None: the global one
+    timeout: float = 2.0
+    template: bool = False  # its host comes from the address asked for
+    kinds: frozenset[Kind] = frozenset({Kind.OPENPGP})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A listener's policy: which entries it may hand out."""
+
+    name: str = "default"
+    answer_mailflow: bool = False
+
+
+class How(StrEnum):
+    """How an answer came about."""
+
+    HIT = "HIT"
+    MISS = "MISS"
+    STALE = "STALE"
+
+
+class State(StrEnum):
+    """What an answer says."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    FAILED = "failed"  # nothing known and an upstream failed
+    BUSY = "busy"  # too much under way, or this client asks too much
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a lookup's story: `at` in milliseconds since it began."""
+
+    at: float
+    who: str  # "cache", "records", an upstream's name, "clean", "answer", …
+    what: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One certificate of an answer: the merge of what this view may hand out."""
+
+    certificate: Certificate
+    entries: tuple[Entry, ...]
+
+    @property
+    def source(self) -> Source:
+        """The best source among its entries: local, keyserver, mailflow."""
+        order = (Source.LOCAL, Source.KEYSERVER, Source.MAILFLOW)
+        return min((e.source for e in self.entries), key=order.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the resolver returns."""
+
+    state: State
+    how: How
+    reason: str
+    certificates: tuple[Answered, ...] = ()
+    names: frozenset[Name] = frozenset()  # every name this answer depends on
+    since: int = 0  # when the first certificate (or the oldest "absent") was cached
+    until: int = 0  # the first instant at which anything behind it turns; the answer may be kept until then
+    keep: bool = False  # may be kept by hot answers and clients (False: `no-store`)
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One finished change of the store and every name it touches; `everything`: all names."""
+
+    number: int
+    names: frozenset[Name]
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries a list, purge or export means; None matches all."""
+
+    source: Source | None = None
+    upstream: str | None = None  # origin, for keyserver entries
+    domain: str | None = None  # of an address that the certificate proves
+    text: str | None = None  # part of a fingerprint or identity
+    kind: Kind | None = None
+
+
+def joined(parts: Sequence[str], most: int = 3) -> str:
+    """A short list for people: `a, b, c and 4 more`."""
+    rest = len(parts) - most
+    return ", ".join(parts[:most]) + (f" and {rest} more" if rest > 0 else "")

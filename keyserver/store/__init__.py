@@ -1,0 +1,1 @@
+"""The cache on disk: one narrow protocol (`base`), one module per database."""

@@ -1,0 +1,169 @@
+"""What a store promises. Every line of these docstrings has its test in tests/conformance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
+
+
+class StoreError(Exception):
+    """The store cannot do this now: disk full, file read-only or damaged. The text is for the log and `/readyz`.
+
+    Lookups go on without the cache; nothing is deleted."""
+
+
+class StoreRefused(Exception):
+    """The store cannot be opened at all: a newer version's database, no permission. One clear line; nothing touched."""
+
+
+class Stored(StrEnum):
+    """What became of one find."""
+
+    NEW = "new"  # a new entry
+    CHANGED = "changed"  # this origin's copy was replaced or merged, and differs
+    SAME = "same"  # the same octets; its time was renewed
+    DELETED = "deleted"  # refused: named by a delete that came after `begun`
+    BLOCKED = "blocked"  # refused: blocked by an administrator
+    FULL = "full"  # not cached: `max_size` is reached
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Everything the store knows about one name, read at one instant."""
+
+    entries: tuple[Entry, ...] = ()
+    """All entries of every certificate indexed under the name; blocked certificates are left out."""
+    revocations: Mapping[str, bytes] = field(default_factory=dict)
+    """Fingerprint -> revocations, which are kept apart from entries."""
+    records: tuple[Record, ...] = ()
+    """What upstreams said to the query of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries of a listing; `next` continues it, None at its end."""
+
+    entries: tuple[Entry, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Counts for `op=stats`, metrics and `/readyz`."""
+
+    certificates: int
+    entries: Mapping[str, int]  # source -> entries
+    records_found: int
+    records_absent: int
+    blocked: int
+    octets: int  # size of the database
+    healthy: str = ""  # empty, or what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Hygiene:
+    """The pure functions of one kind of certificate that a store needs inside its transaction."""
+
+    merge: Callable[[Sequence[bytes], bytes], bytes]
+    """(copies, revocations) -> octets; commutative, associative, idempotent."""
+    revocations: Callable[[bytes], bytes]
+    """The verified revocations of a clean certificate as octets of their own; b"" for none."""
+    merge_revocations: Callable[[bytes, bytes], bytes]
+    index: Callable[[bytes], tuple[frozenset[Name], tuple[str, ...]]]
+    """Clean octets -> (names to index under, identities for listings)."""
+
+
+class Store(Protocol):
+    """The cache. Times are Unix seconds handed in by the caller; the store reads no clock."""
+
+    async def open(self) -> None:
+        """Open or create, migrating an older version forward. Raises StoreRefused."""
+
+    async def close(self) -> None:
+        """Finish what is under way and close; a second call does nothing."""
+
+    async def begin(self) -> int:
+        """The deletion counter now; hand it to `put` as `begun`, so that nothing begun before a delete undoes it."""
+
+    async def look(self, name: Name) -> Shelf:
+        """All about one name, in one read of one instant (an index seek for each part, one thread hop).
+
+        At most 64 certificates. Entries come back whether expired or not: policy judges them."""
+
+    async def certificate(self, fingerprint: str) -> Shelf:
+        """All entries of one certificate (blocked ones too) and its revocations; `records` is empty."""
+
+    async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:
+        """Write finds, their revocations, index, records and the change row in one transaction; on disk when it returns.
+
+        One answer per find, in order. Same (fingerprint, source, origin): replaced, or merged where `replace` is False;
+        cached_at (and seen_at) become `now`; `approved` is kept once given, `held` is kept until approved.
+        A find refused as DELETED or BLOCKED leaves no trace, its revocations excepted. Records begun before a delete
+        that touched their name are dropped. An absent record replaces found and the other way round.
+        Changes are published (names: every name of old and new copies, and the records' names) before it returns."""
+
+    async def touch(self, asked: Mapping[Name, int]) -> None:
+        """Note when clients last asked for these names (asked_at of their records; only ever forward). No change event."""
+
+    async def delete(self, fingerprint: str, now: int, source: Source | None = None, origin: str | None = None) -> int:
+        """Delete a certificate's entries (of one source and origin, where given); how many.
+
+        Also forgets the records of every name of that certificate, so that the next lookup asks again; also counts
+        as a delete for `begun` when nothing was there. Revocations stay."""
+
+    async def purge(self, what: Selection, now: int) -> int:
+        """Delete every entry that matches; how many.
+
+        As `delete` for each, also for what was begun before and is not yet there."""
+
+    async def purge_all(self, now: int) -> int:
+        """Forget everything but blocks: entries, records, revocations; how many entries."""
+
+    async def purge_expired(
+        self, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int
+    ) -> int:
+        """Delete up to `limit` entries that lie before their cutoff, and absent records before `absent_before`.
+
+        cutoffs: (source, origin) -> instant; an entry whose cached_at (mailflow: seen_at) lies before it has expired.
+        Origin None is every origin of that source not named itself; a source not named never expires. Returns how many
+        entries and records went: below `limit`, it is done. Found records go with the same cutoffs (by upstream)."""
+
+    async def approve(self, fingerprint: str, now: int) -> int:
+        """Approve a certificate's entries: answered whatever its source; how many. Clears `held`."""
+
+    async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
+        """From now on neither cached nor answered; existing entries stay but are never handed out by `look`."""
+
+    async def unblock(self, fingerprint: str, now: int) -> bool:
+        """Take a block away; was there one?"""
+
+    async def blocked(self) -> tuple[str, ...]:
+        """Fingerprints of what is blocked."""
+
+    async def list(self, what: Selection, limit: int, cursor: str | None = None) -> Page:
+        """Entries in a stable order, `limit` at a time; a cursor stays good while entries come and go."""
+
+    async def search(self, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
+        """Fingerprints of certificates with an identity containing `text` (already case-folded); a scan, bounded."""
+
+    async def due(self, found_before: Mapping[str | None, int], limit: int) -> tuple[Record, ...]:
+        """Found records that were asked for since they were made (asked_at > at) and lie before the instant of
+        their upstream (None: every other upstream): the ones worth a prefetch, oldest first."""
+
+    async def most_used(self, limit: int) -> tuple[Name, ...]:
+        """Names asked for most recently, for rendering ahead."""
+
+    async def stats(self) -> StoreStats:
+        """Counts; may be a few seconds old."""
+
+    async def poll(self) -> None:
+        """Notice what other processes changed since the last poll, and publish it; cheap when nothing did."""
+
+
+def names_of(records: Iterable[Record]) -> frozenset[Name]:
+    """The names of some records."""
+    return frozenset(r.name for r in records)

@@ -1,0 +1,1 @@
+"""Upstreams: one module per protocol, each a class with `fetch` (see `base`)."""
