@@ -14,6 +14,10 @@ from typing import TypeAlias
 Name: TypeAlias = str
 
 
+class Malformed(ValueError):
+    """Octets that are not what they should be; the one exception of the codecs. The text says what is wrong."""
+
+
 class Kind(StrEnum):
     """The two kinds of certificates."""
 
@@ -103,6 +107,7 @@ class Proof:
     turns: int | None  # the next instant at which anything above changes, None for never
     marks: tuple[str, ...] = ()  # remarks for people: "sha1", "claimed revoker", …
     x509: X509Facts | None = None
+    revocations: bool = True  # may it carry revocations? False saves looking for them
 
     @property
     def names(self) -> frozenset[Name]:
@@ -294,6 +299,7 @@ class Answer:
     until: int = 0  # the first instant at which anything behind it turns; the answer may be kept until then
     keep: bool = False  # may be kept by hot answers and clients (False: `no-store`)
     steps: tuple[Step, ...] = ()
+    query: Name = ""  # the name that was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,20 @@ def name_of(kind: Kind, type_: str, value: str) -> Name:
     return f"{kind}:{type_}:{value}"
 
 
+def from_name(name: Name) -> Query:
+    """The query whose `name` this is (as records remember it). Raises ValueError for anything else."""
+    kind_text, type_, value = name.split(":", 2)
+    kind = Kind(kind_text)
+    if type_ == "fpr":
+        return ByFingerprint(value, kind)
+    if type_ == "kid":
+        return ByKeyId(value, kind)
+    if type_ == "addr":
+        local, domain = value.rsplit("@", 1)
+        return ByAddress(local, domain, kind)
+    return ByText(value, kind) if type_ == "text" else ByHash(type_, value, kind)
+
+
 def parse(search: str, kind: Kind = Kind.OPENPGP) -> Query:
     """What a search term asks for. Raises BadQuery (ShortKeyId for 8 hex digits) with a sentence for the client.
 

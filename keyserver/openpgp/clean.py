@@ -1,0 +1,100 @@
+"""Hostile octets in, clean certificates out: every signature that stays was made by the primary key and verified.
+
+What is dropped: third-party signatures, user attributes, unknown packets, whatever does not verify. What refuses the
+whole input: secret keys. Packet bodies are never re-encoded.
+"""
+
+from __future__ import annotations
+
+from keyserver.model import Certificate, Malformed, Refused
+from keyserver.openpgp import packets
+from keyserver.openpgp.arrival import Arrival
+from keyserver.openpgp.checks import verify
+from keyserver.openpgp.limits import Limits
+from keyserver.openpgp.merge import merge
+from keyserver.openpgp.parts import bounded, write
+from keyserver.openpgp.proof import judge, prove
+from keyserver.openpgp.verify import Budget
+
+
+def clean(octets: bytes, now: int, limits: Limits = Limits()) -> list[Certificate | Refused]:
+    """Every certificate in binary packets (several may follow one another), or why it was not let in.
+
+    `now` only decides what the certificates prove, never what is kept. Never raises: what stood before a fatal octet
+    is still returned, and the refusal behind it is `fatal`, as it is for secret keys, of which nothing is returned.
+    """
+    if len(octets) > limits.octets:
+        return [Refused(f"an answer of {len(octets)} octets; at most {limits.octets} are read", fatal=True)]
+    found: dict[str, Certificate] = {}
+    refused: list[Refused] = []
+    budget = Budget(limits.answer_cost)
+    current: Arrival | None = None
+    arrived = 0
+    try:
+        for tag, start, end in packets.walk(octets, limits.packets):
+            if tag in (packets.SECRET_KEY, packets.SECRET_SUBKEY):
+                return [Refused("it contains a secret key; nobody should send that to a keyserver", fatal=True)]
+            if tag == packets.PUBLIC_KEY:
+                _finish(current, now, budget, found, refused)
+                current = None
+                if arrived >= limits.certificates:
+                    refused.append(Refused(f"more than {limits.certificates} certificates in one answer"))
+                    break
+                arrived += 1
+                current = _begin(octets[start:end], limits, refused)
+            elif current is not None:
+                current.take(tag, octets, start, end)
+    except Malformed as error:
+        refused.append(Refused(str(error), fatal=True))
+    _finish(current, now, budget, found, refused)
+    if not found and not refused:
+        refused.append(Refused("no certificate in it", fatal=True))
+    return [*found.values(), *refused]
+
+
+def _begin(body: bytes, limits: Limits, refused: list[Refused]) -> Arrival | None:
+    """A new certificate, unless its primary key is none that we take."""
+    try:
+        if len(body) > limits.key:
+            raise Malformed(f"a key packet of {len(body)} octets; at most {limits.key} are accepted")
+        key = packets.parse_key(body)
+        if key.algorithm in packets.ENCRYPTING_ONLY:
+            raise Malformed(f"a primary key of algorithm {key.algorithm}, which cannot sign")
+    except Malformed as error:
+        refused.append(Refused(str(error)))
+        return None
+    return Arrival(key, limits)
+
+
+def _finish(
+    arrival: Arrival | None, now: int, budget: Budget, found: dict[str, Certificate], refused: list[Refused]
+) -> None:
+    """Verify what has arrived of one certificate, and note what became of it."""
+    if arrival is None:
+        return
+    limits, fingerprint = arrival.limits, arrival.key.fingerprint.hex().upper()
+    try:
+        if arrival.refusal:
+            raise Malformed(arrival.refusal)
+        verified, unseen = verify(arrival, budget)
+        parts = bounded(verified, limits)
+        if unseen:
+            why = f"its signatures cost too much to verify; {unseen} of them were not looked at"
+            refused.append(Refused(why, fingerprint, fatal=True))
+            if not parts.direct.signatures and not parts.components:
+                return
+        if not parts.direct.signatures and not parts.components:
+            raise Malformed("nothing in it is signed by its primary key")
+        if parts.key.version == 6 and not parts.direct.signatures:
+            raise Malformed("a version 6 certificate without a direct-key signature")
+        octets = write(parts)
+        if len(octets) > limits.certificate:
+            raise Malformed(f"{len(octets)} octets after cleaning; at most {limits.certificate} are accepted")
+    except Malformed as error:
+        refused.append(Refused(str(error), fingerprint, fatal=bool(arrival.refusal)))
+        return
+    if earlier := found.get(fingerprint):
+        octets = merge([earlier.octets, octets])
+        found[fingerprint] = Certificate(octets, prove(octets, now))
+    else:
+        found[fingerprint] = Certificate(octets, judge(parts, now))

@@ -1,0 +1,279 @@
+"""What a clean certificate proves at one instant (RFC 9580 section 5.2.3.10; time enters nowhere else)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from keyserver.model import Kind, Name, Proof, Subkey, UserId, Validity
+from keyserver.openpgp import packets, signatures
+from keyserver.openpgp.packets import PublicKey
+from keyserver.openpgp.parts import Component, Parts, read, user_id_order
+from keyserver.openpgp.signatures import SHA1, Signature
+from keyserver.openpgp.userid import address_of, text_of
+from keyserver.openpgp.verify import verifiable
+from keyserver.query import name_of
+
+
+def prove(octets: bytes, now: int) -> Proof:
+    """Judges octets that `clean` or `merge` made; their signatures are trusted, not verified again."""
+    return judge(read(octets), now)
+
+
+def index(octets: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:
+    """Every name that any instant may prove, and the texts of the user IDs, for listings."""
+    parts = read(octets)
+    if not verifiable(parts.key):
+        return _key_names(parts.key), ()
+    user_ids = _user_ids(parts)
+    addresses = {address_of(c.body) for c in user_ids}
+    return _index(parts.key, addresses, _subkeys(parts)), tuple(text_of(c.body) for c in user_ids)
+
+
+def judge(parts: Parts, now: int) -> Proof:
+    """`prove` for a certificate that is taken apart already."""
+    key = parts.key
+    if not verifiable(key):
+        return _unverifiable(key)
+    addresses = {c.body: address_of(c.body) for c in _user_ids(parts)}
+    bound = _subkeys(parts)
+    made = (_UserId.of(parts.components[packets.USER_ID, body], address, now) for body, address in addresses.items())
+    user_ids = sorted((user_id for user_id in made if user_id), key=lambda u: u.order)
+    governing = _governing(parts, user_ids, now)
+    expires = _key_expiry(key, governing)
+    validity = _validity(parts, expires, governing, now)
+    subkeys = [subkey for c, k in bound if (subkey := _subkey(c, k, now))]
+    usable = validity is Validity.VALID and key.created <= now
+    return Proof(
+        kind=Kind.OPENPGP,
+        version=key.version,
+        fingerprint=_hex(key.fingerprint),
+        key_id=_hex(key.key_id),
+        algorithm=key.algorithm,
+        bits=key.bits,
+        created=key.created,
+        expires=expires,
+        validity=validity,
+        can_encrypt=usable and (_encrypts(key, governing) or any(_usable(s, now) for s, _, _ in subkeys)),
+        user_ids=tuple(u.value for u in user_ids),
+        subkeys=tuple(s for s, _, _ in subkeys),
+        strong=_key_names(key).union(*(_subkey_names(s) for s, _, _ in subkeys if s.back_signed)),
+        weak=frozenset(u.name for u in user_ids if u.name and u.alive and not u.value.revoked).union(
+            *(_subkey_names(s) for s, named, _ in subkeys if named and not s.back_signed)
+        ),
+        index=_index(key, addresses.values(), bound),
+        newest=max((s.made for s in _self_signatures(parts) if s.made <= now), default=key.created),
+        turns=min((t for t in _instants(parts, bound) if t > now), default=None),
+        revocations=any(c.of_revocations() for c in (parts.direct, *parts.components.values())),
+        marks=_marks(parts, [*governing, *(u.counts for u in user_ids), *(b for _, _, b in subkeys)]),
+    )
+
+
+@dataclass(slots=True)
+class _UserId:
+    """A user ID that some self-signature has made by now."""
+
+    value: UserId
+    counts: Signature  # the self-signature that counts
+    alive: bool
+    name: Name | None
+    order: tuple[bool, bool, int, bytes]  # the primary user ID first (section 5.2.3.27)
+
+    @classmethod
+    def of(cls, component: Component, address: str | None, now: int) -> _UserId | None:
+        counts, alive = _counting(component, now)
+        if counts is None:
+            return None
+        revoked = _revoked(component, counts, now, final=False)
+        value = UserId(text_of(component.body), address, counts.made, _end(counts), revoked)
+        order = (revoked or not alive, not counts.primary, -counts.made, component.body)
+        return cls(value, counts, alive, _address_name(address), order)
+
+
+def _subkey(component: Component, key: PublicKey, now: int) -> tuple[Subkey, bool, Signature] | None:
+    """The subkey, whether it is found at all, and its binding; None where nothing binds it by now.
+
+    A subkey that may sign or certify, but did not agree to this certificate by a back-signature (section 5.2.1.9),
+    may be anybody's: nobody finds this certificate by it."""
+    binding, alive = _counting(component, now)
+    if binding is None:
+        return None
+    expires = key.created + binding.key_lifetime if binding.key_lifetime else None
+    end = _end(binding)
+    if end is not None and not alive:
+        expires = end if expires is None else min(expires, end)
+    encrypts = binding.flags is None or bool(binding.flags & signatures.ENCRYPT)
+    back_signed, named = _standing(component, key)
+    subkey = Subkey(
+        fingerprint=_hex(key.fingerprint),
+        key_id=_hex(key.key_id),
+        algorithm=key.algorithm,
+        bits=key.bits,
+        created=key.created,
+        expires=expires,
+        revoked=_revoked(component, binding, now, final=True),
+        can_encrypt=encrypts and key.algorithm in packets.ENCRYPTING,
+        back_signed=back_signed,
+    )
+    return subkey, named, binding
+
+
+def _standing(component: Component, key: PublicKey) -> tuple[bool, bool]:
+    """Has it ever been bound with a back-signature, and may it be found without one?
+
+    `clean` leaves no embedded signature that does not verify, unless the subkey's algorithm is not ours."""
+    bindings = component.of_self()
+    agreed = verifiable(key) and any(b.embedded for b in bindings)
+    harmless = all(not (b.flags or 0) & (signatures.SIGN | signatures.CERTIFY) for b in bindings)
+    return agreed, agreed or harmless
+
+
+def _counting(component: Component, now: int) -> tuple[Signature | None, bool]:
+    """The newest self-signature that lives now; else the newest that ever did."""
+    made = [s for s in component.of_self() if s.made <= now]
+    alive = next((s for s in made if _lives(s, now)), None)
+    return (alive, True) if alive else (made[0] if made else None, False)
+
+
+def _lives(signature: Signature, now: int) -> bool:
+    end = _end(signature)
+    return signature.made <= now and (end is None or now < end)
+
+
+def _end(signature: Signature) -> int | None:
+    return signature.made + signature.lifetime if signature.lifetime else None
+
+
+def _revoked(component: Component, counts: Signature, now: int, *, final: bool) -> bool:
+    """Does a revocation stand against the self-signature that counts? The newer of the two wins, a revocation at the
+    same second too; `final`: a hard one always wins. (A user ID may be taken back and given again, whatever the
+    reason: Sequoia and gpg agree on that.)"""
+    for revocation in component.of_revocations():
+        if revocation.hard and (final or revocation.made >= counts.made):
+            return True
+        if not revocation.hard and counts.made <= revocation.made <= now:
+            return True
+    return False
+
+
+def _governing(parts: Parts, user_ids: Sequence[_UserId], now: int) -> list[Signature]:
+    """The self-signatures that speak for the primary key, newest first: the direct-key signature, and in v4 that of
+    the primary user ID (section 5.2.3.10)."""
+    direct, alive = _counting(parts.direct, now)
+    governing = [direct] if direct and alive else []
+    if parts.key.version == 4 and (first := next((u for u in user_ids if u.alive), None)):
+        governing.append(first.counts)
+    return sorted(governing, key=lambda s: -s.made)
+
+
+def _key_expiry(key: PublicKey, governing: Sequence[Signature]) -> int | None:
+    said = next((s.key_lifetime for s in governing if s.key_lifetime is not None), 0)
+    return key.created + said if said else None
+
+
+def _validity(parts: Parts, expires: int | None, governing: Sequence[Signature], now: int) -> Validity:
+    """Revoked for good by any revocation of the key itself, a soft one from its date on. Expired too where every
+    self-signature over the key has run out or lies in the future: then nothing says that it may be used."""
+    if any(r.hard or r.made <= now for r in parts.direct.of_revocations()):
+        return Validity.REVOKED
+    certified = parts.direct.of_self() or any(c.of_self() for c in _user_ids(parts))
+    if (expires is not None and expires <= now) or parts.key.created > now or (certified and not governing):
+        return Validity.EXPIRED
+    return Validity.VALID
+
+
+def _encrypts(key: PublicKey, governing: Sequence[Signature]) -> bool:
+    flags = next((s.flags for s in governing if s.flags is not None), None)
+    return key.algorithm in packets.ENCRYPTING and (flags is None or bool(flags & signatures.ENCRYPT))
+
+
+def _usable(subkey: Subkey, now: int) -> bool:
+    living = subkey.created <= now and (subkey.expires is None or now < subkey.expires)
+    return subkey.can_encrypt and living and not subkey.revoked
+
+
+def _user_ids(parts: Parts) -> list[Component]:
+    """Those with a self-signature of any time, in canonical order."""
+    found = (c for c in parts.components.values() if c.tag == packets.USER_ID and c.of_self())
+    return sorted(found, key=user_id_order)
+
+
+def _subkeys(parts: Parts) -> list[tuple[Component, PublicKey]]:
+    """Those that have ever been bound."""
+    found = (c for c in parts.components.values() if c.tag == packets.SUBKEY and c.of_self())
+    return [(component, packets.parse_key(component.body)) for component in found]
+
+
+def _self_signatures(parts: Parts) -> Iterator[Signature]:
+    yield from parts.direct.of_self()
+    for component in parts.components.values():
+        yield from component.of_self()
+
+
+def _instants(parts: Parts, bound: Iterable[tuple[Component, PublicKey]]) -> Iterator[int]:
+    """When something may change: dates of keys and signatures, their ends, the ends of keys that they state."""
+    user_ids = ((c, parts.key) for c in parts.components.values() if c.tag == packets.USER_ID)
+    for component, key in ((parts.direct, parts.key), *user_ids, *bound):
+        yield key.created
+        for signature in component.signatures.values():
+            yield signature.made
+            if signature.lifetime:
+                yield signature.made + signature.lifetime
+            if signature.key_lifetime:
+                yield key.created + signature.key_lifetime
+
+
+def _index(
+    key: PublicKey, addresses: Iterable[str | None], bound: Iterable[tuple[Component, PublicKey]]
+) -> frozenset[Name]:
+    named = (_key_names(subkey) for component, subkey in bound if _standing(component, subkey)[1])
+    return _key_names(key).union((n for n in map(_address_name, addresses) if n), *named)
+
+
+def _marks(parts: Parts, counting: Sequence[Signature]) -> tuple[str, ...]:
+    """Remarks for people: what rests on SHA-1, and revocations that we cannot check."""
+    weak = any(s.hash == SHA1 or any(s.body[at + 3] == SHA1 for at, _ in s.embedded) for s in counting)
+    return ("sha1",) * weak + ("claimed revoker",) * bool(parts.claimed)
+
+
+def _unverifiable(key: PublicKey) -> Proof:
+    """We lack its algorithm: found by what its octets hash to, and by nothing that it says."""
+    names = _key_names(key)
+    return Proof(
+        kind=Kind.OPENPGP,
+        version=key.version,
+        fingerprint=_hex(key.fingerprint),
+        key_id=_hex(key.key_id),
+        algorithm=key.algorithm,
+        bits=key.bits,
+        created=key.created,
+        expires=None,
+        validity=Validity.UNVERIFIABLE,
+        can_encrypt=False,
+        user_ids=(),
+        subkeys=(),
+        strong=names,
+        weak=frozenset(),
+        index=names,
+        newest=key.created,
+        turns=None,
+        marks=("unverifiable",),
+    )
+
+
+def _key_names(key: PublicKey) -> frozenset[Name]:
+    return frozenset(
+        {name_of(Kind.OPENPGP, "fpr", _hex(key.fingerprint)), name_of(Kind.OPENPGP, "kid", _hex(key.key_id))}
+    )
+
+
+def _subkey_names(subkey: Subkey) -> frozenset[Name]:
+    return frozenset({name_of(Kind.OPENPGP, "fpr", subkey.fingerprint), name_of(Kind.OPENPGP, "kid", subkey.key_id)})
+
+
+def _address_name(address: str | None) -> Name | None:
+    return name_of(Kind.OPENPGP, "addr", address) if address else None
+
+
+def _hex(octets: bytes) -> str:
+    return octets.hex().upper()
