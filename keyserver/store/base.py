@@ -41,6 +41,8 @@ class Shelf:
     """Fingerprint -> revocations, which are kept apart from entries."""
     records: tuple[Record, ...] = ()
     """What upstreams said to the query of that name."""
+    begun: int = -1
+    """The deletion counter at that instant, as `Store.begin` gives it (`look` only; -1: the store was not asked)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,10 @@ class Store(Protocol):
         """All entries of one certificate (blocked ones too) and its revocations; `records` is empty."""
 
     async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:
-        """Write finds, their revocations, index, records and the change row in one transaction; on disk when it returns.
+        """Write finds, their revocations, index, records and the change row in one transaction.
 
+        On disk when it returns, as far as killing the process goes; what upstreams could bring again may be lost with
+        the power. A full store (FULL) takes no revocations of certificates that it does not know.
         One answer per find, in order. Same (fingerprint, source, origin): replaced, or merged where `replace` is False;
         cached_at (and seen_at) become `now`; `approved` is kept once given, `held` is kept until approved.
         A find refused as DELETED or BLOCKED leaves no trace, its revocations excepted. Records begun before a delete
@@ -107,7 +111,7 @@ class Store(Protocol):
         Changes are published (names: every name of old and new copies, and the records' names) before it returns."""
 
     async def touch(self, asked: Mapping[Name, int]) -> None:
-        """Note when clients last asked for these names (asked_at of their records; only ever forward). No change event."""
+        """Note when clients last asked for these names: asked_at of their records, only ever forward; no change."""
 
     async def delete(self, fingerprint: str, now: int, source: Source | None = None, origin: str | None = None) -> int:
         """Delete a certificate's entries (of one source and origin, where given); how many.

@@ -1,0 +1,212 @@
+"""Finds and records on their way into the tables, inside a write transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from keyserver.model import Find, Kind, Name, Record, Source
+from keyserver.store import deletions
+from keyserver.store.base import Hygiene, Stored
+from keyserver.store.deletions import Later
+from keyserver.store.reading import REVOCATION, octets
+from keyserver.store.writing import Writing
+
+_ROW = 600  # octets that an entry takes besides its copy, about
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A find with what its kind's hygiene says of it before the transaction begins."""
+
+    find: Find
+    hygiene: Hygiene
+    revocations: bytes
+
+    @classmethod
+    def of(cls, find: Find, hygiene: Mapping[Kind, Hygiene]) -> Arrival:
+        """Parses the certificate: not on the loop's thread."""
+        proof = find.certificate.proof
+        own = hygiene[proof.kind]
+        return cls(find, own, own.revocations(find.certificate.octets) if proof.revocations else b"")
+
+    @property
+    def durable(self) -> bool:
+        """Must it survive a power cut? Yes, if searching again may not bring it back."""
+        return self.find.source is not Source.KEYSERVER or bool(self.revocations)
+
+
+def put(
+    writing: Writing, arrivals: Sequence[Arrival], records: Sequence[Record], begun: int, now: int, max_size: int
+) -> tuple[Stored, ...]:
+    """`Store.put`."""
+    later = deletions.later_than(writing.db, begun)
+    room = max_size - octets(writing.db)
+    answers: list[Stored] = []
+    gone: set[Name] = set()  # names of what was refused, whose records would hide that nothing is here
+    for arrival in arrivals:
+        certificate = arrival.find.certificate
+        stored = _put(writing, arrival, later, now, room)
+        answers.append(stored)
+        if stored is Stored.NEW:
+            room -= len(certificate.octets) + _ROW
+        if stored in (Stored.DELETED, Stored.FULL):
+            gone |= certificate.proof.index
+    for record in records:
+        if not later.hit_name(record.name) and record.name not in gone:
+            _put_record(writing, record)
+    return tuple(answers)
+
+
+def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) -> Stored:
+    find, hygiene = arrival.find, arrival.hygiene
+    fingerprint = find.certificate.fingerprint
+    old = writing.db.execute(
+        "SELECT e.id, e.approved, e.held, c.octets FROM entry AS e JOIN copy AS c ON c.entry = e.id"
+        " WHERE e.fingerprint = ? AND e.source = ? AND e.origin = ?",
+        (fingerprint, str(find.source), find.origin),
+    ).fetchone()
+    refused = None
+    if writing.db.execute("SELECT 1 FROM block WHERE fingerprint = ?", (fingerprint,)).fetchone():
+        refused = Stored.BLOCKED
+    elif later.hit(find):
+        refused = Stored.DELETED
+    elif old is None and room <= 0:
+        refused = Stored.FULL
+    # A full store takes no revocations of strangers either: they would grow it without end.
+    if arrival.revocations and (refused is not Stored.FULL or _known(writing, fingerprint)):
+        _put_revocations(writing, fingerprint, hygiene, arrival.revocations)
+    if refused is not None:
+        return refused
+    writing.touch(fingerprint)
+    if old is None:
+        return _insert(writing, find, now, hygiene)
+    row, approved, held, copy = old
+    approved = bool(approved) or find.approved
+    _update_entry(writing, row, find, now, approved, held=(bool(held) or find.held) and not approved)
+    return _update_copy(writing, row, find, now, hygiene, copy)
+
+
+def _known(writing: Writing, fingerprint: str) -> bool:
+    """Is there an entry or a revocation of this certificate?"""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM entry WHERE fingerprint = ?1)"
+        " OR EXISTS (SELECT 1 FROM revocation WHERE fingerprint = ?1)"
+    )
+    return bool(writing.db.execute(sql, (fingerprint,)).fetchone()[0])
+
+
+def _put_revocations(writing: Writing, fingerprint: str, hygiene: Hygiene, new: bytes) -> None:
+    """Add revocations to those that are kept apart (cache rule 9)."""
+    row = writing.db.execute(REVOCATION, (fingerprint,)).fetchone()
+    merged = hygiene.merge_revocations(row[0], new) if row else new
+    if row and merged == row[0]:
+        return
+    writing.db.execute(
+        "INSERT INTO revocation VALUES (?1, ?2) ON CONFLICT DO UPDATE SET octets = ?2",
+        (fingerprint, merged),
+    )
+    writing.touch(fingerprint)
+
+
+def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
+    certificate = find.certificate
+    fingerprint = certificate.fingerprint
+    names, identities = hygiene.index(certificate.octets)
+    first = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is None
+    place = rank(find.source, find.approved)
+    row = writing.db.execute(
+        "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, chained, message_id,"
+        " identities, folded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            fingerprint,
+            str(certificate.proof.kind),
+            str(find.source),
+            find.origin,
+            now,
+            place,
+            find.approved,
+            find.held and not find.approved,
+            find.chained,
+            storable(find.message_id),
+            json.dumps(identities),
+            _folded(identities),
+        ),
+    ).lastrowid
+    assert row is not None
+    writing.db.execute("INSERT INTO copy VALUES (?, ?)", (row, certificate.octets))
+    _index(writing, row, names, place, now)
+    writing.tally[str(find.source)] += 1
+    writing.tally["certificates"] += first
+    return Stored.NEW
+
+
+def _update_entry(writing: Writing, row: int, find: Find, now: int, approved: bool, held: bool) -> None:
+    place = rank(find.source, approved)
+    writing.db.execute(
+        "UPDATE entry SET at = ?, rank = ?, approved = ?, held = ?, chained = ?, message_id = ? WHERE id = ?",
+        (now, place, approved, held, find.chained, storable(find.message_id), row),
+    )
+    writing.db.execute("UPDATE name SET rank = ?, at = ? WHERE entry = ?", (place, now, row))
+
+
+def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygiene, copy: bytes) -> Stored:
+    new = find.certificate.octets
+    if new != copy and (find.source is Source.LOCAL or not find.replace):
+        new = hygiene.merge([copy, new], b"")  # local: what an administrator imported never loses anything
+    if new == copy:
+        return Stored.SAME
+    names, identities = hygiene.index(new)
+    writing.db.execute("UPDATE copy SET octets = ? WHERE entry = ?", (new, row))
+    place = writing.db.execute(
+        "UPDATE entry SET identities = ?, folded = ? WHERE id = ? RETURNING rank",
+        (json.dumps(identities), _folded(identities), row),
+    ).fetchall()[0][0]
+    writing.db.execute("DELETE FROM name WHERE entry = ?", (row,))
+    _index(writing, row, names, place, now)
+    return Stored.CHANGED
+
+
+def _index(writing: Writing, row: int, names: Iterable[Name], place: int, now: int) -> None:
+    rows = [(name, place, now, row) for name in names]
+    writing.db.executemany("INSERT INTO name VALUES (?, ?, ?, ?)", rows)
+    writing.names.update(row[0] for row in rows)
+
+
+def _put_record(writing: Writing, record: Record) -> None:
+    """The last word of an upstream counts; when it was last asked for only ever goes forward."""
+    old = writing.db.execute(
+        "SELECT found FROM record WHERE name = ? AND upstream = ?", (record.name, record.upstream)
+    ).fetchone()
+    if old:
+        writing.tally["found" if old[0] else "absent"] -= 1
+    writing.tally["found" if record.found else "absent"] += 1
+    writing.db.execute(
+        "INSERT INTO record VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE"
+        " SET found = ?3, at = ?4, asked_at = max(asked_at, ?5)",
+        (record.name, record.upstream, record.found, record.at, record.asked_at),
+    )
+    writing.names.add(record.name)
+
+
+def asked(writing: Writing, names: Sequence[tuple[Name, int]]) -> None:
+    """`Store.touch`, for some of the names."""
+    writing.db.executemany("UPDATE record SET asked_at = ?2 WHERE name = ?1 AND asked_at < ?2", names)
+
+
+def rank(source: Source, approved: bool) -> int:
+    """Which entries come first where not all can: 0 local, 1 approved, 2 keyserver, 3 mailflow."""
+    if source is Source.LOCAL:
+        return 0
+    return 1 if approved else 2 if source is Source.KEYSERVER else 3
+
+
+def _folded(identities: Sequence[str]) -> str:
+    """Identities as text searches compare them."""
+    return storable("\n".join(identities).casefold())
+
+
+def storable(text: str) -> str:
+    """Hostile text without lone surrogates, which no database takes."""
+    return text.encode("utf-8", "replace").decode()

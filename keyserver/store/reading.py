@@ -1,0 +1,301 @@
+"""What the store reads, as functions of a connection: each bounded, each of one instant where it says so."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from keyserver.model import Entry, Kind, Name, Record, Selection, Source
+from keyserver.store import deletions
+from keyserver.store.base import Page, Shelf, StoreStats
+
+MAX_CERTIFICATES = 64  # of one name
+MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stand there once per origin
+MAX_ENTRIES = 64  # of one certificate, in a shelf
+MAX_RECORDS = 256  # of one name: one per upstream
+MAX_OCTETS = 16 << 20  # of one shelf or page; the certificate or entry that passes it is the last
+MAX_SEARCHED = 2_000_000  # entries scanned by a text search, the newest ones
+MAX_PUBLISHED = 10_000  # names; beyond that a poll says "everything" sooner than it reads them all
+
+# CROSS JOIN keeps SQLite from changing the order of the loops: first the seek in the index of names.
+CLAIMS = (
+    "SELECT e.fingerprint FROM name AS n CROSS JOIN entry AS e ON e.id = n.entry"
+    " WHERE n.name = ? AND NOT EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)"
+    " ORDER BY n.rank, n.at DESC LIMIT ?"
+)
+_ENTRY = (
+    "SELECT e.fingerprint, e.kind, c.octets, e.source, e.origin, e.at, e.approved, e.held, e.chained, e.message_id,"
+    " e.identities FROM entry AS e CROSS JOIN copy AS c ON c.entry = e.id WHERE "
+)
+ENTRIES = _ENTRY + "e.fingerprint = ? ORDER BY e.rank, e.at DESC LIMIT ?"
+REVOCATION = "SELECT octets FROM revocation WHERE fingerprint = ?"
+RECORDS = "SELECT name, upstream, found, at, asked_at FROM record WHERE name = ? LIMIT ?"
+
+
+@contextmanager
+def instant(db: sqlite3.Connection) -> Iterator[None]:
+    """Everything read inside is of one instant."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("ROLLBACK")
+
+
+def look(db: sqlite3.Connection, name: Name) -> Shelf:
+    """`Store.look`."""
+    with instant(db):
+        fingerprints: dict[str, None] = {}
+        for (fingerprint,) in db.execute(CLAIMS, (name, MAX_CLAIMS)):
+            fingerprints[fingerprint] = None
+            if len(fingerprints) == MAX_CERTIFICATES:
+                break
+        entries: list[Entry] = []
+        revocations: dict[str, bytes] = {}
+        room = MAX_OCTETS
+        for fingerprint in fingerprints:
+            found = _entries(db, fingerprint, MAX_ENTRIES)
+            entries += found
+            if revoked := db.execute(REVOCATION, (fingerprint,)).fetchone():
+                revocations[fingerprint] = revoked[0]
+            room -= sum(len(entry.octets) for entry in found)
+            if room < 0:
+                break
+        records = tuple(_record(row) for row in db.execute(RECORDS, (name, MAX_RECORDS)))
+        begun = deletions.count(db)
+    return Shelf(tuple(entries), revocations, records, begun)
+
+
+def certificate(db: sqlite3.Connection, fingerprint: str) -> Shelf:
+    """`Store.certificate`; at most 1,024 entries."""
+    with instant(db):
+        entries = tuple(_entries(db, fingerprint, MAX_CLAIMS))
+        revoked = db.execute(REVOCATION, (fingerprint,)).fetchone()
+    return Shelf(entries, {fingerprint: revoked[0]} if revoked else {})
+
+
+def _entries(db: sqlite3.Connection, fingerprint: str, limit: int) -> list[Entry]:
+    return [_entry(row) for row in db.execute(ENTRIES, (fingerprint, limit))]
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    fingerprint, kind, octets, source, origin, at, approved, held, chained, message_id, identities = row
+    return Entry(
+        fingerprint=fingerprint,
+        kind=Kind(kind),
+        octets=octets,
+        source=Source(source),
+        origin=origin,
+        cached_at=at,
+        seen_at=at,
+        approved=bool(approved),
+        held=bool(held),
+        chained=bool(chained),
+        message_id=message_id,
+        identities=tuple(json.loads(identities)),
+    )
+
+
+def _record(row: Sequence[Any]) -> Record:
+    name, upstream, found, at, asked_at = row
+    return Record(name, upstream, bool(found), at, asked_at if asked_at >= at else 0)
+
+
+def condition(what: Selection) -> tuple[str, list[Any]]:
+    """A selection as a condition on `entry AS e`, with its values."""
+    parts: list[str] = []
+    values: list[Any] = []
+    for column, value in (("source", what.source), ("kind", what.kind)):
+        if value is not None:
+            parts.append(f"e.{column} = ?")
+            values.append(str(value))
+    if what.upstream is not None:
+        parts.append("e.source = 'keyserver' AND e.origin = ?")
+        values.append(what.upstream)
+    if what.domain is not None:
+        suffix = f"@{what.domain.lower()}"
+        parts.append(
+            "EXISTS (SELECT 1 FROM name AS n WHERE n.entry = e.id"
+            " AND instr(n.name, ':addr:') > 0 AND substr(n.name, ?) = ?)"
+        )
+        values += [-len(suffix), suffix]
+    if what.text is not None:
+        parts.append("(instr(e.folded, ?) > 0 OR instr(e.fingerprint, ?) > 0)")
+        values += [what.text.casefold(), what.text.upper()]
+    return " AND ".join(parts) or "1", values
+
+
+def selected(
+    db: sqlite3.Connection, what: Selection, after: tuple[str, str, str], limit: int
+) -> list[tuple[int, tuple[str, str, str]]]:
+    """Up to `limit` entries (id, and their place in the order of listings) that match, after a place."""
+    where, values = condition(what)
+    rows = db.execute(
+        f"SELECT e.id, e.fingerprint, e.source, e.origin FROM entry AS e INDEXED BY entry_identity WHERE {where}"  # noqa: S608
+        " AND (e.fingerprint, e.source, e.origin) > (?, ?, ?) ORDER BY e.fingerprint, e.source, e.origin LIMIT ?",
+        (*values, *after, limit),
+    )
+    return [(row[0], (row[1], row[2], row[3])) for row in rows]
+
+
+def page(db: sqlite3.Connection, what: Selection, limit: int, cursor: str | None) -> Page:
+    """`Store.list`, by fingerprint, source and origin; a page also ends at 16 MiB of octets."""
+    fingerprint, _, rest = (cursor or "").partition(":")
+    source, _, origin = rest.partition(":")
+    entries: list[Entry] = []
+    room = MAX_OCTETS
+    with instant(db):
+        places = selected(db, what, (fingerprint, source, origin), limit + 1)
+        for id_, _ in places[:limit]:
+            row = db.execute(_ENTRY + "e.id = ?", (id_,)).fetchone()
+            entries.append(_entry(row))
+            room -= len(entries[-1].octets)
+            if room < 0:
+                break
+    more = len(entries) < len(places)
+    return Page(tuple(entries), ":".join(places[len(entries) - 1][1]) if more and entries else None)
+
+
+def search(db: sqlite3.Connection, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
+    """`Store.search`, newest entry first; blocked certificates are left out."""
+    rows = db.execute(
+        "SELECT e.fingerprint FROM (SELECT id, fingerprint, kind, folded FROM entry ORDER BY id DESC LIMIT ?) AS e"
+        " WHERE e.kind = ? AND instr(e.folded, ?) > 0"
+        " AND NOT EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)",
+        (MAX_SEARCHED, str(kind), text),
+    )
+    return _distinct(rows, limit)
+
+
+def _distinct(rows: sqlite3.Cursor, limit: int) -> tuple[str, ...]:
+    """The first `limit` different values; reads no further than it must."""
+    values: dict[str, None] = {}
+    for (value,) in rows:
+        values[value] = None
+        if len(values) >= limit:
+            break
+    rows.close()
+    return tuple(values)[:limit]
+
+
+def due(db: sqlite3.Connection, found_before: Mapping[str | None, int], limit: int) -> tuple[Record, ...]:
+    """`Store.due`: one index range per upstream."""
+    candidates: list[Record] = []
+    rest = found_before.get(None)
+    with instant(db):
+        upstreams = [] if rest is None else _jump(db, "record", "upstream", "found = 1 AND asked_at > at", ())
+        for upstream in {*upstreams, *(u for u in found_before if u is not None)}:
+            before = found_before.get(upstream, rest)
+            rows = db.execute(
+                "SELECT name, upstream, found, at, asked_at FROM record"
+                " WHERE found = 1 AND asked_at > at AND upstream = ? AND at < ? ORDER BY at LIMIT ?",
+                (upstream, before, limit),
+            )
+            candidates += map(_record, rows)
+    candidates.sort(key=lambda record: (record.at, record.name, record.upstream))
+    return tuple(candidates[:limit])
+
+
+def _jump(db: sqlite3.Connection, table: str, column: str, where: str, values: Sequence[Any]) -> list[str]:
+    """The different values of a column that leads an index (after what `where` fixes): one seek each, no scan."""
+    least = f"SELECT min({column}) FROM {table} WHERE {where}"  # noqa: S608 - our own words, values are bound
+    found: list[str] = []
+    row = db.execute(least, values).fetchone()
+    while row[0] is not None:
+        found.append(row[0])
+        row = db.execute(f"{least} AND {column} > ?", (*values, row[0])).fetchone()
+    return found
+
+
+def most_used(db: sqlite3.Connection, limit: int) -> tuple[Name, ...]:
+    """`Store.most_used`."""
+    return _distinct(db.execute("SELECT name FROM record WHERE asked_at > 0 ORDER BY asked_at DESC"), limit)
+
+
+_OLD = "SELECT id FROM entry INDEXED BY entry_age WHERE source = ? AND origin = ? AND at < ? ORDER BY at LIMIT ?"
+# One range, however many domains wrote to us.
+_OLD_MAIL = "SELECT id FROM entry INDEXED BY entry_mail WHERE source = 'mailflow' AND at < ? ORDER BY at LIMIT ?"
+
+
+def expired(
+    db: sqlite3.Connection, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int
+) -> tuple[list[tuple[int, int]], list[tuple[Name, str, int]]]:
+    """What `Store.purge_expired` would delete: entries (id, cutoff) and records (name, upstream, cutoff)."""
+    entries: list[tuple[int, int]] = []
+    records: list[tuple[Name, str, int]] = []
+    with instant(db):
+        for (source, origin), cutoff in cutoffs.items():
+            others = sorted(o for s, o in cutoffs if s is source and o is not None)
+            if origin is None and source is Source.MAILFLOW and not others:
+                rows = db.execute(_OLD_MAIL, (cutoff, limit - len(entries)))
+                entries += [(row[0], cutoff) for row in rows]
+                continue
+            origins = [origin]
+            if origin is None:
+                origins = [o for o in _jump(db, "entry", "origin", "source = ?", (str(source),)) if o not in others]
+            for one in origins:
+                rows = db.execute(_OLD, (str(source), one, cutoff, limit - len(entries)))
+                entries += [(row[0], cutoff) for row in rows]
+            if source is Source.KEYSERVER:
+                records += _expired_found(db, origin, others, cutoff, limit - len(records))
+        rows = db.execute(
+            "SELECT name, upstream FROM record WHERE found = 0 AND at < ? ORDER BY at LIMIT ?",
+            (absent_before, limit - len(records)),
+        )
+        records += [(name, upstream, absent_before) for name, upstream in rows]
+    return entries, records[: limit - len(entries)]
+
+
+def _expired_found(
+    db: sqlite3.Connection, origin: str | None, others: Sequence[str], cutoff: int, limit: int
+) -> list[tuple[Name, str, int]]:
+    upstreams = [origin] if origin is not None else _jump(db, "record", "upstream", "found = 1", ())
+    records: list[tuple[Name, str, int]] = []
+    for upstream in upstreams:
+        if origin is None and upstream in others:
+            continue
+        rows = db.execute(
+            "SELECT name FROM record WHERE found = 1 AND upstream = ? AND at < ? ORDER BY at LIMIT ?",
+            (upstream, cutoff, limit - len(records)),
+        )
+        records += [(name, upstream, cutoff) for (name,) in rows]
+    return records
+
+
+def octets(db: sqlite3.Connection) -> int:
+    """Octets of the pages in use; what was freed is used again and does not count."""
+    pages, free, size = (db.execute(f"PRAGMA {what}").fetchone()[0] for what in _SIZES)
+    return int((pages - free) * size)
+
+
+_SIZES = ("page_count", "freelist_count", "page_size")
+
+
+def stats(db: sqlite3.Connection) -> StoreStats:
+    """`Store.stats`: kept in a table by whoever writes, so that counting a million rows costs nothing."""
+    with instant(db):
+        tally = dict(db.execute("SELECT what, n FROM tally"))
+        blocked = db.execute("SELECT count(*) FROM block").fetchone()[0]
+        size = octets(db)
+    return StoreStats(
+        certificates=tally.get("certificates", 0),
+        entries={str(source): tally.get(str(source), 0) for source in Source},
+        records_found=tally.get("found", 0),
+        records_absent=tally.get("absent", 0),
+        blocked=blocked,
+        octets=size,
+    )
+
+
+def changes_since(db: sqlite3.Connection, seen: int) -> tuple[int, list[tuple[int, bool, frozenset[Name]]] | None]:
+    """The last change's number, and the changes after `seen`; None where they are too many or were tidied away."""
+    with instant(db):
+        last: int = db.execute("SELECT max(number) FROM change").fetchone()[0]
+        kept = db.execute("SELECT 1 FROM change WHERE number = ?", (seen,)).fetchone()
+        if kept is None or last - seen > MAX_PUBLISHED:
+            return last, None
+        rows = db.execute("SELECT number, everything, names FROM change WHERE number > ? ORDER BY number", (seen,))
+        return last, [(number, bool(all_), frozenset(json.loads(names))) for number, all_, names in rows]

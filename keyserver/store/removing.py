@@ -1,0 +1,118 @@
+"""Deleting, purging, approving and blocking, inside a write transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from keyserver.model import Name, Selection, Source
+from keyserver.store import deletions
+from keyserver.store.filing import storable
+from keyserver.store.reading import condition
+from keyserver.store.writing import Writing
+
+
+def delete(writing: Writing, fingerprint: str, now: int, source: Source | None, origin: str | None) -> int:
+    """`Store.delete`."""
+    names = writing.touch(fingerprint)
+    deletions.note_delete(writing.db, now, fingerprint, source, origin, names)
+    writing.forget(names)
+    rows = writing.db.execute(
+        "SELECT id FROM entry WHERE fingerprint = ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR origin = ?3)",
+        (fingerprint, source and str(source), origin),
+    ).fetchall()
+    return _remove(writing, [row[0] for row in rows])
+
+
+def begin_purge(writing: Writing, what: Selection, now: int) -> None:
+    """From here on nothing that `what` selects and that was begun before comes in."""
+    deletions.note_purge(writing.db, now, what)
+
+
+def purge(writing: Writing, what: Selection, ids: Sequence[int]) -> int:
+    """Delete those of the entries `ids` that still match, and the records of their certificates' names."""
+    where, values = condition(what)
+    rows = writing.db.execute(
+        f"SELECT e.id, e.fingerprint FROM entry AS e WHERE e.id IN (SELECT value FROM json_each(?)) AND {where}",  # noqa: S608
+        (json.dumps(ids), *values),
+    ).fetchall()
+    for fingerprint in {row[1] for row in rows}:
+        writing.forget(writing.touch(fingerprint))
+    return _remove(writing, [row[0] for row in rows])
+
+
+def purge_all(writing: Writing, now: int) -> int:
+    """`Store.purge_all`; with foreign keys on, each row would be checked on its own."""
+    count: int = writing.db.execute("SELECT count(*) FROM entry").fetchone()[0]
+    for table in ("name", "copy", "entry", "record", "revocation", "tally"):
+        writing.db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
+    deletions.note_purge(writing.db, now, None)
+    writing.everything = True
+    return count
+
+
+def purge_expired(
+    writing: Writing, entries: Sequence[tuple[int, int]], records: Sequence[tuple[Name, str, int]]
+) -> int:
+    """Delete what is still older than its cutoff: entries (id, cutoff), records (name, upstream, cutoff)."""
+    ids = []
+    for id_, cutoff in entries:
+        row = writing.db.execute("SELECT fingerprint FROM entry WHERE id = ? AND at < ?", (id_, cutoff)).fetchone()
+        if row:
+            ids.append(id_)
+            writing.touch(row[0])
+    gone = 0
+    for name, upstream, cutoff in records:
+        rows = writing.db.execute(
+            "DELETE FROM record WHERE name = ? AND upstream = ? AND at < ? RETURNING found",
+            (name, upstream, cutoff),
+        ).fetchall()
+        for (found,) in rows:
+            writing.tally["found" if found else "absent"] -= 1
+            writing.names.add(name)
+            gone += 1
+    return gone + _remove(writing, ids)
+
+
+def _remove(writing: Writing, ids: Sequence[int]) -> int:
+    """Delete entries by id; copies and names go with them."""
+    rows = writing.db.execute(
+        "DELETE FROM entry WHERE id IN (SELECT value FROM json_each(?)) RETURNING fingerprint, source",
+        (json.dumps(ids),),
+    ).fetchall()
+    for _, source in rows:
+        writing.tally[source] -= 1
+    for fingerprint in {row[0] for row in rows}:
+        left = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone()
+        writing.tally["certificates"] -= left is None
+    return len(rows)
+
+
+def approve(writing: Writing, fingerprint: str) -> int:
+    """`Store.approve`."""
+    rows = writing.db.execute(
+        "UPDATE entry SET approved = 1, held = 0, rank = min(rank, 1) WHERE fingerprint = ? RETURNING id, rank",
+        (fingerprint,),
+    ).fetchall()
+    for id_, place in rows:
+        writing.db.execute("UPDATE name SET rank = ? WHERE entry = ?", (place, id_))
+    if rows:
+        writing.touch(fingerprint)
+    return len(rows)
+
+
+def block(writing: Writing, fingerprint: str, now: int, reason: str) -> None:
+    """`Store.block`."""
+    writing.db.execute(
+        "INSERT INTO block VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET at = ?2, reason = ?3",
+        (fingerprint, now, storable(reason)),
+    )
+    writing.touch(fingerprint)
+
+
+def unblock(writing: Writing, fingerprint: str) -> bool:
+    """`Store.unblock`; the records of its names are forgotten, since its finds were refused meanwhile."""
+    rows = writing.db.execute("DELETE FROM block WHERE fingerprint = ? RETURNING 1", (fingerprint,)).fetchall()
+    if rows:
+        writing.forget(writing.touch(fingerprint))
+    return bool(rows)

@@ -1,0 +1,72 @@
+"""One SQLite connection on aiosqlite's thread, and whole functions run on it in one hop.
+
+aiosqlite gives each connection a thread, but hands it one statement at a time: a transaction of ten statements would
+be ten hops of some 60 µs, could be cancelled half-way, and would call our hygiene functions on the loop. Here a
+function travels in the place of a statement's parameters, through aiosqlite's public interface only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import aiosqlite
+
+T = TypeVar("T")
+
+_RUN = "-- run a function"
+_BUSY = 5.0  # seconds to wait for another process's write transaction
+_READ_CACHE = 4 << 10  # KiB of page cache; the rest is the kernel's
+_WRITE_CACHE = 32 << 10  # KiB: what a batch of 500 certificates dirties, or pages would be written twice
+_LOG_SIZE = 32 << 20  # octets to which the log shrinks again after something big
+
+
+class _Done:
+    """A function's result where aiosqlite expects a cursor."""
+
+    def __init__(self, result: object) -> None:
+        self._result = result
+
+    def fetchall(self) -> object:
+        """What the function returned."""
+        return self._result
+
+
+class Session(sqlite3.Connection):
+    """A connection that also runs functions: `execute(_RUN, (function,))` calls `function(self)`."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As sqlite3's own, or the function that stands in the parameters."""
+        if sql is _RUN:
+            return cast(sqlite3.Cursor, _Done(parameters[0](self)))
+        return super().execute(sql, parameters)
+
+
+async def connect(path: Path, *, writes: bool) -> aiosqlite.Connection:
+    """A connection in autocommit mode; transactions are begun by name. Raises sqlite3.Error."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # never creates a file: that is schema.create_file's, with its mode
+    db = await aiosqlite.connect(uri, uri=True, factory=Session, isolation_level=None, timeout=_BUSY)
+    try:
+        await run(db, lambda c: _pragmas(c, writes))
+    except BaseException:
+        await db.close()
+        raise
+    return db
+
+
+def _pragmas(db: sqlite3.Connection, writes: bool) -> None:
+    db.execute(f"PRAGMA cache_size=-{_WRITE_CACHE if writes else _READ_CACHE}")
+    db.execute("PRAGMA temp_store=MEMORY")
+    if not writes:
+        db.execute("PRAGMA query_only=ON")
+        return
+    db.execute(f"PRAGMA journal_size_limit={_LOG_SIZE}").fetchall()
+    # Some distributions overwrite every freed page with zeros: a purge of 1 GB would write 1 GB of public certificates.
+    db.execute("PRAGMA secure_delete=FAST").fetchall()
+
+
+async def run(db: aiosqlite.Connection, function: Callable[[sqlite3.Connection], T]) -> T:
+    """Call `function(connection)` on the connection's thread, in one hop, to its end even if we are cancelled."""
+    return cast(T, await db.execute_fetchall(_RUN, (function,)))

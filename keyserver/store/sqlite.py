@@ -1,0 +1,319 @@
+"""The embedded store: one SQLite file in WAL mode.
+
+Three connections, each with a thread of its own, so that the loop never waits and nobody waits for the wrong thing:
+*writer* (every transaction that changes something, one after the other), *reader* (short reads by key) and *scanner*
+(listings, searches, whatever may take longer). Other processes may have the same file open.
+Times are Unix seconds handed in; sizes are octets. sqlite3's errors leave as StoreError, with the file's name.
+
+No memory mapping: it saves some 2 µs of a lookup's 70, counts the database's pages as our memory, and turns a read
+error or a truncated file into SIGBUS, which would end the process instead of this one lookup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from keyserver.changes import Changes
+from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
+from keyserver.store import deletions, filing, reading, removing, schema
+from keyserver.store.base import Hygiene, Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
+from keyserver.store.session import connect, run
+from keyserver.store.writing import Writing, Written, probe, transact, unprobe
+
+T = TypeVar("T")
+
+_BATCH = 200  # entries or names in one transaction of a purge: some 10 ms in which other writers wait
+_TRIES = 100  # at opening, 50 ms apart
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class SqliteStore:
+    """`Store` in an SQLite file. Promises: see `Store`; each is a test in tests/conformance."""
+
+    def __init__(self, path: Path, hygiene: Mapping[Kind, Hygiene], changes: Changes, max_size: int) -> None:
+        self._path = path
+        self._hygiene = hygiene
+        self._changes = changes
+        self._max_size = max_size
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._scanner: aiosqlite.Connection | None = None
+        self._writing: set[asyncio.Task[Any]] = set()
+        self._cannot_write = ""
+        self._damage = ""
+        self._seen = 0  # number of the last change up to which all are published
+        self._own: set[int] = set()  # numbers of our own changes after it, published when they were made
+        self._version = -1  # PRAGMA data_version of the reader at the last poll
+
+    # --- life
+
+    async def open(self) -> None:
+        """As `Store.open`. A file that we may only read is opened for lookups, and `stats().healthy` says so."""
+        try:
+            await asyncio.to_thread(schema.create_file, self._path)
+            self._writer = await connect(self._path, writes=True)
+            await self._migrate(self._writer)
+            self._reader = await connect(self._path, writes=False)
+            self._scanner = await connect(self._path, writes=False)
+            self._version, self._seen = await run(self._reader, _position)
+            self._own.clear()
+            self._damage = ""
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, sqlite3.Error):
+                raise StoreRefused(f"cannot open the cache database {self._path}: {error}") from error
+            raise
+        await self._probe()
+
+    async def _migrate(self, db: aiosqlite.Connection) -> None:
+        """Tries again where others open a new database at the same time: SQLite does not wait for all locks itself."""
+        for _ in range(_TRIES):
+            try:
+                return await run(db, lambda db: schema.migrate(db, self._path))
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                await asyncio.sleep(0.05)
+        raise StoreRefused(f"cannot open the cache database {self._path}: another process holds it locked")
+
+    async def close(self) -> None:
+        """Finish what is under way and close; a second call does nothing."""
+        while self._writing:
+            await asyncio.wait(self._writing)
+        connections = (self._scanner, self._reader, self._writer)
+        self._scanner = self._reader = self._writer = None
+        for db in connections:  # the writer last: it puts the log into the file
+            if db is not None:
+                with suppress(sqlite3.Error):
+                    await db.close()
+
+    # --- reading
+
+    async def begin(self) -> int:
+        """As `Store.begin`."""
+        return await self._read(self._reader, deletions.count)
+
+    async def look(self, name: Name) -> Shelf:
+        """As `Store.look`; also ends after the certificate with which 16 MiB of octets are passed.
+
+        Of more than 64 certificates come the local ones first, then approved, keyserver, mailflow; newest first.
+        """
+        return await self._read(self._reader, lambda db: reading.look(db, name))
+
+    async def certificate(self, fingerprint: str) -> Shelf:
+        """As `Store.certificate`."""
+        return await self._read(self._reader, lambda db: reading.certificate(db, fingerprint))
+
+    async def blocked(self) -> tuple[str, ...]:
+        """As `Store.blocked`."""
+        sql = "SELECT fingerprint FROM block ORDER BY fingerprint"
+        return await self._read(self._reader, lambda db: tuple(row[0] for row in db.execute(sql)))
+
+    async def list(self, what: Selection, limit: int, cursor: str | None = None) -> Page:
+        """As `Store.list`, ordered by fingerprint, source and origin; a page may be shorter than `limit`."""
+        return await self._read(self._scanner, lambda db: reading.page(db, what, limit, cursor))
+
+    async def search(self, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
+        """As `Store.search`: the newest first, blocked certificates left out."""
+        return await self._read(self._scanner, lambda db: reading.search(db, text, kind, limit))
+
+    async def due(self, found_before: Mapping[str | None, int], limit: int) -> tuple[Record, ...]:
+        """As `Store.due`."""
+        return await self._read(self._scanner, lambda db: reading.due(db, found_before, limit))
+
+    async def most_used(self, limit: int) -> tuple[Name, ...]:
+        """As `Store.most_used`."""
+        return await self._read(self._scanner, lambda db: reading.most_used(db, limit))
+
+    async def stats(self) -> StoreStats:
+        """As `Store.stats`. While writing fails, each call tries again, so that health returns by itself."""
+        if self._cannot_write:
+            await self._probe()
+        stats = await self._read(self._scanner, reading.stats)
+        full = f"max_size is reached ({stats.octets} of {self._max_size} octets): new finds are not cached"
+        wrong = [self._damage, self._cannot_write, full if stats.octets >= self._max_size else ""]
+        return replace(stats, healthy="; ".join(filter(None, wrong)))
+
+    # --- writing
+
+    async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:
+        """As `Store.put`. A power cut (not a killed process) may lose the last moments of keyserver finds."""
+
+        def job(db: sqlite3.Connection) -> tuple[tuple[Stored, ...], Written | None]:
+            new = [filing.Arrival.of(find, self._hygiene) for find in finds]
+            durable = any(arrival.durable for arrival in new)
+            return transact(db, lambda w: filing.put(w, new, records, begun, now, self._max_size), durable)
+
+        return await self._commit(job)
+
+    async def touch(self, asked: Mapping[Name, int]) -> None:
+        """As `Store.touch`."""
+        for batch in _batches(asked.items()):
+            await self._write(partial(filing.asked, names=batch), durable=False)
+
+    async def delete(self, fingerprint: str, now: int, source: Source | None = None, origin: str | None = None) -> int:
+        """As `Store.delete`."""
+        return await self._write(lambda w: removing.delete(w, fingerprint, now, source, origin))
+
+    async def purge(self, what: Selection, now: int) -> int:
+        """As `Store.purge`, in batches; from its first moment on nothing begun before comes in any more."""
+        await self._write(lambda w: removing.begin_purge(w, what, now))
+        gone, place = 0, ("", "", "")
+        while found := await self._read(self._scanner, partial(reading.selected, what=what, after=place, limit=_BATCH)):
+            gone += await self._write(partial(removing.purge, what=what, ids=[id_ for id_, _ in found]))
+            place = found[-1][1]
+        return gone
+
+    async def purge_all(self, now: int) -> int:
+        """As `Store.purge_all`, in one transaction."""
+        return await self._commit(lambda db: transact(db, lambda w: removing.purge_all(w, now), foreign_keys=False))
+
+    async def purge_expired(
+        self, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int
+    ) -> int:
+        """As `Store.purge_expired`."""
+        gone = 0
+        while gone < limit:
+            most = min(_BATCH, limit - gone)
+            entries, records = await self._read(
+                self._scanner, partial(reading.expired, cutoffs=cutoffs, absent_before=absent_before, limit=most)
+            )
+            if not entries and not records:
+                break
+            gone += await self._write(partial(removing.purge_expired, entries=entries, records=records), durable=False)
+        return gone
+
+    async def approve(self, fingerprint: str, now: int) -> int:
+        """As `Store.approve`."""
+        return await self._write(lambda w: removing.approve(w, fingerprint))
+
+    async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
+        """As `Store.block`."""
+        await self._write(lambda w: removing.block(w, fingerprint, now, reason))
+
+    async def unblock(self, fingerprint: str, now: int) -> bool:
+        """As `Store.unblock`; the records of its names are forgotten, since its finds were refused meanwhile."""
+        return await self._write(lambda w: removing.unblock(w, fingerprint))
+
+    # --- changes of other processes
+
+    async def poll(self) -> None:
+        """As `Store.poll`; some 60 µs when nothing changed."""
+        seen, known = self._seen, self._version
+        version, last, changes = await self._read(self._reader, lambda db: _news(db, known, seen))
+        self._version = version
+        if changes is None:
+            self._advance(last)
+            self._changes.publish(Change(last, frozenset(), everything=True))
+            return
+        for number, everything, names in changes:
+            if number <= self._seen:  # published meanwhile
+                continue
+            mine = number in self._own
+            self._advance(number)
+            if not mine:
+                self._changes.publish(Change(number, names, everything))
+
+    def _publish(self, written: Written) -> None:
+        """Tell about our own change, unless a poll was quicker."""
+        number = written.change.number
+        if number <= self._seen:
+            return
+        if written.previous == self._seen:
+            self._advance(number)
+        else:
+            self._own.add(number)
+        self._changes.publish(written.change)
+
+    def _advance(self, number: int) -> None:
+        self._seen = max(self._seen, number)
+        if self._own:
+            self._own = {n for n in self._own if n > self._seen}
+
+    # --- the way to the connections
+
+    async def _read(self, db: aiosqlite.Connection | None, function: Callable[[sqlite3.Connection], T]) -> T:
+        with self._errors(writing=False):
+            return await run(self._opened(db), function)
+
+    async def _write(self, work: Callable[[Writing], T], durable: bool = True) -> T:
+        return await self._commit(lambda db: transact(db, work, durable))
+
+    async def _commit(self, job: Callable[[sqlite3.Connection], tuple[T, Written | None]]) -> T:
+        """One transaction, its change published; carried to its end even when the caller is cancelled."""
+        task = asyncio.ensure_future(self._carry_out(job))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return await asyncio.shield(task)
+
+    async def _carry_out(self, job: Callable[[sqlite3.Connection], tuple[T, Written | None]]) -> T:
+        with self._errors(writing=True):
+            result, written = await run(self._opened(self._writer), job)
+        self._cannot_write = ""
+        if written is not None:
+            self._publish(written)
+        return result
+
+    async def _probe(self) -> None:
+        """Find out whether writing works (again); `_cannot_write` knows the result."""
+        with suppress(StoreError):
+            await run(self._opened(self._writer), _shorten_log)
+            await self._write(probe, durable=False)
+            await self._write(unprobe, durable=False)
+
+    def _opened(self, db: aiosqlite.Connection | None) -> aiosqlite.Connection:
+        if db is None:
+            raise StoreError("the cache database is not open")
+        return db
+
+    @contextmanager
+    def _errors(self, writing: bool) -> Iterator[None]:
+        """sqlite3's errors as StoreError, remembered for `stats`. Damage stays until the store is opened again."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError):
+                raise  # a mistake of ours, not of the disk's
+            text = f"{self._path}: {error}"
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                self._damage = f"{text}; nothing was deleted"
+            elif writing:
+                self._cannot_write = f"cannot write to {text}"
+            raise StoreError(text) from error
+
+
+def _position(db: sqlite3.Connection) -> tuple[int, int]:
+    """Where polling starts: data_version first, so that a change in between is seen twice rather than never."""
+    version = db.execute("PRAGMA data_version").fetchone()[0]
+    return version, db.execute("SELECT max(number) FROM change").fetchone()[0]
+
+
+def _shorten_log(db: sqlite3.Connection) -> None:
+    """Move the log into the file and give its room back, as far as that is possible now."""
+    with suppress(sqlite3.Error):
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _news(
+    db: sqlite3.Connection, known: int, seen: int
+) -> tuple[int, int, list[tuple[int, bool, frozenset[Name]]] | None]:
+    version = db.execute("PRAGMA data_version").fetchone()[0]
+    if version == known:
+        return version, seen, []
+    return version, *reading.changes_since(db, seen)
+
+
+def _batches(items: Any) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch

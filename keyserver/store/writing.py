@@ -1,0 +1,108 @@
+"""One write transaction: what it touches is gathered while it runs, and leaves as one change row."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from keyserver.model import Change, Name
+from keyserver.store.deletions import names_of_fingerprint
+from keyserver.store.reading import MAX_PUBLISHED
+
+T = TypeVar("T")
+
+_KEPT_NAMES = 2 * MAX_PUBLISHED  # change rows are tidied away behind that many names
+_PROBE = 256 << 10  # octets
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A finished transaction's change, and the number of the one before it."""
+
+    change: Change
+    previous: int
+
+
+class Writing:
+    """A write transaction under way."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.names: set[Name] = set()
+        """Every name that was touched."""
+        self.everything = False
+        """Was more touched than can be named?"""
+        self.tally: Counter[str] = Counter()
+        """What the counts of `stats` change by."""
+
+    def touch(self, fingerprint: str) -> frozenset[Name]:
+        """Note that a certificate is touched: every name of every entry of it, and those of its fingerprint."""
+        rows = self.db.execute(
+            "SELECT DISTINCT n.name FROM entry AS e CROSS JOIN name AS n ON n.entry = e.id WHERE e.fingerprint = ?",
+            (fingerprint,),
+        )
+        names = names_of_fingerprint(fingerprint).union(row[0] for row in rows)
+        self.names |= names
+        return names
+
+    def forget(self, names: Collection[Name]) -> None:
+        """Forget the records of some names, so that the next lookup asks again."""
+        rows = self.db.execute(
+            "DELETE FROM record WHERE name IN (SELECT value FROM json_each(?)) RETURNING found",
+            (json.dumps(list(names)),),
+        )
+        for (found,) in rows.fetchall():
+            self.tally["found" if found else "absent"] -= 1
+
+    def finish(self) -> Written | None:
+        """Write counts and change row; None where nothing was touched."""
+        for what, n in self.tally.items():
+            self.db.execute("INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = n + ?2", (what, n))
+        if not self.names and not self.everything:
+            return None
+        previous = self.db.execute("SELECT max(number) FROM change").fetchone()[0]
+        number = previous + max(1, len(self.names))
+        names = "[]" if self.everything else json.dumps(sorted(self.names))
+        self.db.execute("INSERT INTO change VALUES (?, ?, ?)", (number, self.everything, names))
+        self.db.execute("DELETE FROM change WHERE number < ?", (number - max(_KEPT_NAMES, len(self.names)),))
+        return Written(Change(number, frozenset(self.names), self.everything), previous)
+
+
+def transact(
+    db: sqlite3.Connection, work: Callable[[Writing], T], durable: bool = True, foreign_keys: bool = True
+) -> tuple[T, Written | None]:
+    """Run `work` in one IMMEDIATE transaction; whatever it raises, nothing of it stays.
+
+    A commit reaches the operating system before it returns, so a killed process loses nothing and a power cut
+    corrupts nothing (WAL). `durable` also waits for the disk, and for all that was written before: for what no
+    upstream can tell us again. What a keyserver said may be searched again after a power cut, and its answer should
+    not wait for a disk.
+    """
+    db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+    db.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        writing = Writing(db)
+        result = work(writing)
+        written = writing.finish()
+        db.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            db.execute("ROLLBACK")
+        raise
+    return result, written
+
+
+def probe(writing: Writing) -> None:
+    """Write enough to know that there is room again; `unprobe` gives it back."""
+    writing.db.execute("INSERT INTO probe VALUES (zeroblob(?))", (_PROBE,))
+
+
+def unprobe(writing: Writing) -> None:
+    """Take away what `probe` wrote: a transaction of its own, or nothing would have reached the file."""
+    writing.db.execute("DELETE FROM probe")

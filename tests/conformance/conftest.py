@@ -1,0 +1,181 @@
+"""Values for the store's conformance suite: a kind of certificate so simple that only the store is under test.
+
+Its octets are a JSON object: fingerprint, identities, revocations. Merging is the union of the lists.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from keyserver.changes import Changes
+from keyserver.model import Certificate, Change, Find, Kind, Name, Proof, Record, Source, UserId, Validity
+from keyserver.query import name_of, parse_address
+from keyserver.store.base import Hygiene, Store
+from keyserver.store.sqlite import SqliteStore
+
+
+def octets_of(fingerprint: str, texts: Iterable[str], revocations: Iterable[str] = (), ballast: int = 0) -> bytes:
+    value = {"fpr": fingerprint, "texts": sorted(set(texts)), "rev": sorted(set(revocations)), "ballast": "x" * ballast}
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def merge(copies: Sequence[bytes], revocations: bytes) -> bytes:
+    values = [json.loads(copy) for copy in copies]
+    return octets_of(
+        values[0]["fpr"],
+        (text for value in values for text in value["texts"]),
+        [r for value in values for r in value["rev"]] + json.loads(revocations or b"[]"),
+        max(len(value["ballast"]) for value in values),
+    )
+
+
+def index_of(octets: bytes, kind: Kind = Kind.OPENPGP) -> tuple[frozenset[Name], tuple[str, ...]]:
+    value = json.loads(octets)
+    fingerprint = value["fpr"]
+    names = {name_of(kind, "fpr", fingerprint), name_of(kind, "kid", fingerprint[-16:])}
+    for text in value["texts"]:
+        if address := parse_address(text.partition("<")[2].rstrip(">") or text):
+            names.add(name_of(kind, "addr", address))
+    return frozenset(names), tuple(value["texts"])
+
+
+def _revocations(octets: bytes) -> bytes:
+    found = json.loads(octets)["rev"]
+    return json.dumps(found).encode() if found else b""
+
+
+def _merge_revocations(one: bytes, other: bytes) -> bytes:
+    return json.dumps(sorted({*json.loads(one), *json.loads(other)})).encode()
+
+
+HYGIENE = {
+    kind: Hygiene(merge, _revocations, _merge_revocations, lambda octets, kind=kind: index_of(octets, kind))
+    for kind in Kind
+}
+
+
+def fingerprint_of(n: int) -> str:
+    """The n-th made-up fingerprint; neighbours share no key ID."""
+    return f"{n * 0x9E3779B97F4A7C15F39CC0605CEDC8341082276B:040X}"[-40:]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Shorthand for the suite: certificate number n, its fingerprint and its finds."""
+
+    n: int
+    texts: tuple[str, ...] = ()
+    revocations: tuple[str, ...] = ()
+    ballast: int = 0
+    kind: Kind = Kind.OPENPGP
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.n)
+
+    @property
+    def fpr(self) -> Name:
+        return name_of(self.kind, "fpr", self.fingerprint)
+
+    @property
+    def octets(self) -> bytes:
+        return octets_of(self.fingerprint, self.texts, self.revocations, self.ballast)
+
+    @property
+    def names(self) -> frozenset[Name]:
+        return index_of(self.octets, self.kind)[0]
+
+    def find(self, source: Source = Source.KEYSERVER, origin: str = "one", **more: object) -> Find:
+        names = self.names
+        proof = Proof(
+            kind=self.kind,
+            version=4,
+            fingerprint=self.fingerprint,
+            key_id=self.fingerprint[-16:],
+            algorithm=22,
+            bits=255,
+            created=1,
+            expires=None,
+            validity=Validity.VALID,
+            can_encrypt=True,
+            user_ids=tuple(UserId(text, None, 1, None, False) for text in self.texts),
+            subkeys=(),
+            strong=names,
+            weak=frozenset(),
+            index=names,
+            newest=1,
+            turns=None,
+        )
+        return Find(Certificate(self.octets, proof), source, origin, **more)  # type: ignore[arg-type]
+
+
+def addr(address: str, kind: Kind = Kind.OPENPGP) -> Name:
+    return name_of(kind, "addr", address)
+
+
+def said(name: Name, found: bool, at: int, upstream: str = "one", asked_at: int = 0) -> Record:
+    return Record(name, upstream, found, at, asked_at)
+
+
+class Heard(list[Change]):
+    """The changes that one process's store published."""
+
+    @property
+    def names(self) -> set[Name]:
+        return {name for change in self for name in change.names}
+
+
+class Backend:
+    """Opens stores of one kind on one database, as several processes would."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        assert kind == "sqlite"
+        self.path = directory / "cache" / "keyserver.db"
+
+    def make(self, max_size: int = 1 << 30) -> tuple[Store, Heard]:
+        heard, changes = Heard(), Changes()
+        changes.listen(heard.append)
+        return SqliteStore(self.path, HYGIENE, changes, max_size), heard
+
+    @asynccontextmanager
+    async def opened(self, max_size: int = 1 << 30) -> AsyncIterator[tuple[Store, Heard]]:
+        store, heard = self.make(max_size)
+        await store.open()
+        try:
+            yield store, heard
+        finally:
+            await store.close()
+
+
+@pytest.fixture(params=["sqlite"])  # a backend that joins is held to every promise below
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    return Backend(request.param, tmp_path)
+
+
+@pytest.fixture
+async def opened(backend: Backend) -> AsyncIterator[tuple[Store, Heard]]:
+    async with backend.opened() as pair:
+        yield pair
+
+
+@pytest.fixture
+def store(opened: tuple[Store, Heard]) -> Store:
+    return opened[0]
+
+
+@pytest.fixture
+def heard(opened: tuple[Store, Heard]) -> Heard:
+    return opened[1]
+
+
+@pytest.fixture
+async def other(backend: Backend, store: Store) -> AsyncIterator[tuple[Store, Heard]]:
+    """A second process's store on the same database, opened after the first."""
+    async with backend.opened() as pair:
+        yield pair

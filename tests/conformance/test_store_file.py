@@ -1,0 +1,486 @@
+"""The SQLite file itself: modes, versions, damage, full disks, killed processes, query plans."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyserver.changes import Changes
+from keyserver.model import Kind, Selection, Source
+from keyserver.store import reading, schema
+from keyserver.store.base import Hygiene, Stored, StoreError, StoreRefused
+from keyserver.store.session import connect, run
+from keyserver.store.sqlite import SqliteStore
+from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
+
+ROOT = Path(__file__).parents[2]
+ALICE = Made(1, ("Alice <alice@example.org>",))
+NOW = 1_800_000_000
+
+PREAMBLE = """
+import asyncio, sys
+from pathlib import Path
+from keyserver.changes import Changes
+from keyserver.model import Selection, Source
+from keyserver.store.base import Stored, StoreError, StoreRefused
+from keyserver.store.sqlite import SqliteStore
+from tests.conformance.conftest import HYGIENE, Made, said
+store = SqliteStore(Path(sys.argv[1]), HYGIENE, Changes(), 1 << 30)
+"""
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Backend:
+    return Backend("sqlite", tmp_path)
+
+
+def child(script: str, path: Path) -> subprocess.Popen[str]:
+    """A process of its own that runs `script`, with `store` on `path` at hand."""
+    command = [sys.executable, "-c", PREAMBLE + script, str(path)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+async def fill(store: SqliteStore, count: int = 20, ballast: int = 4000) -> None:
+    finds = [Made(n, (f"u{n}@example.org",), ballast=ballast).find() for n in range(count)]
+    await store.put(finds, [said(Made(n).fpr, True, NOW) for n in range(count)], await store.begin(), NOW)
+
+
+# --- the file
+
+
+async def test_directory_and_file_are_made_for_us_alone(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "deep" / "keyserver.db"
+    before = os.umask(0)
+    try:
+        store = SqliteStore(path, HYGIENE, Changes(), 1 << 30)
+        await store.open()
+        await fill(store)
+        files = list(path.parent.iterdir())
+        await store.close()
+    finally:
+        os.umask(before)
+    assert len(files) == 3  # the log and its index too
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in [path])
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_a_file_open_to_others_is_closed_to_them(backend: Backend) -> None:
+    async with backend.opened():
+        pass
+    backend.path.chmod(0o644)
+    async with backend.opened():
+        assert stat.S_IMODE(backend.path.stat().st_mode) == 0o600
+
+
+async def test_the_file_has_what_the_design_counts_on(backend: Backend) -> None:
+    async with backend.opened():
+        with contextlib.closing(sqlite3.connect(backend.path)) as db:
+            facts = {p: db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("page_size", "journal_mode", "user_version")}
+            assert facts == {"page_size": 8192, "journal_mode": "wal", "user_version": len(schema.STEPS)}
+
+
+@pytest.mark.parametrize("where", ["/proc/keyserver/keyserver.db", "/dev/null/keyserver.db", "/"])
+async def test_an_impossible_place_is_refused_in_one_line(where: str) -> None:
+    store = SqliteStore(Path(where), HYGIENE, Changes(), 1 << 30)
+    with pytest.raises(StoreRefused, match="cannot open the cache database") as refused:
+        await store.open()
+    assert "\n" not in str(refused.value)
+    await store.close()
+
+
+# --- versions
+
+
+async def test_an_older_version_is_led_forward_and_keeps_its_rows(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+    steps = (
+        *schema.STEPS,
+        ("ALTER TABLE entry ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'",),
+        ("CREATE TABLE t (x)",),
+    )
+    db = await connect(backend.path, writes=True)
+    await run(db, lambda c: schema.migrate(c, backend.path, steps))
+    assert await run(db, lambda c: c.execute("SELECT DISTINCT colour FROM entry").fetchall()) == [("red",)]
+    assert await run(db, lambda c: c.execute("PRAGMA user_version").fetchone()[0]) == len(schema.STEPS) + 2
+    await db.close()
+
+
+async def test_a_step_that_fails_leaves_the_older_version(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+    db = await connect(backend.path, writes=True)
+    with pytest.raises(sqlite3.OperationalError):
+        await run(db, lambda c: schema.migrate(c, backend.path, (*schema.STEPS, ("DROP TABLE record", "nonsense"))))
+    await db.close()
+    async with backend.opened() as (store, _):
+        assert (await store.stats()).records_found == 20
+
+
+@pytest.mark.parametrize("in_log", [False, True])
+async def test_a_newer_version_is_refused_untouched(backend: Backend, in_log: bool) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+    with contextlib.closing(sqlite3.connect(backend.path)) as db:
+        db.execute(f"PRAGMA user_version={len(schema.STEPS) + 1}")
+        db.commit()
+        if in_log:  # another process has it open, and its change stands in the log only
+            await _refused(backend, "newer release")
+    before = backend.path.read_bytes()
+    await _refused(backend, "newer release")
+    assert backend.path.read_bytes() == before
+    assert [file.name for file in backend.path.parent.iterdir()] == [backend.path.name]
+
+
+async def test_another_programs_database_is_refused_untouched(backend: Backend) -> None:
+    backend.path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(backend.path)) as db:
+        db.execute("CREATE TABLE bookmarks (url)")
+        db.commit()
+    before = backend.path.read_bytes()
+    await _refused(backend, "another program")
+    assert backend.path.read_bytes() == before
+
+
+async def _refused(backend: Backend, why: str) -> None:
+    store, _ = backend.make()
+    try:
+        with pytest.raises(StoreRefused, match=why) as refused:
+            await store.open()
+    finally:
+        await store.close()
+    assert "\n" not in str(refused.value)
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("damage", [b"this is no database, but somebody's diary\n" * 500, b"short"])
+async def test_a_file_that_is_no_database_is_refused_untouched(backend: Backend, damage: bytes) -> None:
+    backend.path.parent.mkdir()
+    backend.path.write_bytes(damage)
+    await _refused(backend, "not an SQLite database, or damaged")
+    assert backend.path.read_bytes() == damage
+
+
+async def test_a_schema_that_is_damaged_is_refused_untouched(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+    octets = bytearray(backend.path.read_bytes())
+    octets[100:8192] = os.urandom(8092)
+    backend.path.write_bytes(octets)
+    await _refused(backend, "cannot open the cache database")
+    assert backend.path.read_bytes() == octets
+
+
+async def test_damage_further_inside_says_so_and_deletes_nothing(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store, 500)
+    octets = bytearray(backend.path.read_bytes())
+    rotten = range(100 * 8192, len(octets), 15 * 8192)
+    for start in rotten:
+        octets[start : start + 8192] = b"\xff" * 8192
+    backend.path.write_bytes(octets)
+    async with backend.opened() as (store, _):
+        failed = good = 0
+        for n in range(500):
+            try:
+                good += len((await store.look(Made(n).fpr)).entries)
+            except StoreError as error:
+                assert str(backend.path) in str(error)
+                failed += 1
+        assert failed
+        assert good  # what can be read is answered
+        assert "nothing was deleted" in (await store.stats()).healthy
+    after = backend.path.read_bytes()
+    assert len(after) >= len(octets)
+    assert all(after[start : start + 8192] == b"\xff" * 8192 for start in rotten)
+
+
+# --- a disk that is full, a file that may not be written
+
+
+async def test_a_full_disk_fails_puts_and_nothing_else_and_heals_by_itself(backend: Backend) -> None:
+    async with backend.opened() as (store, heard):
+        await fill(store)
+        heard.clear()
+        await _pages(store, "page_count")
+        with pytest.raises(StoreError, match="full"):
+            for n in range(100, 200):
+                await store.put([Made(n, ballast=50_000).find()], [], await store.begin(), NOW)
+        assert (await store.look(Made(3).fpr)).entries
+        assert await store.begin() == 0
+        assert "full" in (await store.stats()).healthy
+        certificates = (await store.stats()).certificates
+        assert (
+            len([c for c in heard if not c.everything]) == certificates - 20
+        )  # nothing was published that is not there
+        await _pages(store, str(2**30))
+        assert (await store.stats()).healthy == ""  # without waiting for the next put
+        assert await store.put([ALICE.find(origin="x")], [], await store.begin(), NOW) == (Stored.NEW,)
+
+
+async def _pages(store: SqliteStore, most: str) -> None:
+    """Let the file grow to `most` pages and no further."""
+
+    def limit(db: sqlite3.Connection) -> None:
+        pages = db.execute("PRAGMA page_count").fetchone()[0] if most == "page_count" else most
+        db.execute(f"PRAGMA max_page_count={pages}")
+
+    assert store._writer is not None
+    await run(store._writer, limit)
+
+
+FULL = """
+import resource
+async def main():
+    await store.open()
+    begun = await store.begin()
+    done = 0
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, resource.RLIM_INFINITY))
+    while not (healthy := (await store.stats()).healthy):  # which may make room once, by shortening the log
+        try:
+            await store.put([Made(done, ballast=20_000).find()], [], begun, 1)
+            done += 1
+        except StoreError as error:
+            refused = error
+    print("refused:", refused)
+    assert 50 < done < 1000, done
+    for n in range(done):
+        assert (await store.look(Made(n).fpr)).entries, n
+    print("healthy:", healthy)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert await store.put([Made(5000).find()], [], begun, 1) == (Stored.NEW,)
+    print("healed:", repr((await store.stats()).healthy), done)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+def test_a_file_that_cannot_grow_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    path = tmp_path / "k.db"
+    out, err = child(FULL, path).communicate(timeout=60)
+    assert err == ""
+    refused, healthy, healed = out.splitlines()
+    assert refused.startswith("refused: ")
+    assert "cannot write" in healthy
+    assert healed.startswith("healed: ''")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT count(*) FROM entry").fetchone()[0] == int(healed.split()[-1]) + 1
+
+
+READ_ONLY = """
+import concurrent.futures.thread, os
+async def main():
+    if os.geteuid() == 0:  # to root no file is read-only
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    try:
+        await store.open()
+    except StoreRefused as error:
+        print("refused:", error)
+        return
+    print("looked:", len((await store.look(Made(3).fpr)).entries))
+    try:
+        await store.put([Made(900).find()], [], await store.begin(), 1)
+    except StoreError as error:
+        print("put:", error)
+    print("healthy:", (await store.stats()).healthy)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+def as_somebody(script: str, path: Path) -> list[str]:
+    """The lines that a script prints."""
+    out, err = child(script, path).communicate(timeout=60)
+    assert err == ""
+    return out.splitlines()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that another user can reach (pytest's own is closed to them)."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+async def test_a_file_that_may_only_be_read_still_answers(public: Path) -> None:
+    path = public / "k.db"
+    store = SqliteStore(path, HYGIENE, Changes(), 1 << 30)
+    await store.open()
+    await fill(store)
+    await store.close()
+    path.chmod(0o444)
+    looked, put, healthy = as_somebody(READ_ONLY, path)
+    assert looked == "looked: 1"
+    assert "readonly" in put
+    assert "readonly" in healthy
+
+
+async def test_a_directory_that_may_not_be_written_is_refused_in_one_line(public: Path) -> None:
+    public.chmod(0o555)
+    (line,) = as_somebody(READ_ONLY, public / "k.db")
+    assert line.startswith("refused: cannot open the cache database")
+    assert "Permission denied" in line
+    public.chmod(0o777)
+
+
+# --- kill -9
+
+PUTTING = """
+async def main():
+    await store.open()
+    begun = await store.begin()
+    async def one(n):
+        find = Made(n, (f"u{n}@example.org",), ("r",), ballast=3000).find()
+        await store.put([find], [said(Made(n).fpr, True, 1)], begun, 1)
+        print(n, flush=True)
+        if n % 7 == 0:
+            await store.delete(Made(n).fingerprint, 1)
+            print(-n, flush=True)
+    for n in range(1, 100_000, 4):
+        await asyncio.gather(*(one(n + k) for k in range(4)))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 30, 120])
+async def test_kill_9_loses_nothing_that_put_returned_for(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "k.db"
+    process = child(PUTTING, path)
+    assert process.stdout is not None
+    said_so = [process.stdout.readline() for _ in range(lines)]
+    process.send_signal(signal.SIGKILL)
+    rest, err = await asyncio.to_thread(process.communicate)
+    assert err == ""
+    done = [int(line) for line in (*said_so, *rest.split("\n")) if line.endswith("\n") or line.strip("-").isdigit()]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    store = SqliteStore(path, HYGIENE, Changes(), 1 << 30)
+    await store.open()
+    deleted = {-n for n in done if n < 0}
+    assert deleted or lines == 1
+    for n in done:
+        shelf = await store.certificate(Made(abs(n)).fingerprint)
+        assert shelf.revocations
+        assert bool(shelf.entries) or n % 7 == 0
+        if abs(n) in deleted:
+            assert not shelf.entries
+    stats = await store.stats()
+    listed = (await store.list(Selection(), 10_000)).entries
+    assert stats.certificates == len(listed) == stats.entries[Source.KEYSERVER]
+    await store.close()
+
+
+# --- speed by construction
+
+
+async def test_each_lookup_is_an_index_seek(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+        db = store._reader
+        assert db is not None
+        for sql, values, seek in (
+            (reading.CLAIMS, ("x", 9), "SEARCH n USING PRIMARY KEY (name=?)"),
+            (reading.ENTRIES, ("x", 9), "SEARCH e USING INDEX entry_rank (fingerprint=?)"),
+            (reading.REVOCATION, ("x",), "(fingerprint=?)"),
+            (reading.RECORDS, ("x", 9), "SEARCH record USING PRIMARY KEY (name=?)"),
+        ):
+            rows = await run(db, lambda c, s=sql, v=values: c.execute(f"EXPLAIN QUERY PLAN {s}", v).fetchall())
+            plan = [row[3] for row in rows]
+            assert any(seek in step for step in plan), plan
+            assert not any("SCAN" in step or "TEMP B-TREE" in step for step in plan), plan
+
+
+async def test_what_runs_in_the_background_reads_no_whole_table(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+        plans: list[str] = []
+
+        def traced(db: sqlite3.Connection) -> None:
+            statements: list[str] = []
+            db.set_trace_callback(statements.append)
+            reading.due(db, {"one": 5, None: 7}, 10)
+            reading.most_used(db, 10)
+            reading.selected(db, Selection(source=Source.KEYSERVER), ("", "", ""), 10)
+            cutoffs = {(Source.KEYSERVER, "one"): 1, (Source.KEYSERVER, None): 2, (Source.MAILFLOW, None): 3}
+            reading.expired(db, cutoffs, 4, 10)
+            db.set_trace_callback(None)
+            for sql in statements:
+                if sql.startswith("SELECT"):
+                    plans.extend(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}"))
+
+        assert store._scanner is not None
+        await run(store._scanner, traced)
+        assert len(plans) > 8
+        assert not [step for step in plans if "TEMP B-TREE FOR ORDER BY" in step]
+        assert not [step for step in plans if "SCAN" in step]
+
+
+async def test_one_look_is_one_hop(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+        hops = 0
+        original = type(store._reader)._execute
+
+        async def counted(*arguments: object) -> object:
+            nonlocal hops
+            hops += 1
+            return await original(*arguments)
+
+        monkeypatch.setattr(type(store._reader), "_execute", counted)
+        await store.look(addr("u3@example.org"))
+        assert hops == 1
+        await store.put([ALICE.find()], [said(ALICE.fpr, True, 1)], 0, 1)
+        assert hops == 2
+
+
+async def test_hygiene_runs_on_the_writers_thread_never_on_the_loops(backend: Backend) -> None:
+    threads: list[str] = []
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return function(*arguments)
+
+        return noted
+
+    own = HYGIENE[Kind.OPENPGP]
+    functions = (own.merge, own.revocations, own.merge_revocations, own.index)
+    hygiene = {Kind.OPENPGP: Hygiene(*map(noting, functions))}
+    store = SqliteStore(backend.path, hygiene, Changes(), 1 << 30)
+    await store.open()
+    for revocation in ("r1", "r2"):
+        find = Made(1, (f"{revocation}@example.org",), (revocation,)).find(replace=False)
+        await store.put([find], [], 0, NOW)
+    await store.close()
+    assert len(threads) == 2 + 2 + 1 + 1  # index and revocations twice, merge and merge_revocations once
+    assert threading.main_thread().name not in threads
+
+
+async def test_unknown_text_of_any_kind_harms_nothing(backend: Backend) -> None:
+    async with backend.opened() as (store, _):
+        odd = Made(6, ("\udcff\x00 %'\";--", "Ünï <u@example.org>"))
+        await store.put([odd.find(message_id="\x00'")], [], 0, NOW)
+        (entry,) = (await store.look(odd.fpr)).entries
+        assert set(entry.identities) == set(odd.texts)
+        assert await store.search("%'\";--", Kind.OPENPGP, 5) == (odd.fingerprint,)
+        assert await store.search("'", Kind.X509, 5) == ()
