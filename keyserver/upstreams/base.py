@@ -1,4 +1,6 @@
-"""What an upstream is: a spec, and one method that asks. A new protocol is one module and one line in `app.SCHEMES`."""
+"""What an upstream is: a spec, and one method that asks.
+
+A new protocol is one module and one line in `app.parts.SCHEMES`."""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ class Asking:
     """What accompanies one question."""
 
     left: float  # seconds until the answer must be here
-    via: str  # value of our `Via`: this instance's name
+    via: str  # names of the instances that this question came through, ours last, separated by commas
 
 
 class Upstream(Protocol):

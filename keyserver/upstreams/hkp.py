@@ -1,0 +1,170 @@
+"""HKP and HKPS keyservers (draft-shaw-openpgp-hkp-00; successor: draft-ietf-openpgp-hkp), asked by HTTP.
+
+`http` carries the question and keeps the bounds, `verdict` says what the answer means.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from yarl import URL
+
+from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_domain
+from keyserver.upstreams.base import Asking
+from keyserver.upstreams.http import Client, check_proxy
+from keyserver.upstreams.net import SPECIAL_USE, Names, is_name, literal, template_host
+from keyserver.upstreams.verdict import verdict
+
+PORTS = {"hkp": 11371, "hkps": 443}
+SERVICES = {"hkp": "_pgpkey-http._tcp", "hkps": "_pgpkey-https._tcp"}  # as GnuPG looks for them
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an upstream is. `host` may contain `{domain}`; no `port`: the scheme's, or what SRV records say."""
+
+    scheme: str  # "hkp" or "hkps"
+    host: str
+    port: int | None = None
+
+    @property
+    def template(self) -> bool:
+        """Is its host made of the domain of the address asked for?"""
+        return "{domain}" in self.host
+
+    def url(self, host: str) -> URL:
+        """The HTTP URL of a host's lookups."""
+        return URL.build(
+            scheme="https" if self.scheme == "hkps" else "http",
+            host=host,
+            port=self.port or PORTS[self.scheme],
+            path="/pks/lookup",
+        )
+
+
+def parse_url(url: str) -> Endpoint:
+    """Read `hkp://host[:port]` or `hkps://host[:port]`. Raises ValueError with a sentence on what is accepted."""
+    try:
+        parts = urlsplit(url.strip())
+        port, name = parts.port, parts.hostname or ""
+    except ValueError as error:
+        raise ValueError(f"not a URL ({error}); hkp://host[:port] or hkps://host[:port]") from None
+    if parts.scheme not in PORTS:
+        raise ValueError(f"the scheme {parts.scheme!r} is not HKP's; hkp:// (port 11371) or hkps:// (port 443)")
+    if "@" in parts.netloc:
+        raise ValueError("HKP knows no credentials: user and password are not allowed in the URL")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("nothing may follow the host and port: HKP always asks /pks/lookup")
+    if port == 0:
+        raise ValueError("the port must be 1 to 65535")
+    return Endpoint(parts.scheme, _host(name), port)
+
+
+def _host(name: str) -> str:
+    if not name:
+        raise ValueError("the URL names no host; hkp://host[:port] or hkps://host[:port]")
+    if (address := literal(name)) is not None:
+        return str(address)
+    if re.search("[{}]", name):
+        if not re.fullmatch(r"(?:[^{}]+\.)?\{domain\}(?:\.[^{}]+)?", name) or not is_name(
+            name.replace("{domain}", "a.a")
+        ):
+            raise ValueError(f"the host {name!r} may have one {{domain}}, as whole labels, such as keys.{{domain}}")
+        return name
+    host = name.rstrip(".") if is_name(name.rstrip(".")) else parse_domain(name)
+    if host is None:
+        raise ValueError(f"{name!r} is neither a host name nor an address")
+    return host
+
+
+class Hkp:
+    """One HKP or HKPS upstream: a keyserver, or with `{domain}` each domain's own."""
+
+    def __init__(
+        self,
+        spec: UpstreamSpec,
+        url: str,
+        *,
+        proxy: str = "",
+        tls_ca_file: str | Path | None = None,
+        allow_private: bool = False,
+        names: Names | None = None,
+        special_use: frozenset[str] = SPECIAL_USE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises ValueError, with a sentence for the configuration, if this cannot work.
+
+        `proxy` is an HTTP proxy's URL; `tls_ca_file` replaces the system's certificate authorities; `allow_private`
+        lets a template's hosts have addresses that are not global. The rest is for tests.
+        """
+        self.spec = spec
+        self._endpoint = endpoint = parse_url(url)
+        if proxy and endpoint.template:
+            raise ValueError("a {domain} host and a proxy do not go together: the addresses could not be checked")
+        self._special_use = special_use
+        self._clock = clock
+        self._client = Client(
+            names=names or Names(),
+            host="" if endpoint.template else endpoint.host,
+            allow_private=allow_private,
+            proxy=check_proxy(proxy) if proxy else None,
+            tls_ca_file=tls_ca_file,
+            service="" if endpoint.port else SERVICES[endpoint.scheme],
+        )
+
+    def target(self, query: Query) -> str:
+        """The upstream's name; for a template `name/host`, or the name alone where it makes no host."""
+        host = self._host(query) if self._endpoint.template else None
+        return f"{self.spec.name}/{host}" if host else self.spec.name
+
+    async def fetch(self, query: Query, asking: Asking) -> Outcome:
+        """Ask once (see `Upstream.fetch`)."""
+        search = _search(query)
+        if search is None:
+            return Absent("HKP has no words for that", remember=False)
+        host = self._host(query)
+        if host is None and not isinstance(query, ByAddress):
+            return Absent("it is asked for addresses only", remember=False)
+        if host is None:
+            return Absent("the address has no public domain that could have a keyserver")
+
+        def judge(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+            outcome = verdict(status, headers, body, self._clock())
+            if status == 500 and isinstance(query, ByText) and isinstance(outcome, Failed):
+                # SKS says nothing but 500 to a word with too many hits: no asker may open its circuit with that
+                return replace(outcome, fault=Fault.LOCAL)
+            return outcome
+
+        return await self._client.ask(URL(f"{self._endpoint.url(host)}?{search}", encoded=True), asking, judge)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    def _host(self, query: Query) -> str | None:
+        if not self._endpoint.template:
+            return self._endpoint.host
+        if not isinstance(query, ByAddress):
+            return None
+        return template_host(self._endpoint.host, query.domain, self._special_use)
+
+
+def _search(query: Query) -> str | None:
+    """The query string, in the order of the widespread clients, or None for what HKP has no words for."""
+    ask = "op=get&options=mr&search="
+    if query.kind is not Kind.OPENPGP:
+        return None
+    match query:
+        case ByFingerprint(fingerprint=digits) | ByKeyId(key_id=digits):
+            return f"{ask}0x{digits}"
+        case ByAddress():
+            return f"{ask}{quote(query.address, safe='', errors='replace')}&exact=on"
+        case ByText():
+            return f"{ask}{quote(query.text, safe='', errors='replace')}"
+    return None

@@ -1,0 +1,391 @@
+"""The HTTP client of upstreams: one question, every bound, and an Outcome whatever happens.
+
+Nothing that the other side sends is trusted to be short, quick or honest: one deadline for the whole answer, bounds on
+headers and body, no compression, redirects followed by hand, connections only to addresses that the guard admits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from keyserver import __version__
+from keyserver.model import Absent, Failed, Fault, Outcome
+from keyserver.upstreams.base import Asking
+from keyserver.upstreams.net import Answered, Names, NoSuchHost, Service, is_global, is_name, literal
+
+MAX_BODY = 16 << 20  # octets of an answer
+MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
+LARGE = 1 << 20  # octets from which on an answer needs one of LARGE_AT_ONCE places
+LARGE_AT_ONCE = 2
+IN_THREAD = 64 << 10  # octets from which on a body is judged in a thread
+MAX_REDIRECTS = 3
+CONNECTIONS = 100  # of one upstream at once
+SRV_KEPT = 300.0  # seconds
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+Judge: TypeAlias = Callable[[int, Mapping[str, str], bytes], Outcome]
+"""From status, headers (names compare without case) and body of an answer to what it means; may run in a thread."""
+
+
+class Client:
+    """Asks one upstream.
+
+    `host`: as written in full in the configuration. Without it hosts are made from what is asked (a template): then
+    they are guarded, unless `allow_private`, and one that does not exist, or never answered and cannot be connected
+    to, is absent. `service`: the SRV service to look for at that host, such as `_pgpkey-http._tcp`; empty if the URL
+    has a port. `tls_ca_file` replaces the system's certificate authorities; ValueError if it is of no use.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        host: str = "",
+        allow_private: bool = False,
+        proxy: URL | None = None,
+        tls_ca_file: str | Path | None = None,
+        service: str = "",
+    ) -> None:
+        self._names = names
+        self._template = not host
+        self._written = frozenset({host, (proxy.raw_host if proxy else None) or ""})
+        self._allow_private = allow_private
+        self._proxy = proxy
+        self._service = service if proxy is None else ""
+        self._tls = _tls(str(tls_ca_file)) if tls_ca_file else None
+        self._answered = Answered()
+        self._public = _Public()
+        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._closed = False
+
+    async def ask(self, url: URL, asking: Asking, judge: Judge) -> Outcome:
+        """GET this URL and judge the answer, all within `asking.left` seconds. Raises nothing but CancelledError."""
+        trip = _Trip(url.raw_host or "")
+        try:
+            async with asyncio.timeout(asking.left):
+                return await self._ask(url, asking.via, trip, judge)
+        except _Refused as refusal:
+            return refusal.failed
+        except Exception as error:  # whatever a client library may raise: the border of this layer is an Outcome
+            if trip.phase == "queued":
+                return Failed("too many large answers are being read", Fault.LOCAL)
+            return self._absent(trip, error) or explain(error)
+
+    async def close(self) -> None:
+        """Close all connections; who asks afterwards gets Failed."""
+        self._closed = True
+        while self._sessions:
+            _, session = self._sessions.popitem()
+            await session.close()
+
+    async def _ask(self, url: URL, via: str, trip: _Trip, judge: Judge) -> Outcome:
+        """Ask, follow redirects, and read the answer of the last one."""
+        guarded = self._template and not self._allow_private
+        for hop in range(MAX_REDIRECTS + 1):
+            async with AsyncExitStack() as held:
+                tls = await self._tls_context() if url.scheme == "https" else True
+                response = await held.enter_async_context(
+                    self._session(hop == 0 or self._proxy is not None, guarded).get(
+                        url,
+                        headers={"Via": ", ".join(f"1.1 {name}" for name in via.split(","))},
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                        ssl=tls,
+                        trace_request_ctx=trip,
+                    )
+                )
+                if hop == 0:
+                    self._answered.add(trip.host)
+                trip.answers += 1
+                if response.status not in REDIRECTS:
+                    body = await self._read(response, held, trip)
+                    if len(body) <= IN_THREAD:
+                        return judge(response.status, response.headers, body)
+                    return await asyncio.to_thread(judge, response.status, response.headers, body)
+                guarded = guarded or self._public[url.raw_host or ""]
+                url = self._onward(url, response, guarded)
+        raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
+
+    async def _read(self, response: aiohttp.ClientResponse, held: AsyncExitStack, trip: _Trip) -> bytes:
+        """The body, within its bound; `held` keeps a place for a large one until it has been judged."""
+        most = MAX_BODY if response.status == 200 else MAX_ERROR_BODY
+        if response.status == 200 and (response.content_length or 0) > most:
+            raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
+        body = bytearray()
+        large = False
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > most:
+                response.close()
+                if response.status == 200:
+                    raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
+                break
+            if len(body) > LARGE and not large:
+                large = True
+                trip.phase = "queued"
+                await held.enter_async_context(self._large)
+                trip.phase = "connected"
+        return bytes(body)
+
+    def _onward(self, url: URL, response: aiohttp.ClientResponse, guarded: bool) -> URL:
+        """Where a redirect leads, if we follow it."""
+        location = response.headers.get("Location", "")
+        try:
+            given = URL(location, encoded=True)
+            target = url.join(given).with_fragment(None)
+            host = (target.raw_host or "").lower() if given.raw_host or not given.scheme else ""
+        except ValueError:
+            raise _Refused("it redirects to something that is not a URL") from None
+        address = literal(host)
+        if not location or target.scheme not in ("http", "https") or not (address or is_name(host)):
+            raise _Refused("it redirects to something that is not an HTTP URL")
+        if target.user is not None or target.password is not None:
+            raise _Refused("it redirects to a URL with credentials")
+        if url.scheme == "https" and target.scheme == "http":
+            raise _Refused("it redirects from TLS to plain HTTP")
+        if guarded and address is not None and not is_global(address):
+            raise _Refused("it redirects to an address that is not public")
+        if self._proxy and host != url.raw_host:
+            raise _Refused("it redirects to another host, which cannot be checked behind a proxy")
+        return target
+
+    def _absent(self, trip: _Trip, error: BaseException) -> Absent | None:
+        """No host, no public address, or no connection, where nobody ever answered: a template's host is not there."""
+        if not self._template or trip.answers or trip.host in self._answered:
+            return None
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            if not isinstance(error.os_error, NoSuchHost):
+                return None
+            return Absent(str(error.os_error) or "no such host")
+        if isinstance(error, aiohttp.ClientConnectorError | TimeoutError) and trip.phase == "connecting":
+            return Absent("nothing answers at its host, and never did")
+        return None
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(_tls, None)  # reading the system's authorities takes a while
+        return self._tls
+
+    def _session(self, first: bool, guarded: bool) -> aiohttp.ClientSession:
+        """Connections by the rule under which they were made: one made for a trusted host is not reused for others."""
+        if (session := self._sessions.get((first, guarded))) is None:
+            if self._closed:
+                raise _Refused("closed", Fault.LOCAL)
+            session = self._sessions[first, guarded] = self._new_session(first, guarded)
+        return session
+
+    def _new_session(self, first: bool, guarded: bool) -> aiohttp.ClientSession:
+        resolver = _Addresses(
+            self._names,
+            guarded=guarded,
+            written=self._written,
+            service=self._service if first else "",
+            public=self._public,
+        )
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS,
+            resolver=resolver,
+            use_dns_cache=False,
+            keepalive_timeout=5 if self._template else 30,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": f"keyserver/{__version__}", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+            max_line_size=8190,
+            max_field_size=8190,
+            max_headers=64,
+            trace_configs=[_tracing()],
+        )
+
+
+def check_proxy(proxy: str) -> URL:
+    """Read the URL of an HTTP proxy. Raises ValueError with a sentence on what is accepted."""
+    try:
+        url = URL(proxy)
+    except ValueError:
+        raise ValueError("the proxy is not a URL; http://host:port") from None
+    if url.scheme != "http" or not url.host or url.path not in ("", "/") or url.query_string or url.fragment:
+        raise ValueError("the proxy is not an HTTP proxy; http://host:port")
+    if url.user is not None or url.password is not None:
+        raise ValueError("credentials are not allowed in the proxy's URL")
+    return url
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"tls_ca_file {ca_file!r} is not a readable PEM file of certificates: {error}") from None
+
+
+class _Refused(Exception):
+    """What we will not go along with, as the outcome it makes."""
+
+    def __init__(self, reason: str, fault: Fault = Fault.TRANSIENT) -> None:
+        super().__init__(reason)
+        self.failed = Failed(reason, fault)
+
+
+@dataclass(slots=True)
+class _Trip:
+    """How far one question has come."""
+
+    host: str
+    phase: str = ""  # "resolving", "connecting", "connected", "queued": a large answer waits for its place
+    answers: int = 0  # redirects included
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Tells each trip when its name is being resolved, its connection being made, and when it stands."""
+
+    def enters(phase: str) -> Any:
+        async def signal(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+            context.trace_request_ctx.phase = phase
+
+        return signal
+
+    config = aiohttp.TraceConfig()
+    config.on_dns_resolvehost_start.append(enters("resolving"))
+    config.on_dns_resolvehost_end.append(enters("connecting"))
+    config.on_connection_create_end.append(enters("connected"))
+    config.on_connection_reuseconn.append(enters("connected"))
+    return config
+
+
+class _Public:
+    """Which hosts have public addresses, as last resolved; unknown ones count as public. Bounded."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._private: OrderedDict[str, None] = OrderedDict()
+        self._most = most
+
+    def note(self, host: str, addresses: tuple[str, ...]) -> None:
+        """Note what a host resolved to."""
+        self._private.pop(host, None)
+        if not any(is_global(ip_address(a)) for a in addresses):
+            self._private[host] = None
+            if len(self._private) > self._most:
+                self._private.popitem(last=False)
+
+    def __getitem__(self, host: str) -> bool:
+        address = literal(host)
+        return is_global(address) if address is not None else host not in self._private
+
+
+class _Addresses(AbstractResolver):
+    """What aiohttp connects to: the guarded addresses of a host, or of its SRV targets; TLS keeps the host's name."""
+
+    def __init__(self, names: Names, *, guarded: bool, written: frozenset[str], service: str, public: _Public) -> None:
+        self._names = names
+        self._guarded = guarded
+        self._written = written
+        self._service = service
+        self._public = public
+        self._services: OrderedDict[str, tuple[float, tuple[Service, ...]]] = OrderedDict()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of a host, best first."""
+        targets = await self._targets(host)
+        if not targets:
+            found = [(a, port) for a in await self._addresses(host, port)]
+        else:
+            every = await asyncio.gather(*(self._addresses(t.host, t.port) for t in targets), return_exceptions=True)
+            found = [(a, t.port) for t, one in zip(targets, every, strict=True) if isinstance(one, tuple) for a in one]
+            if not found:
+                raise next(one for one in every if isinstance(one, BaseException))
+        self._public.note(host, tuple(address for address, _ in found))
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=at,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address, at in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    async def _addresses(self, host: str, port: int) -> tuple[str, ...]:
+        in_full = not self._guarded and host in self._written
+        return await self._names.guarded_addresses(host, port, not self._guarded, in_full=in_full)
+
+    async def _targets(self, host: str) -> tuple[Service, ...]:
+        """SRV targets of a keyserver pool, as GnuPG looks for them; remembered for some minutes."""
+        if not self._service:
+            return ()
+        now = asyncio.get_running_loop().time()
+        until, services = self._services.get(host, (0.0, ()))
+        if now >= until:
+            services = (await self._names.services(f"{self._service}.{host}"))[:4]
+            self._services[host] = (now + SRV_KEPT, services)
+            self._services.move_to_end(host)
+            if len(self._services) > 1000:
+                self._services.popitem(last=False)
+        if services and all(s.host == "." for s in services):
+            raise NoSuchHost("its domain says that there is no keyserver")
+        return tuple(s for s in services if s.host != ".")
+
+
+def explain(error: BaseException) -> Failed:
+    """Why asking failed, in words that name neither host nor query: reasons are logged."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as why):
+            wrong_name = getattr(why, "verify_code", 0) in (
+                62,
+                64,
+            )  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
+            what = "it is for another name" if wrong_name else getattr(why, "verify_message", "") or "not verified"
+            return Failed(f"its TLS certificate is not good: {what}", Fault.CONFIGURATION)
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
+            return Failed("its TLS certificate is not good", Fault.CONFIGURATION)
+        case aiohttp.ClientConnectorDNSError(os_error=NoSuchHost() as why):
+            return Failed(str(why) or "no such host")
+        case aiohttp.ClientConnectorDNSError():
+            return Failed("its name could not be resolved")
+        case aiohttp.ClientHttpProxyError(status=407):
+            return Failed("the proxy wants credentials", Fault.CONFIGURATION)
+        case aiohttp.ClientHttpProxyError(status=status):
+            return Failed(f"the proxy answered {status}")
+        case aiohttp.ClientProxyConnectionError():
+            return Failed("no connection to the proxy")
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            return Failed("the TLS handshake failed")
+        case aiohttp.ServerDisconnectedError():
+            return Failed("it closed the connection without an answer")
+        case aiohttp.ClientPayloadError():
+            return Failed("its answer broke off")
+        case aiohttp.ClientResponseError():
+            return Failed("its answer is not proper HTTP")
+        case TimeoutError():
+            return Failed("no answer in time")
+        case OSError(errno=int() as number):
+            return Failed(f"no connection: {os.strerror(number)}")
+        case aiohttp.ClientConnectionError() | OSError():
+            return Failed("no connection")
+    return Failed(f"it could not be asked ({type(error).__name__})")

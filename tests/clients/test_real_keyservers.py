@@ -1,0 +1,66 @@
+"""The HKP upstream against real keyservers from Debian: SKS, and onak (which answers 200 to everything)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keyserver.model import Absent, Failed, Fault, Found, Kind, Raw, UpstreamSpec
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
+from keyserver.upstreams.base import Asking
+from keyserver.upstreams.hkp import Hkp
+from keyservers import onak, sks
+from vectors.build import make
+
+ALICE = make(["Alice Adams <alice@example.org>"], seed="alice", algorithm="rsa2048", encryption=None)
+BOB = make(["Bob Brown <bob@example.org>"], seed="bob")
+SERVERS = {"sks": sks, "onak": onak}
+
+
+@pytest.fixture(params=["sks", "onak"])
+async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hkp]:
+    async with SERVERS[request.param](tmp_path, ALICE.octets, BOB.octets) as url:
+        upstream = Hkp(UpstreamSpec(request.param), url)
+        yield upstream
+        await upstream.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ByFingerprint(ALICE.fingerprint),
+        ByKeyId(ALICE.key_id),
+        ByAddress("alice", "example.org"),
+        ByText("alice adams"),
+    ],
+    ids=["fingerprint", "key ID", "address", "text"],
+)
+async def test_found(upstream: Hkp, query: Query) -> None:
+    outcome = await upstream.fetch(query, Asking(10, "test"))
+    assert outcome == Found((Raw(Kind.OPENPGP, ALICE.octets),))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [ByFingerprint("0123456789" * 4), ByKeyId("0123456789ABCDEF"), ByAddress("nobody", "example.org")],
+    ids=["fingerprint", "key ID", "address"],
+)
+async def test_absent(upstream: Hkp, query: Query) -> None:
+    outcome = await upstream.fetch(query, Asking(10, "test"))
+    assert isinstance(outcome, Absent) and outcome.remember, outcome
+
+
+async def test_subkeys_are_found(upstream: Hkp) -> None:
+    outcome = await upstream.fetch(ByKeyId(BOB.subkeys[0].key_id), Asking(10, "test"))
+    assert isinstance(outcome, Found), outcome
+
+
+async def test_words_with_too_many_hits_do_not_open_a_circuit(tmp_path: Path) -> None:
+    many = [make([f"Clone {n} <clone{n}@example.org>"], encryption=None).octets for n in range(10)]
+    async with sks(tmp_path, *many, max_matches=5) as url:
+        upstream = Hkp(UpstreamSpec("sks"), url)
+        outcome = await upstream.fetch(ByText("clone"), Asking(10, "test"))
+        await upstream.close()
+    assert outcome == Failed("it answered 500", Fault.LOCAL)
