@@ -112,11 +112,11 @@ def with_subdomains(domains: Iterable[str]) -> tuple[str, ...]:
 
 
 def admits(entry: Entry, query: Query, terms: Terms) -> bool:
-    """An entry answers an address only if its upstream's `domains` admit it (rule 10, last sentence)."""
-    if not isinstance(query, ByAddress) or entry.source is not Source.KEYSERVER:
+    """An entry answers an address only if its upstream would be told that address (rule 10, last sentence)."""
+    if not isinstance(query, ByAddress) or entry.source is not Source.KEYSERVER or entry.approved:
         return True
     spec = terms.upstreams.get(entry.origin)
-    return spec is None or not spec.domains or in_domains(query.domain, spec.domains)
+    return spec is None or not hears(spec, query, terms)
 
 
 def record_until(record: Record, terms: Terms) -> int:

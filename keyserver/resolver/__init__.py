@@ -1,0 +1,1 @@
+"""The resolver: what happens on a lookup, without any protocol."""

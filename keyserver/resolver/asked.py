@@ -1,0 +1,109 @@
+"""Searches under way, joined by whoever asks the same; and who may start how many."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keyserver.model import Entry, Outcome, Record, Step
+from keyserver.query import Query
+
+NETWORKS = 50_000  # client networks whose misses are counted
+
+
+@dataclass(slots=True)
+class Search:
+    """One search and what came of it so far. What is joined is the search, never an answer: views differ."""
+
+    query: Query
+    begun: int  # the store's deletion counter when it started
+    refresh: bool = False  # what is cached stays whatever upstreams say
+    via: str = ""  # instances that the question which started it came through
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    outcomes: dict[str, Outcome | None] = field(default_factory=dict)  # None: still under way
+    records: list[Record] = field(default_factory=list)
+    uncached: list[Entry] = field(default_factory=list)  # proven, but the store could not take them
+    proven: bool = False
+    cleaned: int = 0  # certificates
+    steps: list[Step] = field(default_factory=list)
+    started: float = 0.0
+    revocations: dict[str, bytes] = field(default_factory=dict)  # of what is uncached
+
+
+class Asked:
+    """Searches by key. A search outlives the client that started it; `close` ends them all."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._flying: dict[Hashable, Search] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def full(self) -> bool:
+        """Is too much under way to start another search?"""
+        return len(self._tasks) >= self._limit
+
+    def under_way(self, key: Hashable) -> Search | None:
+        """The search for exactly this, if one is under way."""
+        return self._flying.get(key)
+
+    def start(self, key: Hashable, search: Search, run: Callable[[Search], Coroutine[Any, Any, None]]) -> Search:
+        """Start a search; it leaves the register whatever happens to it."""
+        task = asyncio.get_running_loop().create_task(run(search))
+        self._flying[key] = search
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if self._flying.get(key) is search:
+                del self._flying[key]
+            search.settled.set()
+
+        task.add_done_callback(ended)
+        return search
+
+    async def close(self) -> None:
+        """Cancel what is under way and wait for it."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class MissLimit:
+    """A token bucket of searches for each client network (IPv4 /24, IPv6 /64); trusted networks are left alone."""
+
+    def __init__(self, per_minute: int, trusted: Sequence[str], monotonic: Callable[[], float]) -> None:
+        self._rate = per_minute / 60
+        self._burst = float(max(1, per_minute))
+        self._trusted = [ipaddress.ip_network(n) for n in trusted]
+        self._monotonic = monotonic
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str | None) -> bool:
+        """May this client start one more search now? No address (a Unix socket) is trusted."""
+        if client is None:
+            return True
+        try:
+            address = ipaddress.ip_address(client.partition("%")[0])
+        except ValueError:
+            return True
+        mapped = getattr(address, "ipv4_mapped", None)
+        address = mapped or address
+        if any(address.version == n.version and address in n for n in self._trusted):
+            return True
+        network = str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
+        now = self._monotonic()
+        tokens, then = self._buckets.pop(network, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - then) * self._rate)
+        allowed = tokens >= 1
+        self._buckets[network] = (tokens - 1 if allowed else tokens, now)
+        while len(self._buckets) > NETWORKS:
+            self._buckets.popitem(last=False)
+        return allowed

@@ -1,0 +1,171 @@
+"""The gate before the upstreams: circuit breakers, concurrency limits, counts and latencies.
+
+Health belongs to a *target* (an upstream, or the host that a template makes), limits and counts to the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keyserver.model import Absent, Failed, Fault, Found, Outcome
+from keyserver.query import Query
+from keyserver.resolver.plan import Health, after
+from keyserver.upstreams.base import Asking, Upstream
+
+TARGETS = 10_000  # hosts of templates whose health is remembered
+AT_ONCE = 32  # questions to one upstream
+TEMPLATES_AT_ONCE = 64  # questions to hosts made of addresses, all templates together
+LATENCIES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """One upstream as administrators see it. Latencies are milliseconds over the last 512 answers."""
+
+    name: str
+    priority: int
+    state: str  # closed, open, half-open
+    found: int
+    absent: int
+    failed: int
+    p50: float
+    p99: float
+    last_error: str
+    retry_in: float  # seconds until the next probe, 0 when closed
+
+
+@dataclass(slots=True)
+class _Desk:
+    """The limit and the counts of one upstream."""
+
+    limit: asyncio.Semaphore
+    counts: Counter[str]
+    latencies: deque[float]
+    last_error: str = ""
+
+
+class Gate:
+    """Every question to an upstream goes through `ask`."""
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+        observe: Callable[[str, str, float], None] = lambda upstream, outcome, seconds: None,
+    ) -> None:
+        self._monotonic = monotonic
+        self._random = random
+        self._observe = observe
+        self._health: OrderedDict[str, Health] = OrderedDict()
+        self._probing: set[str] = set()
+        self._desks: dict[str, _Desk] = {}
+        self._templates = asyncio.Semaphore(TEMPLATES_AT_ONCE)
+
+    async def ask(self, upstream: Upstream, query: Query, left: float, via: str, *, force: bool = False) -> Outcome:
+        """Ask once, if health and limits allow; waiting for a free place counts against `left` seconds.
+
+        `force` asks although the circuit is open (an administrator's test)."""
+        desk = self._desk(upstream)
+        target = upstream.target(query)
+        if not force and (reason := self.barred(upstream, query)):
+            return Failed(reason, Fault.LOCAL)
+        if self._state(target) == "half-open":
+            self._probing.add(target)
+        began = self._monotonic()
+        outcome: Outcome | None = None
+        try:
+            async with asyncio.timeout(left):
+                async with desk.limit, self._templates if upstream.spec.template else _Open():
+                    waited = self._monotonic() - began
+                    asked = min(upstream.spec.timeout, left - waited)
+                    outcome = await _within(upstream, query, asked, via)
+        except TimeoutError:
+            outcome = Failed("too many questions to it under way", Fault.LOCAL)
+        finally:
+            self._probing.discard(target)
+        self._note(desk, upstream.spec.name, target, outcome, self._monotonic() - began)
+        return outcome
+
+    def barred(self, upstream: Upstream, query: Query) -> str:
+        """Why this upstream is not asked now; empty where it is."""
+        target = upstream.target(query)
+        state = self._state(target)
+        if state == "open" or (state == "half-open" and target in self._probing):
+            return f"not asked, its circuit is open: {self._health[target].reason}"
+        return ""
+
+    def _state(self, target: str) -> str:
+        return self._health.get(target, Health()).state(self._monotonic())
+
+    def status(self, upstream: Upstream) -> UpstreamStatus:
+        """Counts and health now; a template shows its worst host."""
+        desk, now, name = self._desk(upstream), self._monotonic(), upstream.spec.name
+        mine = [
+            health
+            for target, health in self._health.items()
+            if target == name or (upstream.spec.template and target.startswith(f"{name}/"))
+        ]
+        worst = max(mine, key=lambda h: h.closed_until, default=Health())
+        ordered = sorted(desk.latencies)
+        return UpstreamStatus(
+            name=name,
+            priority=upstream.spec.priority,
+            state=worst.state(now),
+            found=desk.counts["found"],
+            absent=desk.counts["absent"],
+            failed=desk.counts["failed"],
+            p50=_quantile(ordered, 0.5),
+            p99=_quantile(ordered, 0.99),
+            last_error=desk.last_error,
+            retry_in=round(max(0.0, worst.closed_until - now), 1),
+        )
+
+    def blame(self, upstream: Upstream, query: Query, outcome: Failed) -> None:
+        """An answer that came in good order proved to be garbage: that is the upstream's failure too."""
+        desk = self._desk(upstream)
+        self._note(desk, upstream.spec.name, upstream.target(query), outcome, None)
+
+    def _desk(self, upstream: Upstream) -> _Desk:
+        name = upstream.spec.name
+        if name not in self._desks:
+            self._desks[name] = _Desk(asyncio.Semaphore(AT_ONCE), Counter(), deque(maxlen=LATENCIES))
+        return self._desks[name]
+
+    def _note(self, desk: _Desk, name: str, target: str, outcome: Outcome, seconds: float | None) -> None:
+        word = {Found: "found", Absent: "absent", Failed: "failed"}[type(outcome)]
+        desk.counts[word] += 1
+        if seconds is not None:
+            desk.latencies.append(seconds)
+            self._observe(name, word, seconds)
+        if isinstance(outcome, Failed):
+            desk.last_error = outcome.reason
+        health = after(self._health.pop(target, Health()), outcome, self._monotonic(), self._random())
+        if health != Health():
+            self._health[target] = health
+            while len(self._health) > TARGETS:
+                self._health.popitem(last=False)
+
+
+async def _within(upstream: Upstream, query: Query, seconds: float, via: str) -> Outcome:
+    """The upstream keeps its own time; this is the net below it."""
+    try:
+        async with asyncio.timeout(seconds + 0.25):
+            return await upstream.fetch(query, Asking(left=seconds, via=via))
+    except TimeoutError:
+        return Failed(f"no answer within {seconds:.1f} s")
+
+
+class _Open:
+    """A gate that is always open."""
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+def _quantile(ordered: list[float], q: float) -> float:
+    """Milliseconds, from sorted seconds."""
+    return round(ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1000, 1) if ordered else 0.0

@@ -1,0 +1,254 @@
+"""One search: tier by tier, each upstream through its gate, everything proved before it is believed or kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from keyserver.model import (
+    Absent,
+    Certificate,
+    Entry,
+    Failed,
+    Fault,
+    Find,
+    Found,
+    Kind,
+    Outcome,
+    Raw,
+    Record,
+    Refused,
+    Source,
+    Step,
+    joined,
+)
+from keyserver.policy import Terms
+from keyserver.query import ByAddress, ByText
+from keyserver.resolver.asked import Search
+from keyserver.resolver.cleaner import Cleaner
+from keyserver.resolver.gate import Gate
+from keyserver.resolver.plan import Tiers
+from keyserver.resolver.sift import Kit, OnRecord, proves
+from keyserver.resolver.watch import Watch
+from keyserver.store.base import Store, Stored, StoreError
+from keyserver.upstreams.base import Upstream
+
+MAX_CLEANED = 64  # certificates cleaned in one search (rule 12)
+KEPT = (Stored.NEW, Stored.CHANGED, Stored.SAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """The parts of a search that stay the same; `run` is one search."""
+
+    store: Store
+    upstreams: Mapping[str, Upstream]
+    gate: Gate
+    cleaner: Cleaner
+    kits: Mapping[Kind, Kit]
+    terms: Terms
+    clock: Callable[[], int]
+    monotonic: Callable[[], float]
+    deadline: float  # seconds
+    max_certificate: int  # octets, after cleaning
+    via: str
+    watch: Watch = field(default_factory=Watch)  # over writing
+
+    async def run(self, search: Search, tiers: Tiers, known: OnRecord) -> None:
+        """Ask until something is proven; settle as soon as waiters can be answered; go on for stragglers.
+
+        A fingerprint (or key ID) settles at the first proven answer, an address when its tier has answered or its
+        time is up. A tier with a successor gets at most half of what is left.
+        """
+        end = self.monotonic() + self.deadline
+        stragglers: set[asyncio.Task[None]] = set()
+        whole_tier = isinstance(search.query, ByAddress | ByText)
+        try:
+            for number, tier in enumerate(tiers.tiers):
+                left = max(0.0, end - self.monotonic())
+                share = left / 2 if number + 1 < len(tiers.tiers) else left
+                asked = {
+                    asyncio.ensure_future(self._one(search, self.upstreams[spec.name]))
+                    for spec in tier
+                    if not self._said_absent(search, spec.name, known)
+                }
+                stragglers |= asked
+                await self._until_answered(search, asked, self.monotonic() + share, whole_tier)
+                if search.proven:
+                    break
+            while stragglers and not search.proven:
+                _, stragglers = await asyncio.wait(stragglers, return_when=asyncio.FIRST_COMPLETED)
+            search.settled.set()
+            if stragglers:
+                await asyncio.wait(stragglers)
+        finally:
+            for task in stragglers:
+                task.cancel()
+            await asyncio.gather(*stragglers, return_exceptions=True)
+
+    async def _until_answered(
+        self, search: Search, tasks: set[asyncio.Task[None]], until: float, whole_tier: bool
+    ) -> None:
+        while tasks and (whole_tier or not search.proven):
+            left = until - self.monotonic()
+            if left <= 0:
+                return
+            done, tasks = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a programming error must not look like silence
+
+    def _said_absent(self, search: Search, name: str, known: OnRecord) -> bool:
+        record = known.living.get(name)
+        if search.refresh or record is None or record.found:
+            search.outcomes[name] = None
+            return False
+        ago = max(0, self.clock() - record.at)
+        search.outcomes[name] = Absent(f"said so {ago} s ago")
+        self._tell(search, name, "absent", f"remembered, said so {ago} s ago")
+        return True
+
+    async def _one(self, search: Search, upstream: Upstream) -> None:
+        """Ask one upstream, prove, keep."""
+        spec, name = upstream.spec, upstream.spec.name
+        if not self.gate.barred(upstream, search.query):
+            self._tell(search, name, "asked", f"priority {spec.priority}, for up to {spec.timeout:g} s")
+        via = f"{search.via},{self.via}" if search.via else self.via
+        outcome = await self.gate.ask(upstream, search.query, max(self.deadline, spec.timeout), via)
+        finds: list[Find] = []
+        if isinstance(outcome, Found):
+            outcome, finds = await self._prove(search, upstream, outcome.raw)
+        now = self.clock()
+        records: list[Record] = []
+        if isinstance(outcome, Found):
+            records = [Record(search.query.name, name, True, now)]
+        elif isinstance(outcome, Absent) and outcome.remember and not search.refresh:
+            records = [Record(search.query.name, name, False, now)]
+        self._tell(search, name, *_words(outcome))
+        if finds or records:
+            await self._keep(search, name, finds, records, now)
+        search.records += records
+        search.outcomes[name] = outcome
+        if isinstance(outcome, Found):
+            search.proven = True
+
+    async def _prove(self, search: Search, upstream: Upstream, raws: Sequence[Raw]) -> tuple[Outcome, list[Find]]:
+        """What an answer really holds: Found with what proves the query, Absent, or Failed where it is garbage."""
+        name, now = upstream.spec.name, self.clock()
+        good: list[Certificate] = []
+        others: list[str] = []
+        refused: list[Refused] = []
+        for raw in raws:
+            if search.cleaned >= MAX_CLEANED:
+                self._tell(search, name, "cut", f"more than {MAX_CLEANED} certificates")
+                break
+            for item in await self.cleaner.clean(raw.kind, raw.octets, now):
+                search.cleaned += 1
+                if isinstance(item, Refused):
+                    refused.append(item)
+                elif len(item.octets) > self.max_certificate:
+                    refused.append(Refused(f"larger than {self.max_certificate} octets", item.fingerprint))
+                elif proves(item.proof, search.query):
+                    good.append(item)
+                elif not item.proof.user_ids and await self._known(item.fingerprint):
+                    others.append(f"{item.fingerprint} has no user IDs")
+                    await self._update(search, name, item)
+                else:
+                    others.append(item.fingerprint)
+        for item in refused[:8]:
+            self._tell(search, name, "refused", f"{item.fingerprint or 'certificate'}: {item.reason}")
+        for c in good:
+            self.kits[c.proof.kind].learn(c.octets, c.proof, now)
+        if good:
+            whole = not any(item.fatal for item in refused)
+            return Found(()), await self._finds(name, good[:MAX_CLEANED], raws, now, whole=whole)
+        if others:
+            # Which ones is for the trace only: an outcome's reason is logged.
+            self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
+            return Absent("what it sent does not prove the query"), []
+        if any(item.fatal for item in refused) or not refused:
+            failed = Failed(refused[0].reason if refused else "no certificate in the answer", Fault.TRANSIENT)
+            self.gate.blame(upstream, search.query, failed)
+            return failed, []
+        return Absent(f"refused: {refused[0].reason}"), []
+
+    async def _finds(
+        self, name: str, certificates: Sequence[Certificate], raws: Sequence[Raw], now: int, *, whole: bool
+    ) -> list[Find]:
+        """Certificates on their way into the store, X.509 ones with the verdict on their chains.
+
+        `whole`: all of the answer could be read. What came beside damage may be cut short, and replaces nothing."""
+
+        def chains() -> list[bool]:
+            kits = [self.kits[c.proof.kind] for c in certificates]
+            middle = [i for raw in raws for i in self.kits[raw.kind].intermediates(raw.octets)][:MAX_CLEANED]
+            return [kit.chained(c.octets, middle, now) for kit, c in zip(kits, certificates, strict=True)]
+
+        x509 = any(c.proof.kind is Kind.X509 for c in certificates)
+        verdicts = await asyncio.to_thread(chains) if x509 else [False] * len(certificates)
+        return [
+            Find(c, Source.KEYSERVER, name, replace=whole and bool(c.proof.user_ids), chained=chained)
+            for c, chained in zip(certificates, verdicts, strict=True)
+        ]
+
+    async def _known(self, fingerprint: str) -> bool:
+        try:
+            return bool((await self.store.certificate(fingerprint)).entries)
+        except StoreError:
+            return False
+
+    async def _update(self, search: Search, name: str, certificate: Certificate) -> None:
+        """A certificate without user IDs proves no address, but brings its subkeys and revocations to one known."""
+        find = Find(certificate, Source.KEYSERVER, name, replace=False)
+        try:
+            await self.store.put([find], [], search.begun, self.clock())
+        except StoreError as problem:
+            self._tell(search, "cache", "not updated", str(problem))
+
+    async def _keep(
+        self, search: Search, name: str, finds: Sequence[Find], records: Sequence[Record], now: int
+    ) -> None:
+        """On disk before anybody is answered; what cannot be kept is answered uncached."""
+        try:
+            verdicts = await self.store.put(finds, records, search.begun, now)
+            if Stored.FULL in verdicts:
+                self.watch.trouble("cache.max_size is reached: new finds are answered but not cached")
+            elif finds:
+                self.watch.well()
+        except StoreError as problem:
+            self.watch.trouble(f"nothing can be cached: {problem}")
+            self._tell(search, "cache", "not cached", str(problem))
+            verdicts = (Stored.FULL,) * len(finds)
+        for find, verdict in zip(finds, verdicts, strict=True):
+            certificate = find.certificate
+            if verdict is Stored.FULL:
+                search.uncached.append(_entry(find, now))
+                revoked = self.kits[certificate.proof.kind].revocations(certificate.octets)
+                if revoked:
+                    search.revocations[certificate.fingerprint] = revoked
+            self._tell(search, "cache", verdict, f"{certificate.fingerprint} from {name}")
+
+    def _tell(self, search: Search, who: str, what: str, why: str = "") -> None:
+        search.steps.append(Step((self.monotonic() - search.started) * 1000, who, what, why))
+
+
+def _entry(find: Find, now: int) -> Entry:
+    """A find as the entry that it would be."""
+    certificate = find.certificate
+    return Entry(
+        fingerprint=certificate.fingerprint,
+        kind=certificate.proof.kind,
+        octets=certificate.octets,
+        source=find.source,
+        origin=find.origin,
+        cached_at=now,
+        seen_at=now,
+        chained=find.chained,
+        identities=tuple(u.text for u in certificate.proof.user_ids),
+    )
+
+
+def _words(outcome: Outcome) -> tuple[str, str]:
+    if isinstance(outcome, Found):
+        return "found", "proves the query"
+    return ("absent" if isinstance(outcome, Absent) else "failed"), outcome.reason

@@ -1,0 +1,170 @@
+"""From what the store knows to what this view may be told. Pure: the cache rules 4, 6, 8, 9, 10 and 12 meet here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Record, Source, Validity, View
+from keyserver.policy import (
+    FOREVER,
+    MAX_ANSWER,
+    Freshness,
+    Terms,
+    admits,
+    judge,
+    order_key,
+    record_until,
+)
+from keyserver.query import ByText, Query
+from keyserver.store.base import Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What the resolver needs of one kind of certificate: pure functions over clean octets."""
+
+    prove: Callable[[bytes, int], Proof]
+    merge: Callable[[Sequence[bytes], bytes], bytes]
+    revocations: Callable[[bytes], bytes]
+    merge_revocations: Callable[[bytes, bytes], bytes]
+    learn: Callable[[bytes, Proof, int], None] = lambda octets, proof, now: None
+    """Hears what a certificate proved when it was cleaned (`Proofs.learn`)."""
+    intermediates: Callable[[bytes], list[bytes]] = lambda octets: []
+    """CA certificates in what an upstream sent (X.509 only)."""
+    chained: Callable[[bytes, Sequence[bytes], int], bool] = lambda octets, intermediates, now: False
+    """Does the chain of (certificate, intermediates, now) lead to a trust anchor (X.509 only)?"""
+
+
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What is on record of earlier searches for one query (rule 11)."""
+
+    living: Mapping[str, Record]  # upstream -> its word, where still believed
+    negative: bool  # everybody who may be asked has said absent
+    until: int  # when the first living record ends; FOREVER without any
+
+    @property
+    def finished(self) -> bool:
+        """Is a finished search on record?"""
+        return self.negative or any(r.found for r in self.living.values())
+
+
+def on_record(records: Sequence[Record], asked: Sequence[str], now: int, terms: Terms) -> OnRecord:
+    """`asked`: names of the upstreams that may be asked now."""
+    living = {r.upstream: r for r in records if now < record_until(r, terms)}
+    negative = bool(asked) and all(name in living and not living[name].found for name in asked)
+    return OnRecord(living, negative, min((record_until(r, terms) for r in living.values()), default=FOREVER))
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """What may be answered."""
+
+    certificates: tuple[Answered, ...]
+    alone: bool  # some certificate is a hit by itself (rule 10)
+    until: int  # the first instant at which anything behind it turns
+    stale: bool  # some entry is past its ttl
+    passed_over: tuple[tuple[str, str], ...]  # (fingerprint, why it is not answered)
+
+    @property
+    def all_expired(self) -> bool:
+        """Has all that is known expired by itself (rule 12, last sentence)?"""
+        return bool(self.certificates) and all(
+            a.certificate.proof.validity is Validity.EXPIRED for a in self.certificates
+        )
+
+
+def proves(proof: Proof, query: Query) -> bool:
+    """Does this certificate prove what was asked (rule 8)?"""
+    if isinstance(query, ByText):
+        texts = [u.text for u in proof.user_ids] + ([proof.x509.common_name] if proof.x509 else [])
+        return any(query.text in text.casefold() for text in texts)
+    return query.name in proof.names
+
+
+def sift(
+    shelf: Shelf,
+    query: Query,
+    view: View,
+    now: int,
+    terms: Terms,
+    kits: Mapping[Kind, Kit],
+    believed: OnRecord | None,
+    *,
+    stale: bool = False,
+) -> Sifted:
+    """Judge, merge and order every certificate on a shelf.
+
+    `believed`: an entry that is no hit by itself answers only by a finished search: a keyserver entry when its own
+    upstream has said found, others when anybody has said anything final. None believes everything that is known,
+    for when the upstreams could not be asked. `stale` admits entries within `serve_stale` past their ttl.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for entry in shelf.entries:
+        groups.setdefault(entry.fingerprint, []).append(entry)
+    answered: list[Answered] = []
+    passed: list[tuple[str, str]] = []
+    alone, until, any_stale = False, FOREVER, False
+    for fingerprint, entries in groups.items():
+        kit = kits[entries[0].kind]
+        usable: list[Entry] = []
+        reason = ""
+        turns = FOREVER
+        for entry in entries:
+            verdict = judge(entry, view, now, terms)
+            if not verdict.answerable or (verdict.freshness is Freshness.STALE and not stale):
+                reason = verdict.reason
+            elif not admits(entry, query, terms):
+                reason = f"{entry.origin} is not believed for this address"
+            else:
+                usable.append(entry)
+                turns = min(turns, verdict.until)
+                any_stale = any_stale or verdict.freshness is Freshness.STALE
+        merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), kit, now)
+        if merged is None or not proves(merged.proof, query):
+            passed.append((fingerprint, reason or "it does not prove the query now"))
+            continue
+        by_itself = _by_itself(query, merged.proof, usable, kit, now)
+        if not by_itself and believed is not None:
+            usable = [e for e in usable if _backed(e, believed)]
+            merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), kit, now)
+            if merged is None or not proves(merged.proof, query):
+                passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
+                continue
+            turns = min(turns, believed.until)
+        alone = alone or by_itself
+        until = min(until, turns, merged.proof.turns or FOREVER)
+        answered.append(Answered(merged, tuple(usable)))
+    answered.sort(key=lambda a: order_key(a, terms))
+    return Sifted(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed))
+
+
+def merged_of(entries: Sequence[Entry], revocations: bytes, kit: Kit, now: int) -> Certificate | None:
+    """The merge of some entries' copies and every revocation known (rule 9), proved now; None without entries."""
+    if not entries:
+        return None
+    if len(entries) == 1 and not revocations:
+        octets = entries[0].octets
+    else:
+        octets = kit.merge([e.octets for e in entries], revocations)
+    return Certificate(octets, kit.prove(octets, now))
+
+
+def _by_itself(query: Query, proof: Proof, usable: Sequence[Entry], kit: Kit, now: int) -> bool:
+    if query.name in proof.strong:
+        return True
+    return any(e.source is Source.LOCAL and proves(kit.prove(e.octets, now), query) for e in usable)
+
+
+def _backed(entry: Entry, search: OnRecord) -> bool:
+    """May this entry answer by what is on record?"""
+    if entry.source is not Source.KEYSERVER or entry.approved:
+        return search.finished
+    record = search.living.get(entry.origin)
+    return record is not None and record.found
+
+
+def names_behind(query: Query, certificates: Sequence[Answered]) -> frozenset[Name]:
+    """Every name an answer depends on."""
+    return frozenset({query.name}).union(*(a.certificate.proof.names for a in certificates))

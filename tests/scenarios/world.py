@@ -1,0 +1,272 @@
+"""A small world for scenarios: real resolver, store and hygiene, scripted upstreams, a clock that is set by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from keyserver import openpgp
+from keyserver.changes import Changes
+from keyserver.model import (
+    Absent,
+    Answer,
+    Certificate,
+    Failed,
+    Find,
+    Found,
+    How,
+    Kind,
+    Outcome,
+    Raw,
+    Source,
+    UpstreamSpec,
+    View,
+)
+from keyserver.policy import Terms
+from keyserver.query import Query, parse
+from keyserver.resolver.asked import Asked, MissLimit
+from keyserver.resolver.cleaner import Cleaner
+from keyserver.resolver.gate import Gate
+from keyserver.resolver.keeper import Keeper
+from keyserver.resolver.proofs import Proofs
+from keyserver.resolver.resolver import Resolver, Settings
+from keyserver.resolver.search import Searcher
+from keyserver.resolver.sift import Kit
+from keyserver.store.base import Hygiene
+from keyserver.store.sqlite import SqliteStore
+from keyserver.upstreams.base import Asking
+from vectors.build import CREATED, Made, make
+
+START = CREATED + 100_000_000
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+PROOFS = Proofs(openpgp.prove)
+KIT = Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, PROOFS.learn)
+HYGIENE = Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index)
+
+
+def seconds(text: str) -> int:
+    """`61m`, `25h`, `180d`, `0`."""
+    return int(text) if text.isdigit() else int(text[:-1]) * UNITS[text[-1]]
+
+
+@dataclass
+class Scripted:
+    """An upstream that says what it is told to say; counts what it is asked."""
+
+    spec: UpstreamSpec
+    answers: dict[str, Callable[[], Outcome]] = field(default_factory=dict)
+    otherwise: Callable[[], Outcome] = lambda: Absent("it says so")
+    delay: float = 0.0
+    asked: Counter[str] = field(default_factory=Counter)
+    gate: asyncio.Event | None = None  # set: answers wait for it
+
+    def target(self, query: Query) -> str:
+        return self.spec.name
+
+    async def fetch(self, query: Query, asking: Asking) -> Outcome:
+        self.asked[str(query)] += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        return self.answers.get(str(query), self.otherwise)()
+
+    async def close(self) -> None: ...
+
+
+class World:
+    """Everything a scenario can touch. `await world.start()` before, `await world.stop()` after."""
+
+    def __init__(self, directory: Path, *, deadline: float = 5.0, searches: int = 100, misses: int = 10_000) -> None:
+        self.now = START
+        self.path = directory / "keyserver.db"
+        self.terms = Terms()
+        self.upstreams: dict[str, Scripted] = {}
+        self.certificates: dict[str, Made] = {}
+        self.deadline = deadline
+        self.searches = searches
+        self.misses = misses
+        self.changes = Changes()
+        self.monotonic_offset = 0.0
+        self.running = False
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.monotonic_offset
+
+    def upstream(self, name: str, **options: object) -> Scripted:
+        self.upstreams[name] = Scripted(UpstreamSpec(name, **options))  # type: ignore[arg-type]
+        self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
+        return self.upstreams[name]
+
+    def certificate(self, name: str, *user_ids: str, **options: object) -> Made:
+        self.certificates[name] = make(list(user_ids), seed=name, **options)  # type: ignore[arg-type]
+        return self.certificates[name]
+
+    def found(self, *names: str) -> Callable[[], Outcome]:
+        raws = tuple(Raw(Kind.OPENPGP, self.certificates[n].octets) for n in names)
+        return lambda: Found(raws)
+
+    async def start(self) -> None:
+        self.changes = Changes()
+        self.store = SqliteStore(self.path, {Kind.OPENPGP: HYGIENE}, self.changes, max_size=1 << 30)
+        await self.store.open()
+        self.gate = Gate(self.monotonic, lambda: 0.5)
+        self.cleaner = Cleaner({Kind.OPENPGP: openpgp.clean})
+        searcher = Searcher(
+            store=self.store,
+            upstreams=dict(self.upstreams),
+            gate=self.gate,
+            cleaner=self.cleaner,
+            kits={Kind.OPENPGP: KIT},
+            terms=self.terms,
+            clock=lambda: self.now,
+            monotonic=self.monotonic,
+            deadline=self.deadline,
+            max_certificate=1 << 20,
+            via="here",
+        )
+        self.resolver = Resolver(
+            store=self.store,
+            searcher=searcher,
+            terms=self.terms,
+            kits={Kind.OPENPGP: KIT},
+            asked=Asked(self.searches),
+            misses=MissLimit(self.misses, ["127.0.0.0/8"], self.monotonic),
+            clock=lambda: self.now,
+            monotonic=self.monotonic,
+            settings=Settings(),
+        )
+        self.keeper = Keeper(
+            self.store, self.resolver, self.terms, clock=lambda: self.now, purge_interval=900, prefetch=True
+        )
+        self.running = True
+
+    async def stop(self) -> None:
+        if self.running:
+            self.running = False
+            await self.resolver.close()
+            await self.cleaner.close()
+            await self.store.close()
+
+    async def get(self, text: str, view: View | None = None, **options: object) -> Answer:
+        return await self.resolver.lookup(parse(text), view or View(), **options)  # type: ignore[arg-type]
+
+    def term(self, word: str) -> str:
+        """`alice@example.org`, or `fpr(alice)`, `kid(alice)`, `sub(alice)`: of a certificate."""
+        for kind in ("fpr", "kid", "sub"):
+            if word.startswith(f"{kind}("):
+                made = self.certificates[word[4:-1]]
+                return {"fpr": made.fingerprint, "kid": made.key_id, "sub": made.subkeys[0].fingerprint}[kind]
+        return word
+
+    def named(self, answer: Answer) -> list[str]:
+        by_fingerprint = {m.fingerprint: n for n, m in self.certificates.items()}
+        return [by_fingerprint[a.certificate.fingerprint] for a in answer.certificates]
+
+    async def mail(self, name: str, domain: str, held: bool = False) -> None:
+        """A certificate as the mail flow would put it."""
+        certificate = await self.cleaned(name)
+        find = Find(certificate, Source.MAILFLOW, domain, replace=False, held=held, message_id=f"<1@{domain}>")
+        await self.store.put([find], [], await self.store.begin(), self.now)
+
+    async def keep(self, name: str) -> None:
+        """A certificate as an import would put it."""
+        find = Find(await self.cleaned(name), Source.LOCAL, "admin", replace=False)
+        await self.store.put([find], [], await self.store.begin(), self.now)
+
+    async def cleaned(self, name: str) -> Certificate:
+        (certificate,) = openpgp.clean(self.certificates[name].octets, self.now)
+        assert isinstance(certificate, Certificate), certificate
+        return certificate
+
+    def outcome(self, words: list[str]) -> Callable[[], Outcome]:
+        if words == ["absent"]:
+            return lambda: Absent("it says so")
+        if words == ["timeout"]:
+            return lambda: Failed("no answer")
+        if words == ["garbage"]:
+            return lambda: Found((Raw(Kind.OPENPGP, b"\x99garbage"),))
+        return self.found(*words)
+
+    async def play(self, line: str) -> None:
+        """One line of a scenario; an assertion fails where the world is not as it says."""
+        words = shlex.split(line)
+        what, rest = words[0], words[1:]
+        plain = [w for w in rest if "=" not in w]
+        options = dict(w.split("=", 1) for w in rest if "=" in w)
+        match what:
+            case "policy":
+                if internal := options.pop("internal_domains", ""):
+                    self.terms = replace(self.terms, internal_domains=tuple(internal.split(",")))
+                self.terms = replace(self.terms, **{k: seconds(v) for k, v in options.items()})
+                await self._again()
+            case "upstream":
+                spec: dict[str, object] = {}
+                if "domains" in options:
+                    spec["domains"] = tuple(options["domains"].split(","))
+                if "priority" in options:
+                    spec["priority"] = int(options["priority"])
+                if "ttl" in options:
+                    spec["ttl"] = seconds(options["ttl"])
+                self.upstream(plain[0], **spec)
+                await self._again()
+            case "remove":
+                del self.upstreams[plain[0]]
+                self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
+                await self._again()
+            case "certificate":
+                self.certificate(plain[0], *plain[1:], **{k: int(v) if v.isdigit() else v for k, v in options.items()})
+            case "says":
+                name, query, *words = plain
+                self.upstreams[name].answers[self.term(query)] = self.outcome(words)
+            case "always":
+                name, *words = plain
+                self.upstreams[name].answers.clear()
+                self.upstreams[name].otherwise = self.outcome(words)
+            case "get":
+                arrow = plain.index("->")
+                answer = await self.get(
+                    self.term(plain[0]),
+                    View(answer_mailflow="mailflow" in plain[1:arrow]),
+                    looped="looped" in plain[1:arrow],
+                )
+                state, *names = plain[arrow + 1 :]
+                expected_how = names.pop(0) if names and names[0] in How.__members__ else str(answer.how)
+                got = (str(answer.state), str(answer.how), self.named(answer))
+                story = "\n".join(f"{s.at:7.1f} {s.who} {s.what} {s.why}" for s in answer.steps)
+                assert got == (state, expected_how, names), f"{line}\n got {got}: {answer.reason}\n{story}"
+            case "asked":
+                name, query, number = plain
+                got_number = self.upstreams[name].asked[self.term(query)]
+                assert got_number == int(number), f"{line}\n got {got_number}"
+            case "pass":
+                self.now += seconds(plain[0])
+                self.monotonic_offset += seconds(plain[0])
+            case "delete":
+                await self.store.delete(self.certificates[plain[0]].fingerprint, self.now)
+            case "block":
+                await self.store.block(self.certificates[plain[0]].fingerprint, self.now)
+            case "unblock":
+                await self.store.unblock(self.certificates[plain[0]].fingerprint, self.now)
+            case "approve":
+                await self.store.approve(self.certificates[plain[0]].fingerprint, self.now)
+            case "keep":
+                await self.keep(plain[0])
+            case "mail":
+                await self.mail(plain[0], plain[1], held="held" in plain[2:])
+            case "purge":
+                await self.keeper.purge()
+            case "prefetch":
+                await self.keeper.prefetch()
+            case "restart":
+                await self._again()
+            case _:
+                raise ValueError(f"no such line: {line}")
+
+    async def _again(self) -> None:
+        await self.stop()
+        await self.start()
