@@ -18,6 +18,7 @@ class Facts:
     until: int  # the first instant at which anything turns; `max-age` is what is left, at most 300
     number: int  # `Changes.number` before the store was read
     positive: bool  # a certificate, not a remembered "absent"
+    query: Name = ""  # the name that was asked for, so that prefetch hears of it; empty: nobody is told
 
 
 def offer(request: web.Request, facts: Facts) -> None:

@@ -1,0 +1,1 @@
+"""What an administrator does with the cache: the operations once, and the API over them."""

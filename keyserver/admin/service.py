@@ -1,0 +1,451 @@
+"""The administrator's operations, once, for the API and for the command line without a running service.
+
+What they return is frozen and made of plain values: `plain` turns it into what JSON can say, the same everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from keyserver.admin.importing import Cleaning, Importing, ImportReport
+from keyserver.admin.shown import (
+    Asked,
+    Looked,
+    Refreshed,
+    Row,
+    Shown,
+    asked_of,
+    looked_of,
+    refreshed_of,
+    row_of,
+    shown_of,
+)
+from keyserver.model import (
+    Answer,
+    Certificate,
+    Entry,
+    Find,
+    Found,
+    Kind,
+    Outcome,
+    Refused,
+    Selection,
+    Source,
+    State,
+    View,
+)
+from keyserver.openpgp.armor import armor
+from keyserver.policy import Terms
+from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
+from keyserver.resolver.asked import Search
+from keyserver.resolver.gate import UpstreamStatus
+from keyserver.resolver.sift import Kit, merged_of
+from keyserver.store.base import Store, Stored, StoreError
+
+ADMINISTRATOR = "administrator"
+"""The origin of every local entry."""
+
+MAX_LISTED = 1000  # entries in one page of a listing
+_PAGE = 200  # entries read at once while exporting
+
+
+class Problem(Exception):
+    """An operation that cannot be done; the text is for the administrator."""
+
+
+class Unusable(Problem):
+    """The request itself is wrong: what, and what is accepted."""
+
+
+class NotKnown(Problem):
+    """Nothing of that name is there."""
+
+
+class Refusal(Problem):
+    """Understood, but the state of things forbids it."""
+
+
+class Ambiguous(Refusal):
+    """An address or key ID that fits several certificates; one of them must be named."""
+
+    def __init__(self, term: str, candidates: Sequence[Candidate]) -> None:
+        super().__init__(f"{term} fits {len(candidates)} certificates: name one by its fingerprint")
+        self.candidates = tuple(candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One certificate that an ambiguous term may mean."""
+
+    fingerprint: str
+    identities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One page of entries; `next` continues it, None at its end."""
+
+    entries: tuple[Row, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A change of one certificate: how many entries it concerned."""
+
+    fingerprint: str
+    count: int
+
+
+class Searching(Protocol):
+    """What administration needs of the resolver."""
+
+    async def lookup(self, query: Query, view: View, *, client: str | None = None, looped: bool = False) -> Answer:
+        """One lookup, step by step."""
+
+    async def refresh(self, query: Query) -> Search | None:
+        """Search again whatever is cached; None: nobody may be asked."""
+
+    async def test(self, upstream: str, query: Query) -> Outcome:
+        """Ask one upstream once. Raises KeyError for an unknown name."""
+
+    def statuses(self) -> Sequence[UpstreamStatus]:
+        """Every upstream's health and counts."""
+
+
+class Harvesting(Protocol):
+    """What administration needs of the mail flow."""
+
+    async def harvest(self, octets: bytes, *, cut: bool = False, explain: bool = False) -> object:
+        """One mail's report. `cut`: it was too large to be handed in; `explain`: only say what would happen."""
+
+    def status(self) -> object:
+        """The mail flow at this moment."""
+
+
+class Service:
+    """The operations. Every method raises Problem for what an administrator can mend, StoreError for the store's."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        resolver: Searching,
+        cleaner: Cleaning,
+        kits: Mapping[Kind, Kit],
+        terms: Terms,
+        view: View,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
+        harvester: Harvesting,
+        purge_expired: Callable[[], Awaitable[int]],
+        max_certificate: int,
+        text_search: bool = False,
+    ) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._cleaner = cleaner
+        self._kits = kits
+        self._terms = terms
+        self._view = view
+        self._clock = clock
+        self._monotonic = monotonic
+        self._harvester = harvester
+        self._purge_expired = purge_expired
+        self._max_certificate = max_certificate
+        self._text_search = text_search
+
+    async def list(self, what: Selection, limit: int = 100, cursor: str | None = None) -> Listing:
+        """Entries in the store's order, expired, held and blocked ones too."""
+        if not 1 <= limit <= MAX_LISTED:
+            raise Unusable(f"limit is {limit}; 1 to {MAX_LISTED} are accepted")
+        try:
+            page = await self._store.list(what, limit, cursor)
+        except ValueError:
+            raise Unusable("cursor is none that a listing gave") from None
+        blocked = frozenset(await self._store.blocked())
+        now = self._clock()
+        return Listing(tuple(row_of(e, now, self._terms, self._view, blocked) for e in page.entries), page.next)
+
+    async def show(self, term: str) -> Shown:
+        """One certificate, merged of all its entries, with each of them."""
+        fingerprint = await self.find(term)
+        shelf = await self._store.certificate(fingerprint)
+        blocked = frozenset(await self._store.blocked())
+        now = self._clock()
+        merged = None
+        if shelf.entries:
+            kit = self._kits[shelf.entries[0].kind]
+            merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), kit, now)
+        if merged is None:
+            if fingerprint in blocked:
+                raise NotKnown(f"{fingerprint} is blocked, and not cached")
+            raise NotKnown(f"{fingerprint} is not cached")
+        rows = tuple(row_of(e, now, self._terms, self._view, blocked) for e in shelf.entries)
+        return shown_of(merged.proof, rows, blocked=fingerprint in blocked)
+
+    async def delete(self, term: str, source: Source | None = None, origin: str | None = None) -> Done:
+        """Delete a certificate's entries, of one source and origin where given.
+
+        A whole fingerprint also keeps out what a search under way would bring, though nothing is cached yet."""
+        fingerprint = await self.find(term, cached=False)
+        return Done(fingerprint, await self._store.delete(fingerprint, self._clock(), source, origin))
+
+    async def purge(self, what: Selection) -> int:
+        """Delete every entry that matches; how many. An empty selection is refused: `purge_all` is the way."""
+        if what == Selection():
+            raise Unusable("nothing selected; a purge of everything must say so")
+        return await self._store.purge(what, self._clock())
+
+    async def purge_expired(self) -> int:
+        """Tidy away what has expired; how many entries and records."""
+        return await self._purge_expired()
+
+    async def purge_all(self) -> int:
+        """Forget everything but blocks, revocations too; how many entries."""
+        return await self._store.purge_all(self._clock())
+
+    async def approve(self, term: str) -> Done:
+        """Answer a certificate's entries whatever their source."""
+        fingerprint = await self.find(term)
+        count = await self._store.approve(fingerprint, self._clock())
+        if not count:
+            raise NotKnown(f"{fingerprint} is not cached")
+        return Done(fingerprint, count)
+
+    async def refresh(self, term: str) -> Refreshed:
+        """Ask the upstreams for a certificate again, whatever is cached; what is there stays if they have no news."""
+        fingerprint = await self.find(term)
+        shelf = await self._store.certificate(fingerprint)
+        kind = shelf.entries[0].kind if shelf.entries else Kind.OPENPGP
+        queries: list[Query] = [ByFingerprint(fingerprint, kind)]
+        asked = self._read(term)
+        if isinstance(asked, ByAddress):
+            queries.append(ByAddress(asked.local, asked.domain, kind))
+        searches = [search for query in queries if (search := await self._resolver.refresh(query)) is not None]
+        if not searches:
+            raise Refusal("no upstream may be asked for it now")
+        return refreshed_of(fingerprint, searches)
+
+    async def keep(self, term: str) -> Done:
+        """Make a certificate `local`, for good: the merge of everything that is cached of it."""
+        fingerprint = await self.find(term)
+        shelf = await self._store.certificate(fingerprint)
+        now = self._clock()
+        if not shelf.entries:
+            raise NotKnown(f"{fingerprint} is not cached")
+        begun = await self._store.begin()
+        kit = self._kits[shelf.entries[0].kind]
+        merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), kit, now)
+        assert merged is not None  # there are entries
+        chained = any(e.chained for e in shelf.entries)
+        find = Find(merged, Source.LOCAL, ADMINISTRATOR, chained=chained)
+        (verdict,) = await self._store.put([find], [], begun, now)
+        if verdict is Stored.BLOCKED:
+            raise Refusal(f"{fingerprint} is blocked: unblock it first")
+        if verdict is Stored.FULL:
+            raise Refusal("cache.max_size is reached")
+        if verdict is Stored.DELETED:
+            raise Refusal(f"{fingerprint} was deleted at the same moment")
+        return Done(fingerprint, 1)
+
+    async def block(self, term: str, reason: str = "") -> Done:
+        """From now on neither cache nor answer a certificate, cached or not."""
+        fingerprint = await self.find(term, cached=False)
+        await self._store.block(fingerprint, self._clock(), reason)
+        return Done(fingerprint, 1)
+
+    async def unblock(self, term: str) -> Done:
+        """Take a block away."""
+        fingerprint = await self.find(term, cached=False)
+        if not await self._store.unblock(fingerprint, self._clock()):
+            raise NotKnown(f"{fingerprint} is not blocked")
+        return Done(fingerprint, 1)
+
+    async def export(self, what: Selection) -> AsyncIterator[bytes]:
+        """Certificates as armor, or as PEM where `what` says X.509, each the merge of all its entries.
+
+        What is blocked is left out."""
+        kind = what.kind or Kind.OPENPGP
+        what = replace(what, kind=kind)
+        kit = self._kits[kind]
+        blocked = frozenset(await self._store.blocked())
+        last = ""  # listings go by fingerprint; where one did not, a certificate would only be written twice
+        cursor: str | None = None
+        while True:
+            page = await self._store.list(what, _PAGE, cursor)
+            for entry in page.entries:
+                if entry.fingerprint == last or entry.fingerprint in blocked:
+                    continue
+                last = entry.fingerprint
+                shelf = await self._store.certificate(entry.fingerprint)
+                revocations = shelf.revocations.get(entry.fingerprint, b"")
+                merged = merged_of(shelf.entries, revocations, kit, self._clock())
+                if merged is None:
+                    continue
+                if kind is Kind.X509:
+                    yield ssl.DER_cert_to_PEM_cert(merged.octets).encode()
+                else:
+                    yield armor(merged.octets, crc=merged.proof.version < 6)
+            cursor = page.next
+            if cursor is None:
+                return
+
+    async def import_keyring(
+        self, chunks: AsyncIterator[bytes], tell: Callable[[ImportReport], None] | None = None
+    ) -> ImportReport:
+        """Read a keyring, or X.509 certificates as PEM or DER, and store what is clean as local entries.
+
+        Memory stays bounded whatever its size. `tell` hears how far it is after each batch."""
+        importing = Importing(self._store, self._cleaner, self._clock, ADMINISTRATOR, self._max_certificate)
+        return await importing.run(chunks, tell)
+
+    async def harvest(self, octets: bytes, *, cut: bool = False, explain: bool = False) -> object:
+        """One mail through the harvest: what was cached, or why not. `explain`: nothing is stored."""
+        return await self._harvester.harvest(octets, cut=cut, explain=explain)
+
+    def mailflow(self) -> object:
+        """Queue, counts, the latest mails and the addresses that changed their certificate."""
+        return self._harvester.status()
+
+    def upstreams(self) -> Sequence[UpstreamStatus]:
+        """Every upstream's health, counts and latencies."""
+        return self._resolver.statuses()
+
+    async def test(self, upstream: str, search: str) -> Asked:
+        """Ask one upstream once, whatever its health; nothing of it is kept."""
+        query = self._read(search)
+        began = self._monotonic()
+        try:
+            outcome = await self._resolver.test(upstream, query)
+        except KeyError:
+            names = ", ".join(status.name for status in self._resolver.statuses())
+            raise NotKnown(f"no upstream is named {upstream}; there are: {names or 'none'}") from None
+        taken = (self._monotonic() - began) * 1000
+        certificates: list[Certificate | Refused] = []
+        if isinstance(outcome, Found):
+            for raw in outcome.raw[:64]:
+                certificates += await self._cleaner.clean(raw.kind, raw.octets, self._clock())
+        return asked_of(upstream, str(query), outcome, certificates, taken)
+
+    async def lookup(self, search: str, *, trace: bool = False) -> Looked:
+        """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step."""
+        query = self._read(search)
+        if isinstance(query, ByText) and not self._text_search:
+            raise Unusable("this is text, and policy.text_search is off: give a fingerprint, a key ID or an address")
+        other = await self._in_x509(query)
+        asked = [query] if other is None else [query, other]
+        found = await asyncio.gather(*(self._resolver.lookup(q, self._view) for q in asked))
+        # Where nobody may be asked for the other kind, its story would only be noise.
+        answers = {
+            q.kind: answer
+            for q, answer in zip(asked, found, strict=True)
+            if q is query or answer.state is not State.ABSENT or any(step.what == "asked" for step in answer.steps)
+        }
+        blocked = frozenset[str]()  # the resolver never answers those
+        now = self._clock()
+        return looked_of(str(query), answers, trace, lambda e: row_of(e, now, self._terms, self._view, blocked))
+
+    async def _in_x509(self, query: Query) -> Query | None:
+        """The same question for X.509 certificates: an address always, an ID where one is cached under it."""
+        if not isinstance(query, ByAddress | ByFingerprint | ByKeyId):
+            return None
+        other = _of_kind(query, Kind.X509)
+        if isinstance(query, ByAddress):
+            return other
+        try:
+            return other if (await self._store.look(other.name)).entries else None
+        except StoreError:
+            return None
+
+    async def find(self, term: str, *, cached: bool = True) -> str:
+        """The fingerprint that a fingerprint, key ID or address means, among what is cached.
+
+        Raises Ambiguous where several fit, NotKnown where none does; a whole fingerprint that is not cached stands for
+        itself unless `cached`."""
+        query = self._read(term)
+        if isinstance(query, ByText | ByHash):
+            raise Unusable(f"{term!r} is neither a fingerprint, nor a key ID of 16 digits, nor an address")
+        whole = query.fingerprint if isinstance(query, ByFingerprint) else None
+        if whole and (await self._store.certificate(whole)).entries:
+            return whole
+        candidates = await self._candidates(query)
+        if len(candidates) == 1:
+            return next(iter(candidates))
+        if candidates:
+            raise Ambiguous(term, [Candidate(*item) for item in sorted(candidates.items())])
+        if whole and (not cached or whole in await self._store.blocked()):
+            return whole
+        raise NotKnown(f"{query} is not cached")
+
+    async def _candidates(self, query: ByFingerprint | ByKeyId | ByAddress) -> dict[str, tuple[str, ...]]:
+        """Certificates indexed under what is meant, of either kind; blocked ones are found by listing."""
+        found: dict[str, tuple[str, ...]] = {}
+        for kind in Kind:
+            for entry in (await self._store.look(_of_kind(query, kind).name)).entries:
+                found[entry.fingerprint] = entry.identities
+        if not found:
+            blocked = frozenset(await self._store.blocked())
+            page = await self._store.list(Selection(text=str(query)), _PAGE)
+            found = {e.fingerprint: e.identities for e in page.entries if e.fingerprint in blocked and _fits(e, query)}
+        return found
+
+    @staticmethod
+    def _read(term: str) -> Query:
+        try:
+            return parse(term)
+        except BadQuery as problem:
+            raise Unusable(str(problem)) from None
+
+
+def selection(
+    source: str | None = None,
+    upstream: str | None = None,
+    domain: str | None = None,
+    text: str | None = None,
+    kind: str | None = None,
+) -> Selection:
+    """Which entries are meant, from what somebody typed. Raises Unusable. An upstream alone means its own entries."""
+    if source is not None and source not in list(Source):
+        raise Unusable(f"source is {source!r}; accepted are {', '.join(Source)}")
+    if kind is not None and kind not in list(Kind):
+        raise Unusable(f"kind is {kind!r}; accepted are {', '.join(Kind)}")
+    if domain is not None:
+        host = parse_domain(domain)
+        if host is None:
+            raise Unusable(f"domain is {domain!r}; accepted is a domain name such as example.org")
+        domain = host
+    text = text.strip() if text else None
+    return Selection(
+        Source(source) if source else None, upstream or None, domain, text or None, Kind(kind) if kind else None
+    )
+
+
+def plain(value: object) -> object:
+    """What JSON can say of a result."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(plain(k)): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value
+
+
+def _of_kind(query: ByFingerprint | ByKeyId | ByAddress, kind: Kind) -> Query:
+    return type(query)(**{**asdict(query), "kind": kind})
+
+
+def _fits(entry: Entry, query: ByFingerprint | ByKeyId | ByAddress) -> bool:
+    if isinstance(query, ByAddress):
+        wanted = {query.address, f"<{query.address}>"}
+        return any(word.casefold() in wanted for identity in entry.identities for word in identity.split())
+    digits = query.fingerprint if isinstance(query, ByFingerprint) else query.key_id
+    return entry.fingerprint == digits or entry.fingerprint.endswith(digits) or entry.fingerprint.startswith(digits)

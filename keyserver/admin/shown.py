@@ -1,0 +1,230 @@
+"""What administrators are shown of entries, certificates, searches and lookups. Pure; times are Unix seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from keyserver.model import (
+    Absent,
+    Answer,
+    Certificate,
+    Entry,
+    Failed,
+    Found,
+    Kind,
+    Outcome,
+    Proof,
+    Refused,
+    State,
+    Step,
+    Subkey,
+    UserId,
+    View,
+)
+from keyserver.policy import Terms, expires_at, judge
+from keyserver.resolver.asked import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry, and what policy says of it now."""
+
+    fingerprint: str
+    kind: str
+    identities: tuple[str, ...]
+    source: str
+    origin: str
+    cached_at: int
+    expires_at: int | None  # None: never
+    approved: bool
+    status: str  # fresh, stale, expired, held, blocked
+    reason: str  # may it be answered to the default view, and why (not)
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One certificate and its entries."""
+
+    fingerprint: str
+    kind: str
+    version: int
+    key_id: str
+    algorithm: int
+    bits: int
+    created: int
+    expires: int | None
+    validity: str
+    can_encrypt: bool
+    user_ids: tuple[UserId, ...]
+    subkeys: tuple[Subkey, ...]
+    marks: tuple[str, ...]
+    blocked: bool
+    entries: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What the upstreams said to a refresh."""
+
+    fingerprint: str
+    outcomes: Mapping[str, str]  # upstream -> found, absent or failed, with the reason
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one upstream said to one question."""
+
+    upstream: str
+    query: str
+    outcome: str  # found, absent, failed
+    reason: str
+    milliseconds: float
+    certificates: tuple[str, ...]  # fingerprints of what is clean
+    refused: tuple[str, ...]  # why the rest is not
+
+
+@dataclass(frozen=True, slots=True)
+class LookedCertificate:
+    """One certificate of an answer."""
+
+    fingerprint: str
+    kind: str
+    validity: str
+    can_encrypt: bool
+    user_ids: tuple[str, ...]
+    source: str
+    entries: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One lookup."""
+
+    query: str
+    state: str
+    how: str
+    reason: str
+    certificates: tuple[LookedCertificate, ...]
+    since: int
+    until: int
+    steps: tuple[Step, ...]
+
+
+def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[str]) -> Row:
+    """An entry as a line of a listing."""
+    verdict = judge(entry, view, now, terms)
+    status = verdict.freshness.value
+    if entry.fingerprint in blocked:
+        status = "blocked"
+    elif entry.held and not entry.approved and status != "expired":
+        status = "held"
+    return Row(
+        fingerprint=entry.fingerprint,
+        kind=entry.kind.value,
+        identities=entry.identities,
+        source=entry.source.value,
+        origin=entry.origin,
+        cached_at=entry.cached_at,
+        expires_at=expires_at(entry, terms),
+        approved=entry.approved,
+        status=status,
+        reason="blocked by an administrator" if status == "blocked" else verdict.reason,
+        message_id=entry.message_id,
+    )
+
+
+def shown_of(proof: Proof, rows: tuple[Row, ...], *, blocked: bool) -> Shown:
+    """A certificate in full."""
+    return Shown(
+        fingerprint=proof.fingerprint,
+        kind=proof.kind.value,
+        version=proof.version,
+        key_id=proof.key_id,
+        algorithm=proof.algorithm,
+        bits=proof.bits,
+        created=proof.created,
+        expires=proof.expires,
+        validity=proof.validity.value,
+        can_encrypt=proof.can_encrypt,
+        user_ids=proof.user_ids,
+        subkeys=proof.subkeys,
+        marks=proof.marks,
+        blocked=blocked,
+        entries=rows,
+    )
+
+
+def refreshed_of(fingerprint: str, searches: Sequence[Search]) -> Refreshed:
+    """What came of one or two searches for the same certificate; found beats what the other one heard."""
+    outcomes: dict[str, str] = {}
+    for search in searches:
+        for upstream, outcome in search.outcomes.items():
+            if not outcomes.get(upstream, "").startswith("found"):
+                words = ("still under way",) if outcome is None else words_of(outcome)
+                outcomes[upstream] = ": ".join(word for word in words if word)
+    return Refreshed(fingerprint, outcomes, tuple(step for search in searches for step in search.steps))
+
+
+def asked_of(
+    upstream: str, query: str, outcome: Outcome, certificates: Sequence[Certificate | Refused], milliseconds: float
+) -> Asked:
+    """An upstream's word, with what is in it."""
+    word, reason = words_of(outcome)
+    return Asked(
+        upstream=upstream,
+        query=query,
+        outcome=word,
+        reason=reason,
+        milliseconds=round(milliseconds, 1),
+        certificates=tuple(c.fingerprint for c in certificates if isinstance(c, Certificate)),
+        refused=tuple(c.reason for c in certificates if isinstance(c, Refused)),
+    )
+
+
+def looked_of(query: str, answers: Mapping[Kind, Answer], trace: bool, row: Callable[[Entry], Row]) -> Looked:
+    """The answers of one or both kinds as one; their steps only where asked for."""
+    best = min(answers.values(), key=lambda a: _BEST.index(a.state))
+    certificates = tuple(
+        LookedCertificate(
+            fingerprint=a.certificate.fingerprint,
+            kind=kind.value,
+            validity=a.certificate.proof.validity.value,
+            can_encrypt=a.certificate.proof.can_encrypt,
+            user_ids=tuple(u.text for u in a.certificate.proof.user_ids),
+            source=a.source.value,
+            entries=tuple(row(e) for e in a.entries),
+        )
+        for kind, answer in answers.items()
+        for a in answer.certificates
+    )
+    steps = [
+        Step(round(s.at, 2), s.who if kind is Kind.OPENPGP else f"{kind}: {s.who}", s.what, s.why)
+        for kind, answer in answers.items()
+        for s in answer.steps
+    ]
+    return Looked(
+        query=query,
+        state=best.state.value,
+        how=best.how.value,
+        reason=best.reason,
+        certificates=certificates,
+        since=best.since,
+        until=best.until,
+        steps=tuple(steps) if trace else (),
+    )
+
+
+_BEST = (State.FOUND, State.FAILED, State.BUSY, State.ABSENT)
+
+
+def words_of(outcome: Outcome) -> tuple[str, str]:
+    """An outcome in words: which, and why."""
+    if isinstance(outcome, Found):
+        return "found", ""
+    if isinstance(outcome, Absent):
+        return "absent", outcome.reason
+    assert isinstance(outcome, Failed)
+    return "failed", outcome.reason

@@ -1,0 +1,193 @@
+"""HKP v1 under /pks (draft-shaw-openpgp-hkp-00; "legacy" in draft-ietf-openpgp-hkp): query, lookup, render."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+
+from aiohttp import web
+
+from keyserver import __version__
+from keyserver.faces.pages import Pages
+from keyserver.faces.replies import REFUSALS, STATUS, Desk, document, finish, hops, looped, plain
+from keyserver.model import Answer, Answered, Kind, Malformed, State
+from keyserver.openpgp.armor import armor
+from keyserver.query import BadQuery, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse
+from keyserver.store.base import StoreError
+from keyserver.wire import hkp as wire
+
+FACE = "hkp"
+MAX_SUBMISSION = 2 << 20  # octets of a submitted body that are read before it is refused
+SUBMISSION_TIME = 30.0  # seconds for that
+SMALL = 65536  # octets up to which a reply is armored on the loop
+
+OPERATIONS = frozenset({"get", "index", "vindex", "stats"})
+STATES = {"closed": "answering", "open": "failing", "half-open": "being tried again"}  # circuits in plain words
+READ_ONLY = "This keyserver takes no submissions: it caches what its upstreams have. Send the key to one of them."
+NO_TEXT = "Text searches are not answered here. Search for a fingerprint, a 16-digit key ID or an e-mail address."
+NOT_UTF8 = "Not found: the search term is not UTF-8 text."
+
+
+class _Refused(Exception):
+    """A request that is not looked up."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+def routes(desk: Desk, pages: Pages) -> Iterable[web.RouteDef]:
+    """The routes of HKP v1."""
+    face = Hkp(desk, pages)
+    return [web.get("/pks/lookup", face.lookup), web.post("/pks/add", face.add)]
+
+
+class Hkp:
+    """The handlers of one listener."""
+
+    def __init__(self, desk: Desk, pages: Pages) -> None:
+        self._desk = desk
+        self._pages = pages
+
+    async def lookup(self, request: web.Request) -> web.StreamResponse:
+        """`GET /pks/lookup`."""
+        began = self._desk.monotonic()
+        query: Query | None = None
+        answer: Answer | None = None
+        given = wire.Parameters()
+        try:
+            given = _parameters(request)
+            if given.op == "stats":
+                return await self._stats(given)
+            query = _query(given, self._desk.text_search)
+            number = self._desk.changes.number
+            answer = await self._desk.lookups.lookup(
+                query,
+                self._desk.view,
+                client=request.remote or None,
+                looped=looped(request, self._desk.instance),
+                via=",".join(hops(request)),
+            )
+            response = finish(self._desk, request, await self._render(given, query, answer), answer, number)
+        except _Refused as refusal:
+            response = self._refusal(given, refusal.status, refusal.text)
+        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began)
+        return response
+
+    async def add(self, request: web.Request) -> web.StreamResponse:
+        """`POST /pks/add`: read (clients write the whole form before they listen), then refused."""
+        size = 0
+        whole = False
+        try:
+            async with asyncio.timeout(SUBMISSION_TIME):
+                async for chunk in request.content.iter_chunked(SMALL):
+                    size += len(chunk)
+                    if size > MAX_SUBMISSION:
+                        break
+                else:
+                    whole = True
+        except TimeoutError:
+            pass
+        response = plain(403, READ_ONLY)
+        if not whole:
+            response.force_close()
+        return response
+
+    async def _render(self, given: wire.Parameters, query: Query, answer: Answer) -> web.Response:
+        if answer.state is not State.FOUND:
+            return self._refusal(given, STATUS[answer.state], REFUSALS[answer.state])
+        shown = presentable(query, answer.certificates)
+        if given.op != "get":
+            shown = tuple(a for a in shown if any(u.text for u in a.certificate.proof.user_ids))
+        if not shown:
+            return self._refusal(given, 404, REFUSALS[State.ABSENT])
+        response = await self._found(given, shown)
+        if self._desk.explain:
+            response.headers["X-Key-Source"] = shown[0].source.value
+        return response
+
+    async def _found(self, given: wire.Parameters, shown: Sequence[Answered]) -> web.Response:
+        proofs = [a.certificate.proof for a in shown]
+        if given.op == "get":
+            octets = b"".join(a.certificate.octets for a in shown)
+            checked = all(p.version < 6 for p in proofs)  # RFC 9580 §6.1: no CRC-24 behind v6
+            if len(octets) > SMALL:
+                armored = await asyncio.to_thread(armor, octets, crc=checked)
+            else:
+                armored = armor(octets, crc=checked)
+            return web.Response(body=armored, content_type="application/pgp-keys")
+        now = self._desk.clock()
+        if given.machine:
+            return web.Response(body=wire.write_index(proofs, now).encode("ascii"), content_type="text/plain")
+        return document(self._pages.results(given.search or "", proofs, now, detailed=given.op == "vindex"))
+
+    def _refusal(self, given: wire.Parameters, status: int, text: str) -> web.Response:
+        """Text for programs, a page with the search form for people."""
+        if given.op in ("index", "vindex") and not given.machine:
+            return document(self._pages.refusal(given.search or "", text), status)
+        return plain(status, text)
+
+    async def _stats(self, given: wire.Parameters) -> web.Response:
+        try:
+            stats = await self._desk.store.stats()
+        except StoreError:
+            return plain(500, "The statistics are unavailable at the moment.")
+        facts: dict[str, object] = {
+            "software": "keyserver",
+            "version": __version__,
+            "hostname": self._desk.instance,
+            "certificates": stats.certificates,
+        }
+        if self._desk.explain:
+            facts["entries"] = {str(source): count for source, count in stats.entries.items()}
+            facts["upstreams"] = {h.name: STATES.get(h.state, h.state) for h in self._desk.lookups.statuses()}
+        if "json" in given.options:
+            response = web.Response(text=json.dumps(facts, indent=2) + "\n", content_type="application/json")
+            response.headers["Cache-Control"] = "no-store"
+            return response
+        return document(self._pages.stats(facts))
+
+
+def presentable(query: Query, certificates: Sequence[Answered]) -> tuple[Answered, ...]:
+    """Which certificates of an answer may stand in a v1 reply.
+
+    A v6 certificate makes GnuPG 2.2 and 2.4 fail the whole import, so one goes out only when 64 hex digits were asked,
+    and alone; one without user IDs only when an ID was asked: who asks for an address takes whatever comes.
+    """
+    mine = [a for a in certificates if a.certificate.proof.kind is Kind.OPENPGP]
+    if isinstance(query, ByFingerprint) and len(query.fingerprint) == 64:
+        return tuple(a for a in mine if a.certificate.proof.version == 6)[:1]
+    by_id = isinstance(query, ByFingerprint | ByKeyId)
+    return tuple(a for a in mine if a.certificate.proof.version == 4 and (by_id or a.certificate.proof.user_ids))
+
+
+def _parameters(request: web.Request) -> wire.Parameters:
+    try:
+        return wire.parameters(request.rel_url.raw_query_string)
+    except Malformed as problem:
+        raise _Refused(400, f"Bad request: {problem}.") from None
+
+
+def _query(given: wire.Parameters, text_search: bool) -> Query:
+    """What is asked, or why it is not: 400, 404 or 501."""
+    if given.op is None:
+        raise _Refused(400, "Bad request: the parameter op is missing; get, index, vindex and stats are accepted.")
+    if given.op not in OPERATIONS:
+        raise _Refused(501, "Not implemented: the operations are get, index, vindex and stats.")
+    if given.search is None:
+        raise _Refused(400, "Bad request: the parameter search is missing.")
+    if not given.readable:
+        raise _Refused(404, NOT_UTF8)
+    if any(character < " " or character == "\x7f" for character in given.search.strip()):
+        raise _Refused(400, "Bad request: control characters in the search term.")
+    try:
+        query = parse(given.search)
+    except ShortKeyId as problem:
+        raise _Refused(404, f"Not found: {problem}.") from None
+    except BadQuery as problem:
+        raise _Refused(400, f"Bad request: {problem}.") from None
+    if isinstance(query, ByText) and not text_search:
+        raise _Refused(501, NO_TEXT)
+    return query

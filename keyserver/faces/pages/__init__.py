@@ -1,0 +1,193 @@
+"""The HTML pages of the HTTP face: small, self-contained, without scripts.
+
+Everything that comes from a certificate or a request is hostile text: `shown` is the only way of it into a page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from string import Template
+from urllib.parse import quote
+
+from keyserver.model import Proof, Subkey, UserId
+
+MAX_SHOWN = 320  # characters of one hostile text that are shown
+_TEMPLATES = ("layout", "search", "results", "certificate", "refusal", "stats")
+_FORBIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+_MARKS = frozenset({"Mn", "Me"})
+_MOST_MARKS = 3  # combining marks in a row; more would climb over the neighbouring lines
+_ALGORITHMS: Mapping[int, str] = {
+    1: "RSA",
+    2: "RSA",
+    3: "RSA",
+    16: "Elgamal",
+    17: "DSA",
+    18: "ECDH",
+    19: "ECDSA",
+    20: "Elgamal",
+    22: "EdDSA",
+    25: "X25519",
+    26: "X448",
+    27: "Ed25519",
+    28: "Ed448",
+}
+_SIZED = frozenset({1, 2, 3, 16, 17, 18, 19, 20, 22})  # algorithms whose name does not say their size
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page and the Content-Security-Policy under which it works."""
+
+    html: str
+    policy: str
+
+
+class Pages:
+    """The templates, read once."""
+
+    def __init__(self) -> None:
+        folder = files(__name__)
+        self._templates = {name: Template((folder / f"{name}.html").read_text("utf-8")) for name in _TEMPLATES}
+        self._style = (folder / "style.css").read_text("utf-8")
+        digest = base64.b64encode(hashlib.sha256(self._style.encode()).digest()).decode()
+        self._policy = (
+            f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+
+    def search(self) -> Page:
+        """The page at `/`."""
+        return self._page("Keyserver", "", self._fill("search"))
+
+    def results(self, search: str, proofs: Sequence[Proof], now: int, *, detailed: bool) -> Page:
+        """What a search has found; `detailed` shows subkeys too (`op=vindex`)."""
+        heading = "1 certificate" if len(proofs) == 1 else f"{len(proofs)} certificates"
+        certificates = "\n".join(self._certificate(proof, now, detailed) for proof in proofs)
+        body = self._fill("results", heading=heading, certificates=certificates)
+        return self._page(f"{shown(search)} – Keyserver", search, body)
+
+    def refusal(self, search: str, text: str) -> Page:
+        """Nothing found, or not understood: the sentence, and the form again."""
+        heading, _, rest = text.partition(": ") if ": " in text[:20] else ("Sorry", "", text)
+        return self._page(heading, search, self._fill("refusal", heading=heading, text=shown(_sentence(rest))))
+
+    def stats(self, facts: Mapping[str, object]) -> Page:
+        """Facts by name; a mapping becomes one row for each of its items."""
+        rows: list[str] = []
+        for name, value in facts.items():
+            items = value.items() if isinstance(value, Mapping) else [("", value)]
+            for item, one in items:
+                label = f"{name}: {item}" if item else name
+                rows.append(f"<dt>{shown(_sentence(label))}</dt><dd>{shown(_count(one))}</dd>")
+        return self._page("Statistics – Keyserver", "", self._fill("stats", rows="\n".join(rows)))
+
+    def _certificate(self, proof: Proof, now: int, detailed: bool) -> str:
+        user_ids = [u for u in proof.user_ids if u.text]
+        first = next((u for u in user_ids if not _state(u, now)), user_ids[0] if user_ids else None)
+        search = f"/pks/lookup?op={{}}&amp;search=0x{quote(proof.fingerprint)}"
+        links = f'<a href="{search.format("get")}" download="{quote(proof.fingerprint)}.asc">Download</a>'
+        if not detailed:
+            links += f'<a href="{search.format("vindex")}">Details</a>'
+        expires = "Expired" if _past(proof.expires, now) else "Expires"
+        return self._fill(
+            "certificate",
+            heading=shown(first.text) if first else "No user ID",
+            validity=proof.validity.value,
+            user_ids=_list([_user_id(u, now) for u in user_ids if u is not first or _state(u, now)]),
+            grouped=_grouped(proof.fingerprint),
+            algorithm=_algorithm(proof.algorithm, proof.bits),
+            created=_day(proof.created),
+            expires=f"<dt>{expires}</dt><dd>{_day(proof.expires)}</dd>" if proof.expires is not None else "",
+            subkeys=_subkeys(proof.subkeys, now) if detailed else "",
+            links=links,
+        )
+
+    def _fill(self, name: str, **values: str) -> str:
+        return self._templates[name].substitute(values).strip()
+
+    def _page(self, title: str, search: str, body: str) -> Page:
+        page = self._fill("layout", title=title, style=self._style, search=shown(search), body=body)
+        return Page(page + "\n", self._policy)
+
+
+def shown(text: str) -> str:
+    """Hostile text made fit for a page: escaped, shortened, without controls, bidirectional overrides and heaps of
+    combining marks."""
+    kept: list[str] = []
+    marks = 0
+    for character in text[:MAX_SHOWN]:
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in _MARKS else 0
+        if category in _FORBIDDEN:
+            kept.append("\N{REPLACEMENT CHARACTER}")
+        elif marks <= _MOST_MARKS:
+            kept.append(character)
+    if len(text) > MAX_SHOWN:
+        kept.append("…")
+    return html.escape("".join(kept))
+
+
+def _state(user_id: UserId, now: int) -> str:
+    """Why a user ID does not count; empty when it does."""
+    return "revoked" if user_id.revoked else "expired" if _past(user_id.expires, now) else ""
+
+
+def _user_id(user_id: UserId, now: int) -> str:
+    state = _state(user_id, now)
+    remark = f' <span class="soft">{state}</span>' if state else ""
+    return f"<li{' class=dead' if state else ''}><bdi>{shown(user_id.text)}</bdi>{remark}</li>"
+
+
+def _subkeys(subkeys: Sequence[Subkey], now: int) -> str:
+    if not subkeys:
+        return ""
+    return "<h3>Subkeys</h3>\n" + _list([_subkey(s, now) for s in subkeys])
+
+
+def _subkey(subkey: Subkey, now: int) -> str:
+    remarks = [_algorithm(subkey.algorithm, subkey.bits), f"created {_day(subkey.created)}"]
+    if subkey.can_encrypt:
+        remarks.append("encrypts")
+    if subkey.expires is not None:
+        remarks.append(f"{'expired' if _past(subkey.expires, now) else 'expires'} {_day(subkey.expires)}")
+    if subkey.revoked:
+        remarks.append("revoked")
+    return f'<li><code>{_grouped(subkey.fingerprint)}</code><br><span class="soft">{", ".join(remarks)}</span></li>'
+
+
+def _list(items: Sequence[str]) -> str:
+    return f"<ul>{''.join(items)}</ul>" if items else ""
+
+
+def _algorithm(number: int, bits: int) -> str:
+    name = _ALGORITHMS.get(number, f"algorithm {number}")
+    return f"{name} {bits}" if bits and (number in _SIZED or number not in _ALGORITHMS) else name
+
+
+def _grouped(fingerprint: str) -> str:
+    return shown(" ".join(fingerprint[n : n + 4] for n in range(0, len(fingerprint), 4)))
+
+
+def _day(instant: int) -> str:
+    """The UTC date of an instant, as HTML; certificates may name any 32-bit time, and later ones by their lifetimes."""
+    moment = datetime.fromtimestamp(max(0, min(instant, 253402300799)), UTC)  # at most the year 9999
+    return f"<time>{moment:%Y-%m-%d}</time>"
+
+
+def _past(instant: int | None, now: int) -> bool:
+    return instant is not None and instant <= now
+
+
+def _count(value: object) -> str:
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if isinstance(value, int) else str(value)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,154 @@
+"""What every face over HTTP is handed, and how an answer becomes a reply: status, caching headers, ETag, refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from keyserver.changes import Changes
+from keyserver.faces.facts import Facts, offer
+from keyserver.faces.pages import Page
+from keyserver.model import Answer, How, State, View
+from keyserver.query import Query
+from keyserver.store.base import StoreStats
+
+MAX_HOPS = 16
+"""Instances that a question may have come through."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,64}\Z")
+
+MAX_AGE = 300
+"""Seconds that a client may keep a reply at most."""
+
+STATUS = {State.FOUND: 200, State.ABSENT: 404, State.FAILED: 500, State.BUSY: 500}
+"""Never 429, 502, 503, 504: clients take them for "no such key", mark the server dead, or hammer it."""
+
+REFUSALS = {
+    State.ABSENT: "Not found: no certificate is known for this search.",
+    # Other frontends read "not found" in a 500 as an absence, so these two never say it.
+    State.FAILED: "The search failed: an upstream could not be asked, and nothing is cached. Please try again later.",
+    State.BUSY: "Too much is under way at the moment. Please try again later.",
+}
+
+
+class Health(Protocol):
+    """The part of an upstream's status that strangers may see."""
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+
+    @property
+    def state(self) -> str:
+        """Of its circuit: closed, open, half-open."""
+
+
+class Lookups(Protocol):
+    """What a face needs of the resolver."""
+
+    async def lookup(
+        self, query: Query, view: View, *, client: str | None = None, looped: bool = False, via: str = ""
+    ) -> Answer:
+        """One lookup, answered by the deadline."""
+
+    def statuses(self) -> Sequence[Health]:
+        """Every upstream."""
+
+
+class Counting(Protocol):
+    """What a face needs of the store."""
+
+    async def stats(self) -> StoreStats:
+        """Counts; may be a few seconds old."""
+
+
+Note = Callable[[str, Query | None, Answer | None, int, float], None]
+"""(face, query, answer, status, seconds): called once for each lookup, also for one that could not be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One listener's surroundings, put together by the composition root."""
+
+    lookups: Lookups
+    store: Counting
+    changes: Changes
+    view: View
+    clock: Callable[[], int]  # wall clock, Unix seconds
+    monotonic: Callable[[], float]
+    note: Note
+    instance: str  # our name in `Via`
+    explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
+    text_search: bool = False
+    max_size: int = 0  # octets of the database above which /readyz complains; 0: never
+
+
+def plain(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    """A short sentence for people; not to be kept."""
+    response = web.Response(status=status, text=f"{text}\n", headers=headers)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def document(page: Page, status: int = 200) -> web.Response:
+    """An HTML page under the strictest policy that it works with; not to be kept unless the caller says so."""
+    response = web.Response(status=status, text=page.html, content_type="text/html")
+    response.headers["Content-Security-Policy"] = page.policy
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def hops(request: web.Request) -> tuple[str, ...]:
+    """The names that `Via` bears (RFC 9110 §7.6.3: protocol, received-by), oldest first, at most 16 plain ones."""
+    words = [hop.split() for value in request.headers.getall("Via", ()) for hop in value.split(",")[:MAX_HOPS]]
+    return tuple(w[1].lower() for w in words[:MAX_HOPS] if len(w) > 1 and _PLAIN_NAME.match(w[1]))
+
+
+def looped(request: web.Request, instance: str) -> bool:
+    """Has this request been here before? `Via` bears our name then, or more names than any honest way has."""
+    names = hops(request)
+    return instance.lower() in names or len(names) == MAX_HOPS
+
+
+def finish(desk: Desk, request: web.Request, response: web.Response, answer: Answer, number: int) -> web.Response:
+    """Put the caching headers on a reply, turn it into 304 where the client has it already, and offer it to memory.
+
+    `number`: `Changes.number` noted before the resolver was asked, so that a change in between is not missed.
+    """
+    again = looped(request, desk.instance)
+    keep = answer.keep and not again and response.status in (200, 404)
+    now = desk.clock()
+    headers = response.headers
+    headers["Cache-Control"] = f"max-age={max(0, min(MAX_AGE, answer.until - now))}" if keep else "no-store"
+    if response.status in (200, 404):
+        headers["Age"] = str(max(0, now - answer.since)) if answer.since else "0"
+    if desk.explain:
+        headers["X-Cache"] = answer.how.value
+    if response.status == 200:
+        assert isinstance(response.body, bytes)
+        etag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+        headers["ETag"] = etag
+        if _has(request, etag):
+            response = _not_modified(response)
+    # A reply that still says MISS would repeat it from memory; the next one says HIT and may be kept.
+    if keep and request.method == "GET" and response.status != 304 and (answer.how is How.HIT or not desk.explain):
+        positive = answer.state is State.FOUND and response.status == 200
+        offer(request, Facts(answer.names, answer.since, answer.until, number, positive, answer.query))
+    return response
+
+
+def _has(request: web.Request, etag: str) -> bool:
+    """Does `If-None-Match` name this body (RFC 9110 §13.1.2: weak comparison)?"""
+    given = ",".join(request.headers.getall("If-None-Match", ()))
+    tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
+    return etag in tags or "*" in tags
+
+
+def _not_modified(response: web.Response) -> web.Response:
+    kept = {name: value for name, value in response.headers.items() if not name.lower().startswith("content-")}
+    return web.Response(status=304, headers=kept)
