@@ -1,0 +1,102 @@
+"""X.509 certificates over HTTP (RFC 4387): `/certificates/search.cgi`; some servers call it `/certificates/search`.
+
+One attribute and one value: `uri` (its synonym `email`) is an address, the others are SHA-1 hashes in base64 without
+padding (section 2.1). One certificate is sent as it is; several as multipart/mixed (section 2.2) or, where the client
+accepts only that, as a PKCS#7 certs-only message.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
+
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.x509 import load_der_x509_certificate
+
+from keyserver.faces.pages import Pages
+from keyserver.faces.replies import REFUSALS, STATUS, Desk, finish, hops, looped, plain
+from keyserver.model import Answered, Kind, State
+from keyserver.query import BadQuery, ByAddress, ByHash, Query, parse
+
+FACE = "certs"
+ADDRESSES = frozenset({"uri", "email"})
+HASHES = {name.lower(): name for name in ("certHash", "iHash", "sHash", "iAndSHash", "sKIDHash")}
+ACCEPTED = ", ".join([*sorted(ADDRESSES), *HASHES.values()])
+PKCS7 = "application/pkcs7-mime"
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{27}\Z")  # a SHA-1 value; any other character is refused (section 2.1)
+
+
+def routes(desk: Desk, pages: Pages) -> Iterable[web.RouteDef]:
+    """The routes of RFC 4387."""
+    face = Certs(desk)
+    return [web.get("/certificates/search.cgi", face.search), web.get("/certificates/search", face.search)]
+
+
+class Certs:
+    """The handlers of one listener."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def search(self, request: web.Request) -> web.StreamResponse:
+        """`GET /certificates/search.cgi?<attribute>=<value>`."""
+        began = self._desk.monotonic()
+        try:
+            query = read(request.rel_url.raw_query_string)
+        except BadQuery as problem:
+            return plain(400, f"Bad request: {problem}.")
+        number = self._desk.changes.number
+        answer = await self._desk.lookups.lookup(
+            query,
+            self._desk.view,
+            client=request.remote or None,
+            looped=looped(request, self._desk.instance),
+            via=",".join(hops(request)),
+        )
+        if answer.state is State.FOUND:
+            response = render(answer.certificates, request.headers.get("Accept", ""))
+            response.headers["Vary"] = "Accept"
+            if self._desk.explain:
+                response.headers["X-Key-Source"] = answer.certificates[0].source.value
+        else:
+            response = plain(STATUS[answer.state], REFUSALS[answer.state])
+        response = finish(self._desk, request, response, answer, number)
+        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began)
+        return response
+
+
+def read(raw_query: str) -> Query:
+    """What is asked. Raises BadQuery. `+` is a base64 digit here, raw or escaped, never a space."""
+    attribute, equals, value = raw_query.partition("=")
+    if not equals or "&" in value:
+        raise BadQuery(f"one attribute and its value are expected; attributes are {ACCEPTED}")
+    name = unquote(attribute).lower()
+    text = unquote(value, errors="replace")
+    if name in ADDRESSES:
+        query = parse(text.removeprefix("mailto:"), Kind.X509)
+        if not isinstance(query, ByAddress):
+            raise BadQuery(f"{name} takes an e-mail address")
+        return query
+    if name not in HASHES:
+        raise BadQuery(f"the attributes are {ACCEPTED}")
+    if not _BASE64.match(text):
+        raise BadQuery(f"{HASHES[name]} takes a SHA-1 value in base64: 27 letters, digits, + and /, without padding")
+    return ByHash(name, base64.b64decode(text + "=").hex().upper())
+
+
+def render(certificates: Sequence[Answered], accept: str) -> web.Response:
+    """One certificate, or several in the form that the client accepts."""
+    ders = [a.certificate.octets for a in certificates]
+    if PKCS7 in accept.lower():
+        bundle = pkcs7.serialize_certificates([load_der_x509_certificate(der) for der in ders], Encoding.DER)
+        return web.Response(body=bundle, headers={"Content-Type": f"{PKCS7}; smime-type=certs-only"})
+    if len(ders) == 1:
+        return web.Response(body=ders[0], content_type="application/pkix-cert")
+    boundary = hashlib.sha256(b"".join(ders)).hexdigest()[:32]  # the same certificates give the same body and ETag
+    head = f"--{boundary}\r\nContent-Type: application/pkix-cert\r\n\r\n".encode()
+    body = b"".join(head + der + b"\r\n" for der in ders) + f"--{boundary}--\r\n".encode()
+    return web.Response(body=body, headers={"Content-Type": f"multipart/mixed; boundary={boundary}"})

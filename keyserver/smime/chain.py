@@ -1,0 +1,116 @@
+"""Does a certificate's chain lead to a trust anchor (RFC 5280 section 6), by a policy made for mail?
+
+The library's default policy is made for TLS and refuses every mail certificate; this one asks the end-entity
+certificate for emailProtection (where it limits itself at all) and CAs for their right to issue. No revocation is
+looked up: that would mean following URLs that the certificate's maker chose.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
+
+from keyserver.smime.bundle import MAX_CERTIFICATE, load
+
+MAX_DEPTH = 4
+KEPT_PER_ANCHOR = 64  # intermediates that completed a chain
+_MAIL = {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+
+
+def load_anchors(pem: bytes) -> list[x509.Certificate]:
+    """The certificates of a PEM file; unreadable ones are an error (ValueError)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some roots that systems ship have odd serial numbers
+        return x509.load_pem_x509_certificates(pem)
+
+
+class Anchors:
+    """Trust anchors and the intermediates that have led to them."""
+
+    def __init__(self, anchors: Sequence[x509.Certificate]) -> None:
+        self._store = Store(list(anchors)) if anchors else None
+        self._kept: dict[bytes, OrderedDict[bytes, x509.Certificate]] = {}
+
+    def chained(self, der: bytes, intermediates: Iterable[bytes], now: int) -> bool:
+        """Whether a chain of at most four CAs leads from this certificate to an anchor at Unix time `now`.
+
+        Intermediates of a good chain are kept for certificates that come without theirs."""
+        if self._store is None:
+            return False
+        try:
+            leaf = load(der)
+            given = [load(i) for i in intermediates if len(i) <= MAX_CERTIFICATE][:KEPT_PER_ANCHOR]
+            when = datetime.datetime.fromtimestamp(now, datetime.UTC)
+            verifier = (
+                PolicyBuilder()
+                .store(self._store)
+                .time(when)
+                .max_chain_depth(MAX_DEPTH)
+                .extension_policies(ca_policy=_CA, ee_policy=_LEAF)
+                .build_client_verifier()
+            )
+            known = [c for kept in self._kept.values() for c in kept.values() if c.subject == leaf.issuer]
+            chain = verifier.verify(leaf, [*given, *known, *self._issuers(given)]).chain
+        except (VerificationError, ValueError, TypeError):
+            return False
+        if _constrained_subject(leaf, chain):
+            return False
+        self._keep(chain)
+        return True
+
+    def _issuers(self, given: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+        wanted = {c.issuer for c in given}
+        return [c for kept in self._kept.values() for c in kept.values() if c.subject in wanted]
+
+    def _keep(self, chain: Sequence[x509.Certificate]) -> None:
+        anchor = chain[-1].fingerprint(_SHA256)
+        kept = self._kept.setdefault(anchor, OrderedDict())
+        for certificate in chain[1:-1]:
+            kept[certificate.fingerprint(_SHA256)] = certificate
+        while len(kept) > KEPT_PER_ANCHOR:
+            kept.popitem(last=False)
+
+
+def _constrained_subject(leaf: x509.Certificate, chain: Sequence[x509.Certificate]) -> bool:
+    """A leaf whose address stands only in its subject escapes name constraints: refused under a constrained CA."""
+    try:
+        leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        for certificate in chain[1:]:
+            try:
+                certificate.extensions.get_extension_for_class(x509.NameConstraints)
+            except x509.ExtensionNotFound:
+                continue
+            return True
+    return False
+
+
+def _rule(good: Callable[[Any], bool], why: str) -> Callable[[Any, x509.Certificate, Any], None]:
+    def check(policy: Any, certificate: x509.Certificate, extension: Any) -> None:
+        if extension is not None and not good(extension):
+            raise ValueError(why)
+
+    return check
+
+
+_SHA256 = hashes.SHA256()
+_for_mail = _rule(lambda usage: bool(_MAIL & set(usage)), "not for e-mail")
+_LEAF = (
+    ExtensionPolicy.permit_all()
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _for_mail)
+    .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _rule(lambda e: not e.ca, "a CA's own certificate"))
+)
+_CA = (
+    ExtensionPolicy.permit_all()
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _rule(lambda e: e.ca, "not a CA"))
+    .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _rule(lambda e: e.key_cert_sign, "may not sign certificates"))
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _for_mail)
+)
