@@ -1,0 +1,330 @@
+"""Searches of the LDAP face: from a search to the octets that answer it, and what may be answered again from memory.
+
+Two tables, under the rule of names and instants: rendered replies by the octets of the request behind its message ID
+(the same for everybody who asks the same), and directory entries by lookup, for searches that differ in spelling. A
+third knows what bases and filters mean, which is always true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeAlias, TypeVar
+
+from keyserver.changes import Changes
+from keyserver.faces.kept import Ground, Kept, both
+from keyserver.faces.ldap_entries import Node, Selection
+from keyserver.faces.ldap_tree import (
+    MAX_ENTRIES,
+    REMEMBERED,
+    MeaningKey,
+    Plan,
+    Refusal,
+    Reply,
+    Sense,
+    Tree,
+    Wanted,
+    choose,
+    write,
+)
+from keyserver.model import Answer, Name, State, View
+from keyserver.policy import FOREVER
+from keyserver.query import Query
+from keyserver.wire import ldap as wire
+from keyserver.wire.ldap import Code, Search
+from keyserver.wire.ldap_filter import TooMuch, read_filter
+
+T = TypeVar("T")
+
+DEADLINE = 10  # seconds; GnuPG waits for ever
+SMALL = 64 * 1024  # octets of certificates that one search makes into entries on the loop
+MAX_KEY = 1024  # octets of a request that is remembered
+PER_TEST = 1000  # octets that one assertion of a filter understood takes, and one lookup
+ONCE = 4096  # requests that wait for their second time, and as many older ones
+_FAULTS = {
+    State.FAILED: (Code.UNAVAILABLE, "the search failed: an upstream could not be asked, and nothing is cached"),
+    State.BUSY: (Code.BUSY, "too much is under way at the moment, please try again later"),
+}
+
+
+class Lookups(Protocol):
+    """What this face needs of the resolver."""
+
+    async def lookup(self, query: Query, view: View, *, client: str | None = None, looped: bool = False) -> Answer:
+        """One lookup, answered by its own deadline."""
+
+    def note_asked(self, names: Iterable[Name], now: int) -> None:
+        """These names were asked for and answered from memory."""
+
+
+Key: TypeAlias = bytes | MeaningKey
+"""Of a rendered reply: the octets of its request, or what these mean."""
+
+Note = Callable[[str, Query | None, Answer | None, int, float], None]
+"""(face, query, answer, result code, seconds): called for each lookup, and for each search refused without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LdapDesk:
+    """One listener's surroundings, put together by the composition root."""
+
+    lookups: Lookups
+    changes: Changes
+    view: View
+    clock: Callable[[], int]  # wall clock, Unix seconds
+    monotonic: Callable[[], float]
+    note: Note
+    instance: str = ""  # our name in the loop control
+    memory: int = 32 << 20  # octets for what may be answered again
+
+
+@dataclass(slots=True)
+class Rendered:
+    """The operations of a reply, to be put into messages with any ID."""
+
+    operations: tuple[bytes, ...]
+    asked: tuple[Name, ...] = ()
+    octets: int = 0
+    spelt: int = 0  # hash of the request that it answered last by its meaning
+    _parts: dict[int, list[bytes]] = field(default_factory=dict)
+
+    def messages(self, id_element: bytes) -> bytes:
+        """The whole reply to the request that has this message ID element."""
+        length = len(id_element)
+        parts = self._parts.get(length)
+        if parts is None:
+            parts = self._parts[length] = []
+            for operation in self.operations:
+                parts += (wire.outer(length, operation), id_element, operation)
+        parts[1::3] = (id_element,) * len(self.operations)
+        return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of the lookups of one search."""
+
+    found: tuple[tuple[Node, ...], ...]
+    code: Code = Code.SUCCESS
+    text: str = ""
+    ground: Ground | None = None  # None: not to be kept
+
+
+class Searches:
+    """Answers searches for every connection of one listener."""
+
+    def __init__(self, desk: LdapDesk, tree: Tree) -> None:
+        self._desk = desk
+        self._tree = tree
+        keep = partial(Kept, changes=desk.changes, clock=desk.clock)
+        self._rendered: Kept[Key, Rendered] = keep(3 * desk.memory // 8)
+        self._found: Kept[tuple[str, str, bool], tuple[Node, ...]] = keep(desk.memory // 2)
+        self._senses: Kept[bytes, Sense] = keep(desk.memory // 8)  # by the octets of base, scope and filter
+        self._selections: dict[bytes, Selection] = {}  # by the octets of the attribute list
+        self._lately: tuple[set[int], set[int]] = set(), set()  # hashes of what was asked once: newer, older
+        self._one = asyncio.Lock()
+        self.hits = 0
+        """Searches answered from memory, since the start."""
+
+    @property
+    def octets(self) -> int:
+        """Memory that the tables take."""
+        return self._rendered.octets + self._found.octets + self._senses.octets
+
+    def known(self, request: bytes) -> Rendered | None:
+        """The reply to a request from memory alone, if that can be had without decoding all of it. Raises Malformed.
+
+        `request`: what stands behind the message ID."""
+        row = self._rendered.get(request)
+        if row is not None:
+            return self._hit(row.value)
+        understood = self._understood(request)
+        if understood is None:
+            return None
+        sense, key = understood
+        row = self._rendered.get(key)
+        if row is None:
+            reply = self.at_once(Plan(sense, *key[1:], key))
+            return None if reply is None else render(reply)
+        if row.value.spelt != hash(request):
+            row.value.spelt = hash(request)
+        else:  # twice in the same way: from now on by its octets, and by these alone, or it would count twice
+            self._rendered.drop(key)
+            self._keep(request, row.value, row.ground)
+        return self._hit(row.value)
+
+    def _hit(self, rendered: Rendered) -> Rendered:
+        if rendered.asked:
+            self.hits += 1
+            self._desk.lookups.note_asked(rendered.asked, self._desk.clock())
+        return rendered
+
+    def _understood(self, request: bytes) -> tuple[Sense, MeaningKey] | None:
+        """What a request of the common form means; nothing is decoded twice that means the same for everybody."""
+        outline = wire.outline(request)
+        if outline is None or len(request) > MAX_KEY:
+            return None
+        octets = outline.where + outline.filter
+        row = self._senses.get(octets)
+        sense = row.value if row is not None else self._learn(octets, outline)
+        selection = self._selections.get(outline.attributes)
+        if selection is None:
+            try:
+                names = wire.read_attributes(outline.attributes, 0, len(outline.attributes))
+            except TooMuch:
+                return None
+            if len(self._selections) >= REMEMBERED:
+                self._selections.clear()
+            selection = self._selections[outline.attributes] = self._tree.select(names)
+        if sense is None:
+            return None
+        most = min(outline.size_limit or MAX_ENTRIES, MAX_ENTRIES)
+        return sense, (octets, selection, outline.types_only, most)
+
+    def _learn(self, octets: bytes, outline: wire.Outline) -> Sense | None:
+        try:
+            base, scope = wire.read_place(outline.where)
+            filter_, _ = read_filter(outline.filter, 0, len(outline.filter))
+        except TooMuch:
+            return None
+        sense = self._tree.sense(base, scope, filter_)
+        if isinstance(sense, Refusal):
+            return None
+        cost = len(octets) + PER_TEST * (sense.budget.tests + len(sense.wanted))
+        self._senses.put(octets, sense, cost, Ground(frozenset(), FOREVER, self._desk.changes.number))
+        return sense
+
+    def plan(self, search: Search, request: bytes) -> Plan | Reply:
+        """What to do for a search, or its reply where nothing is to be done. `request`: what stands behind its message
+        ID; nothing where it has controls, and then nothing of the reply is kept."""
+        understood = self._understood(request)
+        if understood is not None:
+            sense, key = understood
+            return Plan(sense, *key[1:], key)
+        plan = self._tree.plan(search)
+        if isinstance(plan, Refusal):
+            self._desk.note("ldap", None, None, plan.code, 0.0)
+            return Reply((), plan.code, plan.text)
+        return plan
+
+    def at_once(self, plan: Plan) -> Reply | None:
+        """The reply to a search of which everything is in memory; None: `answer` must be awaited."""
+        found: list[tuple[Node, ...]] = []
+        ground = Ground(frozenset(), FOREVER, 0)
+        for wanted in plan.sense.wanted:
+            row = self._found.get(wanted.key)
+            if row is None:
+                return None
+            found.append(row.value)
+            ground = both(ground, row.ground) if len(found) > 1 else row.ground
+        if _unready(found):
+            return None
+        if found:
+            self.hits += 1
+            self._desk.lookups.note_asked(plan.sense.names, self._desk.clock())
+        return self._finish(plan, found, ground)
+
+    async def answer(self, plan: Plan, client: str | None, looped: bool, seconds: int) -> Reply:
+        """The reply to a search, within `seconds` (0: as long as we allow anybody)."""
+        limit = min(seconds or DEADLINE, DEADLINE)
+        asked = await self._ask(plan, client, looped, limit)
+        if slow := _unready(asked.found):
+            await self._aside(partial(_prepare, slow, plan.selection))
+        if asked.code is Code.SUCCESS:
+            return self._finish(plan, asked.found, asked.ground)
+        reply = self._finish(plan, asked.found, None)
+        return Reply(reply.entries, asked.code, asked.text)
+
+    async def _ask(self, plan: Plan, client: str | None, looped: bool, limit: float) -> Asked:
+        number = self._desk.changes.number
+        tasks = [asyncio.ensure_future(self._lookup(w, client, looped, number)) for w in plan.sense.wanted]
+        try:
+            await asyncio.wait(tasks, timeout=limit)
+        finally:
+            for task in tasks:
+                task.cancel()
+        done = [task.result() for task in tasks if task.done() and not task.cancelled()]
+        found = tuple(nodes for nodes, _, _ in done)
+        if len(done) < len(tasks):
+            return Asked(found, Code.TIME_LIMIT, f"no answer within {limit:g} seconds")
+        for _, state, _ in done:
+            if state in _FAULTS:
+                return Asked(found, *_FAULTS[state])
+        ground: Ground | None = Ground(frozenset(), FOREVER, number)
+        for _, _, one in done:
+            ground = both(ground, one) if ground and one else None
+        return Asked(found, ground=ground)
+
+    async def _lookup(
+        self, wanted: Wanted, client: str | None, looped: bool, number: int
+    ) -> tuple[tuple[Node, ...], State, Ground | None]:
+        """One lookup: its entries, how it went, and what they stand on if they may be kept."""
+        began = self._desk.monotonic()
+        answer = await self._desk.lookups.lookup(wanted.query, self._desk.view, client=client, looped=looped)
+        if sum(len(a.certificate.octets) for a in answer.certificates) > SMALL:
+            nodes = await self._aside(partial(self._tree.nodes, wanted, answer))
+        else:
+            nodes = self._tree.nodes(wanted, answer)
+        code = _FAULTS.get(answer.state, (Code.SUCCESS, ""))[0]
+        self._desk.note("ldap", wanted.query, answer, code, self._desk.monotonic() - began)
+        if not answer.keep or looped:
+            return nodes, answer.state, None
+        ground = Ground(answer.names, answer.until, number)
+        self._found.put(wanted.key, nodes, sum(node.cost for node in nodes), ground)
+        return nodes, answer.state, ground
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """What takes long is done in a thread, one at a time: several would keep the loop from its turn."""
+        async with self._one:
+            return await asyncio.to_thread(work)
+
+    def _finish(self, plan: Plan, found: Sequence[tuple[Node, ...]], ground: Ground | None) -> Reply:
+        """The reply from entries that are true now; kept if it stands on something and is asked again."""
+        nodes = choose(plan, found)
+        if isinstance(nodes, Refusal):
+            return Reply((), nodes.code, nodes.text)
+        if not any(found) and any(w.itself for w in plan.sense.wanted):
+            return Reply((), Code.NO_SUCH_OBJECT)
+        reply = write(plan, nodes)
+        if ground is not None and plan.key is not None and self._again(plan.key):
+            self._keep(plan.key, render(reply, plan.sense.names), ground)
+        return reply
+
+    def _keep(self, key: Key, rendered: Rendered, ground: Ground) -> None:
+        """What stands on rows that are still there is true as of now, whenever it was made."""
+        now = Ground(ground.names, ground.until, self._desk.changes.number)
+        self._rendered.put(key, rendered, rendered.octets + MAX_KEY, now)
+
+    def _again(self, key: Key) -> bool:
+        """Has this been asked lately? What is asked only once is not worth its memory."""
+        mark = hash(key)
+        newer, older = self._lately
+        if mark in newer or mark in older:
+            newer.discard(mark)
+            older.discard(mark)
+            return True
+        newer.add(mark)
+        if len(newer) >= ONCE:
+            self._lately = set(), newer
+        return False
+
+
+def render(reply: Reply, asked: tuple[Name, ...] = ()) -> Rendered:
+    """A reply's operations: its entries, then its result."""
+    operations = (*reply.entries, wire.result(wire.DONE, reply.code, reply.text))
+    return Rendered(operations, asked, sum(map(len, operations)))
+
+
+def _unready(found: Iterable[Iterable[Node]]) -> list[Node]:
+    """Entries that would take the loop's time; none where all that is to be done for them is little."""
+    unready = [node for nodes in found for node in nodes if not node.ready]
+    return unready if sum(node.weight for node in unready) > SMALL else []
+
+
+def _prepare(nodes: Sequence[Node], selection: Selection) -> None:
+    for node in nodes:
+        node.prepare(selection)
+        time.sleep(0)  # the loop may have its turn

@@ -1,0 +1,220 @@
+"""Search filters of LDAP, read and written (RFC 4511 section 4.5.1.7).
+
+Values stay octets as they came: what they mean depends on the attribute, which a codec does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from keyserver.model import Malformed
+from keyserver.wire.ber import OCTETS, element, expect, flag, header, truth
+
+MAX_DEPTH = 12
+MAX_NODES = 128  # Thunderbird sends about 15 for each word, nobody more than 60
+MAX_PIECES = 16  # of one substrings assertion
+MAX_VALUE = 1024  # octets
+
+
+class TooMuch(Malformed):
+    """Well-formed as far as it was read, but over a limit of ours: to be refused (53), not disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """True if all parts are; without parts: always (RFC 4526)."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """True if any part is; without parts: never (RFC 4526)."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The opposite of what is true or false; undefined stays undefined."""
+
+    part: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Equal:
+    """`(attribute=value)`."""
+
+    attribute: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Substrings:
+    """`(attribute=initial*any*any*final)`; an end that is not anchored is None."""
+
+    attribute: str
+    initial: bytes | None
+    any: tuple[bytes, ...]
+    final: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """`(attribute>=value)`."""
+
+    attribute: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """`(attribute<=value)`."""
+
+    attribute: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """`(attribute=*)`."""
+
+    attribute: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approx:
+    """`(attribute~=value)`."""
+
+    attribute: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Extensible:
+    """`(attribute:dn:rule:=value)`."""
+
+    rule: str
+    attribute: str
+    value: bytes
+    dn: bool
+
+
+Filter: TypeAlias = And | Or | Not | Equal | Substrings | AtLeast | AtMost | Present | Approx | Extensible
+
+_SETS: dict[int, type[And] | type[Or]] = {0xA0: And, 0xA1: Or}
+_ASSERTIONS: dict[int, type[Equal] | type[AtLeast] | type[AtMost] | type[Approx]] = {
+    0xA3: Equal,
+    0xA5: AtLeast,
+    0xA6: AtMost,
+    0xA8: Approx,
+}
+
+
+def read_filter(data: bytes, at: int, end: int) -> tuple[Filter, int]:
+    """(filter, stop) of the filter at `at`. Raises Malformed, or TooMuch over a limit."""
+    return _read(data, at, end, MAX_DEPTH, [MAX_NODES])
+
+
+def _read(data: bytes, at: int, end: int, depth: int, nodes: list[int]) -> tuple[Filter, int]:
+    tag, start, stop = header(data, at, end)
+    nodes[0] -= 1
+    if nodes[0] < 0:
+        raise TooMuch(f"the filter has more than {MAX_NODES} parts")
+    if depth == 0:
+        raise TooMuch(f"the filter is nested deeper than {MAX_DEPTH}")
+    if (assertion := _ASSERTIONS.get(tag)) is not None:
+        name_start, name_stop = expect(data, start, stop, OCTETS)
+        value_start, value_stop = expect(data, name_stop, stop, OCTETS)
+        return assertion(_name(data, name_start, name_stop), _value(data, value_start, value_stop)), stop
+    if tag == 0x87:
+        return Present(_name(data, start, stop)), stop
+    if (junction := _SETS.get(tag)) is not None:
+        parts = []
+        while start < stop:
+            part, start = _read(data, start, stop, depth - 1, nodes)
+            parts.append(part)
+        return junction(tuple(parts)), stop
+    if tag == 0xA2:
+        return Not(_read(data, start, stop, depth - 1, nodes)[0]), stop
+    if tag == 0xA4:
+        return _substrings(data, start, stop), stop
+    if tag == 0xA9:
+        return _extensible(data, start, stop), stop
+    raise Malformed(f"no filter begins with {tag:02X}")
+
+
+def _name(data: bytes, start: int, stop: int) -> str:
+    if stop - start > MAX_VALUE:
+        raise TooMuch(f"an attribute name is longer than {MAX_VALUE} octets")
+    return data[start:stop].decode("latin-1")
+
+
+def _value(data: bytes, start: int, stop: int) -> bytes:
+    if stop - start > MAX_VALUE:
+        raise TooMuch(f"a value in the filter is longer than {MAX_VALUE} octets")
+    return data[start:stop]
+
+
+def _substrings(data: bytes, at: int, end: int) -> Substrings:
+    start, at = expect(data, at, end, OCTETS)
+    attribute = _name(data, start, at)
+    at, stop = expect(data, at, end, 0x30)
+    initial = final = None
+    middle: list[bytes] = []
+    while at < stop:
+        tag, start, at = header(data, at, stop)
+        value = _value(data, start, at)
+        if tag == 0x80 and initial is None and not middle and final is None:
+            initial = value
+        elif tag == 0x81 and final is None:
+            middle.append(value)
+        elif tag == 0x82 and final is None:
+            final = value
+        else:
+            raise Malformed("the pieces of a substring are out of order")
+        if len(middle) > MAX_PIECES:
+            raise TooMuch(f"a substring assertion has more than {MAX_PIECES} pieces")
+    if initial is None and final is None and not middle:
+        raise Malformed("a substring assertion without pieces")
+    return Substrings(attribute, initial, tuple(middle), final)
+
+
+def _extensible(data: bytes, at: int, end: int) -> Extensible:
+    parts = {0x81: b"", 0x82: b"", 0x83: None, 0x84: b""}
+    while at < end:
+        tag, start, at = header(data, at, end)
+        if tag not in parts:
+            raise Malformed(f"tag {tag:02X} in an extensible match")
+        parts[tag] = _value(data, start, at)
+    if parts[0x83] is None:
+        raise Malformed("an extensible match without a value")
+    dn = parts[0x84] or b"\x00"
+    rule, attribute = (parts[0x81] or b"").decode("latin-1"), (parts[0x82] or b"").decode("latin-1")
+    return Extensible(rule, attribute, parts[0x83], truth(dn, 0, len(dn)))
+
+
+def write_filter(filter_: Filter) -> bytes:
+    """A filter's octets."""
+    match filter_:
+        case And(parts):
+            return element(0xA0, *map(write_filter, parts))
+        case Or(parts):
+            return element(0xA1, *map(write_filter, parts))
+        case Not(part):
+            return element(0xA2, write_filter(part))
+        case Present(attribute):
+            return element(0x87, attribute.encode("latin-1"))
+        case Substrings(attribute, initial, middle, final):
+            ends = (
+                (b"" if initial is None else element(0x80, initial)),
+                (b"" if final is None else element(0x82, final)),
+            )
+            pieces = element(0x30, ends[0], *(element(0x81, piece) for piece in middle), ends[1])
+            return element(0xA4, element(OCTETS, attribute.encode("latin-1")), pieces)
+        case Extensible(rule, attribute, value, dn):
+            names = [element(t, n.encode("latin-1")) for t, n in ((0x81, rule), (0x82, attribute)) if n]
+            return element(0xA9, *names, element(0x83, value), *((flag(True, 0x84),) if dn else ()))
+    tag = next(t for t, kind in _ASSERTIONS.items() if isinstance(filter_, kind))
+    return element(tag, element(OCTETS, filter_.attribute.encode("latin-1")), element(OCTETS, filter_.value))

@@ -1,0 +1,217 @@
+"""Our filters against slapd's: the same entries, the same question, the same answer.
+
+Some hundreds of generated filters go to a real slapd that holds our own entries, to our evaluation over all entries,
+and through the whole face, where they are only evaluated over what their exact terms find.
+
+Where we differ on purpose, the generator stays away (each has its own test elsewhere):
+- `0x` before hex digits and GnuPG's `%2a` are understood here;
+- `~=` means equality here, slapd compares sounds;
+- `pgpCertID` equals a subkey's ID too, because GnuPG asks so;
+- an address equals its normalised spelling (A-labels) here;
+- a substring that is a whole address finds that address only, not longer ones around it;
+- extensible matches are undefined here;
+- `pgpRevoked` and `pgpDisabled` have no substrings in GnuPG's schema, but in the test's slapd;
+- more than 100 entries, or a filter without an exact term: refused through the face.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from directory import Slapd, base_entry
+from keyserver.faces.ldap_entries import Node
+from keyserver.faces.ldap_match import Budget, compile_filter, cover
+from keyserver.faces.ldap_schema import KNOWN
+from keyserver.faces.ldap_tree import Space, Tree, Wanted
+from keyserver.model import Answer, How, Kind, State
+from keyserver.query import ByFingerprint
+from keyserver.wire.dn import parse_dn
+from keyserver.wire.ldap_filter import And, AtLeast, AtMost, Equal, Filter, Not, Or, Present, Substrings
+from ldap_client import Client
+from ldap_memory import BASE, Memory, serving
+from vectors.build import make
+from vectors.x509build import name, person
+
+FILTERS = 400
+KEYS, PEOPLE = f"ou=PGP Keys,{BASE}", f"ou=People,{BASE}"
+UNWILLING = 53
+
+
+def memory() -> Memory:
+    held = [
+        make(["Alice <alice@example.org>", "Alice Work <alice@work.example>"], seed="alice", signing=True),
+        make(["Alina Example <alina@example.org>"], seed="alina", expires=10**9),
+        make(["Bob <bob@example.org>"], seed="bob", revoked=1),
+        make(["bob.builder@example.org"], seed="builder", algorithm="rsa2048", encryption="rsa2048"),
+        make(["  Spaced   Out  <spaced@example.org>"], seed="spaced"),
+    ]
+    people = [
+        person("alice@example.org", subject=name("Alice Example", surname="Example", given_name="Alice")),
+        person("alice@example.org", subject=name("Alice Example (new)", surname="Example"), begins=1_750_000_000),
+        person("carol@example.org", emails=["carol@example.org", "c@work.example"]),
+    ]
+    return Memory(*(m.octets for m in held), *(p.der for p in people))
+
+
+def nodes(held: Memory) -> list[Node]:
+    """Every entry of the directory."""
+    tree = Tree(BASE, start_tls=False, text_search=False)
+    spaces = {Kind.OPENPGP: Space(Kind.OPENPGP, KEYS, parse_dn(KEYS), "gpgfingerprint")}
+    spaces[Kind.X509] = Space(Kind.X509, PEOPLE, parse_dn(PEOPLE), "uid")
+    found = []
+    for one in held.held:
+        proof = one.certificate.proof
+        query = ByFingerprint(proof.fingerprint, proof.kind)
+        answer = Answer(State.FOUND, How.HIT, "", (one,))
+        found += tree.nodes(Wanted(query, spaces[proof.kind]), answer)
+    return found
+
+
+def slapd_entry(node: Node) -> tuple[str, dict[str, list[bytes]]]:
+    attributes = {
+        KNOWN[key].written.decode(): list(node.values(key))
+        for key in KNOWN
+        if node.has(key) and not KNOWN[key].operational and not KNOWN[key].asked_only
+    }
+    return node.dn, attributes
+
+
+VALUES = {
+    "objectClass": ["pgpKeyInfo", "inetOrgPerson", "person", "top", "2.5.6.6", "device"],
+    "pgpUserID": [
+        "Alice <alice@example.org>", "alice <ALICE@example.org>", "Bob <bob@example.org>",
+        "Spaced Out <spaced@example.org>", "bob.builder@example.org", "nobody",
+    ],
+    "gpgMailbox": ["alice@example.org", "ALICE@work.example", "bob@example.org", "nobody@example.org"],
+    "pgpRevoked": ["0", "1"],
+    "pgpDisabled": ["0", "1"],
+    "pgpKeyType": ["RSA", "EdDSA", "rsa"],
+    "pgpKeySize": ["00256", "02048", "1"],
+    "pgpKeyCreateTime": ["20200913122640Z", "20100101000000Z", "20300101000000Z"],
+    "cn": ["Alice Example", "alice  example", "Carol", "alice@example.org"],
+    "sn": ["Example", "Carol", "x"],
+    "givenName": ["Alice", "alice", "Carol"],
+    "mail": ["alice@example.org", "Alice@Example.ORG", "c@work.example", "nobody@example.org"],
+    "title": ["Boss"],
+    "noSuchAttribute": ["x"],
+}  # fmt: skip
+PRESENCE_ONLY = ["pgpKey", "userCertificate", "userCertificate;binary", "pgpKeyExpireTime", "uid", "gpgSubFingerprint"]
+
+
+def generate(held: list[Node], seed: int) -> Iterator[Filter]:
+    chance = random.Random(seed)
+    fingerprints = [v.decode() for n in held for v in n.values("gpgfingerprint") + n.values("gpgsubfingerprint")]
+    ids = [v.decode() for n in held for v in n.values("pgpcertid")]
+    subkeys = [v.decode() for n in held for v in n.values("pgpsubkeyid")]
+    people = [v.decode() for n in held for v in n.values("uid")]
+    values = VALUES | {
+        "gpgFingerprint": [*fingerprints, fingerprints[0].lower(), "AB" * 20],
+        "gpgSubFingerprint": fingerprints,
+        "pgpCertID": [*ids, "0" * 16, "12"],
+        "pgpSubKeyID": [*subkeys, *ids],
+        "uid": [*people, "alice"],
+    }
+
+    def spell(attribute: str) -> str:
+        return chance.choice([attribute, attribute.lower(), attribute.upper()])
+
+    def leaf() -> Filter:
+        attribute = chance.choice(sorted(values))
+        value = chance.choice(values[attribute])
+        octets = value.encode()
+        match chance.randrange(9):
+            case 0 | 1 | 2 | 3 | 4:
+                return Equal(spell(attribute), octets)
+            case 5:
+                return Present(spell(chance.choice([attribute, *PRESENCE_ONLY])))
+            case 6:
+                return chance.choice([AtLeast, AtMost])(spell(attribute), octets)
+        cut = chance.randrange(len(value))
+        end = chance.randrange(cut, len(value)) + 1
+        if (
+            attribute in ("pgpRevoked", "pgpDisabled")
+            or value[cut:end].isspace()
+            or value[cut] == " "
+            or value[end - 1] == " "
+        ):
+            return Present(attribute)
+        piece = value[cut:end].encode()
+        initial, final = chance.random() < 0.3, chance.random() < 0.3
+        if initial and cut == 0:
+            return Substrings(spell(attribute), piece, (), None)
+        if final and end == len(value):
+            return Substrings(spell(attribute), None, (), piece)
+        return Substrings(spell(attribute), None, (piece,), None)
+
+    def tree(depth: int) -> Filter:
+        if depth == 0 or chance.random() < 0.3:
+            return leaf()
+        match chance.randrange(5):
+            case 0 | 1:
+                return And(tuple(tree(depth - 1) for _ in range(chance.randrange(1, 4))))
+            case 2 | 3:
+                return Or(tuple(tree(depth - 1) for _ in range(chance.randrange(1, 4))))
+        return Not(tree(depth - 1))
+
+    exact = ["gpgFingerprint", "pgpCertID", "gpgMailbox", "mail", "uid", "gpgSubFingerprint", "pgpSubKeyID"]
+    for number in range(FILTERS):
+        filter_ = tree(number % 4)
+        if number % 2:  # half of them name something
+            attribute = chance.choice(exact)
+            terms = [Equal(attribute, chance.choice(values[attribute]).encode()) for _ in range(chance.randrange(1, 4))]
+            filter_ = And((filter_, Or(tuple(terms))) if chance.random() < 0.5 else (*terms, filter_))
+        yield filter_
+
+
+def whole_addresses(filter_: Filter) -> bool:
+    """Does a substring assertion hold a whole address?"""
+    match filter_:
+        case And(parts) | Or(parts):
+            return any(map(whole_addresses, parts))
+        case Not(part):
+            return whole_addresses(part)
+        case Substrings():
+            return bool(cover(filter_))
+        case Equal(attribute, value):
+            return attribute.lower() in ("cn", "sn", "givenname", "pgpuserid") and b"@" in value
+    return False
+
+
+def test_our_answers_are_slapds(tmp_path: Path) -> None:
+    held = memory()
+    entries = nodes(held)
+    assert len(entries) == 8
+    given = [base_entry(BASE), base_entry(KEYS), base_entry(PEOPLE), *map(slapd_entry, entries)]
+    compared = through = refused = 0
+    wrong = []
+    with (
+        Slapd(tmp_path / "slapd", given) as directory,
+        serving(held) as face,
+        Client(directory.port) as theirs,
+        Client(face.port) as ours,
+    ):
+        for filter_ in generate(entries, 5):
+            test = compile_filter(filter_, Budget())
+            for base in (KEYS, PEOPLE):
+                beside = {base.lower(), f"cn=pgpserverinfo,{base}".lower()}
+                said = theirs.search(base, filter_, "1.1")
+                assert said.code == 0, (said.done, filter_)
+                want = {dn.lower() for dn in said.dns} - beside
+                mine = {n.dn.lower() for n in entries if n.dn.endswith(base) and test(n) is True}
+                compared += 1
+                if mine != want:
+                    wrong.append(f"evaluated: {filter_}: we {mine}, slapd {want}")
+                answer = ours.search(base, filter_, "1.1")
+                if answer.code == UNWILLING:
+                    refused += 1
+                    continue
+                got = {dn.lower() for dn in answer.dns} - beside
+                through += 1
+                if answer.code != 0 or (got != want and not whole_addresses(filter_)):
+                    wrong.append(f"answered: {filter_}: we {answer.code} {got}, slapd {want}")
+    assert not wrong, "\n".join([f"{len(wrong)} of {compared}", *wrong[:12]])
+    print(f"{compared} evaluations agree, {through} answers agree, {refused} refused as listings")
+    assert compared == 2 * FILTERS
+    assert through > FILTERS // 2

@@ -1,0 +1,190 @@
+"""A resolver for tests of the LDAP face: real certificates, really proved, answered from a list; and a running face."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import uvloop
+
+from keyserver.changes import Changes
+from keyserver.config.listener import Listener
+from keyserver.faces.ldap import LdapServer
+from keyserver.faces.ldap_search import LdapDesk
+from keyserver.faces.ldap_tree import Tree
+from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View
+from keyserver.openpgp.clean import clean as clean_openpgp
+from keyserver.query import ByText, Query
+from keyserver.smime.x509 import clean as clean_x509
+
+T = TypeVar("T")
+BASE = "dc=keyserver,dc=local"
+NOW = int(time.time())
+
+
+class Memory:
+    """What a resolver with everything cached says. `upstream` holds what a first lookup would still have to find."""
+
+    def __init__(self, *octets: bytes, now: int = NOW) -> None:
+        self.now = now
+        self.held: list[Answered] = []
+        self.upstream: list[Answered] = []
+        self.asked: list[Query] = []
+        self.noted: list[Name] = []
+        self.looped: list[bool] = []
+        self.clients: list[str | None] = []
+        self.wait: asyncio.Event | None = None
+        self.state: State | None = None
+        self.failing: set[str] = set()
+        self.keep = True
+        self.until = now + 3600
+        for one in octets:
+            self.add(one)
+
+    def add(self, octets: bytes, *, upstream: bool = False) -> list[Certificate]:
+        """Clean a certificate of either kind and hold what comes of it."""
+        # a DER certificate is a SEQUENCE; an OpenPGP packet has bit 7 set
+        cleaned = clean_openpgp(octets, self.now) if octets[0] >= 0x80 else clean_x509(octets, self.now)
+        certificates = [c for c in cleaned if isinstance(c, Certificate)]
+        assert certificates, cleaned
+        for c in certificates:
+            entry = Entry(c.fingerprint, c.proof.kind, c.octets, Source.KEYSERVER, "test", self.now, self.now)
+            (self.upstream if upstream else self.held).append(Answered(c, (entry,)))
+        return certificates
+
+    async def lookup(self, query: Query, view: View, *, client: str | None = None, looped: bool = False) -> Answer:
+        self.asked.append(query)
+        self.looped.append(looped)
+        self.clients.append(client)
+        if self.wait is not None:
+            await self.wait.wait()
+        if self.state is not None or query.name in self.failing:
+            return Answer(self.state or State.FAILED, How.MISS, "as the test says", names=frozenset({query.name}))
+        found = self._find(query, self.held)
+        if not found and not looped:
+            found = self._find(query, self.upstream)
+            self.held += found
+        names = frozenset({query.name}).union(*(a.certificate.proof.index for a in found))
+        state = State.FOUND if found else State.ABSENT
+        return Answer(state, How.HIT, "", tuple(found), names, self.now, self.until, self.keep)
+
+    def note_asked(self, names: Iterable[Name], now: int) -> None:
+        self.noted += names
+
+    def _find(self, query: Query, among: list[Answered]) -> list[Answered]:
+        if isinstance(query, ByText):
+            return [a for a in among if a.certificate.proof.kind is query.kind and _says(a, query.text)]
+        return [a for a in among if query.name in a.certificate.proof.names]
+
+
+def _says(answered: Answered, text: str) -> bool:
+    proof = answered.certificate.proof
+    names = [u.text.casefold() for u in proof.user_ids] + ([proof.x509.common_name.casefold()] if proof.x509 else [])
+    return any(text in name for name in names)
+
+
+class Face:
+    """A running LDAP face and what stands behind it, on a thread and a loop of its own."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.changes = Changes()
+        self.notes: list[tuple[object, ...]] = []
+        self.port = 0
+        self.server: LdapServer
+        self.loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+
+    @property
+    def url(self) -> str:
+        return f"ldap://127.0.0.1:{self.port}"
+
+    def call(self, do: Callable[[], T]) -> T:
+        """Do something on the face's loop."""
+
+        async def done() -> T:
+            return do()
+
+        return asyncio.run_coroutine_threadsafe(done(), self.loop).result(10)
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await something on the face's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+
+    def change(self, *names: Name, everything: bool = False) -> None:
+        """A change of the store touches these names."""
+        self.call(lambda: self.changes.publish(Change(0, frozenset(names), everything)))
+
+    def pass_seconds(self, seconds: int) -> None:
+        """What happens once a second happens so many times."""
+
+        def beat() -> None:
+            for _ in range(seconds):
+                self.server._timer.cancel()
+                self.server._beat()
+
+        self.call(beat)
+
+    async def _run(self, ready: threading.Event, options: dict[str, Any], ldaps: bool) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        around = desk(self.memory, self.changes, self.notes, options.pop("instance", ""), options.pop("kept", 32 << 20))
+        listener = Listener("127.0.0.1", 0, tls=ldaps)
+        tls = options.get("tls")
+        tree = Tree(options.pop("base", BASE), start_tls=tls is not None, text_search=options.pop("text_search", False))
+        self.server = LdapServer(around, tree, **options)
+        bound = await self.server.open(listener)
+        self.port = int(cast(Any, bound[0][1]))
+        ready.set()
+        await self._stop.wait()
+        await self.server.close(0.2)
+
+
+def desk(
+    memory: Memory, changes: Changes, notes: list[tuple[object, ...]], instance: str = "", kept: int = 32 << 20
+) -> LdapDesk:
+    """A listener's surroundings."""
+    return LdapDesk(
+        lookups=memory,
+        changes=changes,
+        view=View(),
+        clock=lambda: memory.now,
+        monotonic=time.monotonic,
+        note=lambda *facts: notes.append(facts),
+        instance=instance,
+        memory=kept,
+    )
+
+
+@contextmanager
+def serving(memory: Memory, *, loop: str = "uvloop", ldaps: bool = False, **options: Any) -> Iterator[Face]:
+    """The face on a port of its own. `options`: those of `LdapServer` and `Tree`, `instance`, `kept` (octets)."""
+    face = Face(memory)
+    ready = threading.Event()
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+        try:
+            with asyncio.Runner(loop_factory=factory) as runner:
+                runner.run(face._run(ready, options, ldaps))
+        except BaseException as error:
+            failure.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert ready.wait(20)
+    if failure:
+        raise failure[0]
+    try:
+        yield face
+    finally:
+        face.loop.call_soon_threadsafe(face._stop.set)
+        thread.join(20)
+    if failure:
+        raise failure[0]
