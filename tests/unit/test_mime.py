@@ -1,0 +1,325 @@
+"""Mail read raw: slices, boundaries, limits, time; who it is from; what our border said of it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyserver.model import Malformed
+from keyserver.wire import authres, autocrypt, mime
+from keyserver.wire.mailbox import one_mailbox
+from keyserver.wire.mbox import MAX_MAIL, Splitter, is_mbox
+
+
+def body(message: mime.Message, part: mime.Part) -> bytes:
+    return message.octets[part.body : part.end]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_parts_are_raw_slices(end: str) -> None:
+    mail = end.join(
+        ["From: a@b.example", 'Content-Type: multipart/mixed; boundary="x y"', "", "preamble", "--x y", "A: 1", "",
+         "one", "", "--x y  ", "", "two", "--x yz", "--x y--", "epilogue", "--x y", "", "three"]
+    ).encode()  # fmt: skip
+    message = mime.parse(mail)
+    one, two = message.root.parts
+    assert bytes(message.raw(one)) == end.join(["A: 1", "", "one", ""]).encode()
+    assert body(message, two) == f"two{end}--x yz".encode()
+    assert one.fields.first("a") == b"1"
+    assert not message.problems
+
+
+def test_nested_parts_empty_parts_and_a_missing_end() -> None:
+    mail = (
+        b"Content-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: Multipart/Alternative; boundary=ab\n\n"
+        b"--ab\n\nx\n--ab\n--ab--\n--a\n--a\nlast: 1\n\nopen"
+    )
+    message = mime.parse(mail)
+    first, second, third = message.root.parts
+    assert [p.type for p in message.root.walk()][:2] == ["multipart/mixed", "multipart/alternative"]
+    assert [body(message, p) for p in first.parts] == [b"x", b""]
+    assert body(message, second) == b""
+    assert body(message, third) == b"open"
+
+
+def test_a_from_line_of_a_mailbox_is_passed_over() -> None:
+    message = mime.parse(b"From a@b Mon Jan  1 00:00:00 2024\nSubject: x\n\nbody")
+    assert message.root.fields.first("subject") == b"x"
+
+
+def test_folded_headers_and_odd_lines() -> None:
+    fields = mime.read_fields(b"A: 1\r\n\t2\r\nnonsense\r\nB :3\r\n: 4\r\nA: 5\r\n")
+    assert fields.all("a") == [b"1\t2", b"5"]
+    assert fields.first("b") == b"3"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "boundary"),
+    [
+        (b'multipart/mixed; boundary="a;b"', "multipart/mixed", "a;b"),
+        (b"Multipart/Signed ; micalg=x; BOUNDARY=abc ; protocol=y", "multipart/signed", "abc"),
+        (b'multipart/mixed; boundary="a\\"b"', "multipart/mixed", 'a"b'),
+        (b"multipart/mixed; (comment) boundary=c; boundary=d", "multipart/mixed", "d"),
+        (b"multipart/mixed; boundary=c; boundary=d", "multipart/mixed", "c"),
+        (b"nonsense", "text/plain", ""),
+        (b"", "text/plain", ""),
+        (b"\xff/\xfe; boundary=\xff", "text/plain", ""),
+    ],
+)
+def test_content_types(value: bytes, kind: str, boundary: str) -> None:
+    found, parameters = mime.content_type(value)
+    assert (found, parameters.get("boundary", "")) == (kind, boundary)
+
+
+def test_transfer_encodings() -> None:
+    octets = bytes(range(256)) * 4000
+    encoded = base64.encodebytes(octets)
+    assert mime.decode(memoryview(encoded), b" BASE64 ", 1 << 21) == octets
+    assert mime.decode(memoryview(b"a=3Db=\r\nc"), b"quoted-printable", 100) == b"a=bc"
+    assert mime.decode(memoryview(b"a=3D"), b"8bit", 100) == b"a=3D"
+    with pytest.raises(Malformed, match="more than"):
+        mime.decode(memoryview(encoded), b"base64", 1 << 19)
+    with pytest.raises(Malformed, match="encoding"):
+        mime.decode(memoryview(b"x"), b"x-uuencode", 10)
+    with pytest.raises(Malformed, match="breaks off"):
+        mime.decode(memoryview(b"abcde"), b"base64", 10)
+
+
+def test_canonical_line_ends() -> None:
+    for octets in (b"a\nb\r\nc\n", b"\n" * 300_000 + b"\r\n", b"x" * (256 * 1024 - 1) + b"\r\nb\n"):
+        whole = bytes(mime.canonical(memoryview(octets)))
+        assert whole == octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    ready = memoryview(b"x" * (256 * 1024 - 1) + b"\r\nb\r\n")
+    assert mime.canonical(ready) is ready
+
+
+def deep(levels: int) -> bytes:
+    mail = b"x"
+    for level in range(levels):
+        mail = b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n%s\n--b%d--\n" % (level, level, mail, level)
+    return mail
+
+
+def flood(name: str) -> tuple[bytes, str]:
+    """Hostile mail and the problem that is to be noted."""
+    many = b"Content-Type: multipart/mixed; boundary=b\n\n"
+    alike = b"Content-Type: multipart/mixed; boundary=-\n\n"
+    return {
+        "nested 1,000 deep": (deep(1000), "deep"),
+        "100,000 parts": (many + b"--b\n\nx\n" * 100_000, "parts"),
+        "100,000 nested parts": (deep(9)[:-200] + b"--b0\n\nx\n" * 100_000, ""),
+        "100 MB of headers": (b"A: b\n" * 20_000_000, "larger"),
+        "15 MB of headers": (b"A: b\n" * 3_000_000, "headers"),
+        "one header of 15 MB": (b"A: " + b"b" * 15_000_000 + b"\n\nx", "headers"),
+        "250 kB of header fields": (b"A:\n" * 85_000 + b"\nx", "fields"),
+        "dashes": (alike + b"-" * 15_000_000, ""),
+        "likenesses": (alike + b"\n---x" * 3_000_000, "look like"),
+        "nested likenesses": ((alike + b"---\n") * 9 + b"\n---x" * 2**21, "look like"),
+        "no line ends": (many + b"x" * 15_000_000, ""),
+        "line ends": (many + b"\n" * 15_000_000, ""),
+        "spaces in a type": (b"Content-Type: multipart/mixed; " + b" " * 250_000 + b"boundary=b\n\n", "boundary"),
+        "quotes in a type": (b"Content-Type: multipart/mixed; " + b';a="' * 60_000 + b"\n\n", "boundary"),
+        "empty boundary": (b'Content-Type: multipart/mixed; boundary=""\n\n--\n\n--\n\n----\n', "boundary"),
+    }[name]  # fmt: skip
+
+
+FLOODS = [
+    "nested 1,000 deep", "100,000 parts", "100,000 nested parts", "100 MB of headers", "15 MB of headers",
+    "one header of 15 MB", "250 kB of header fields", "dashes", "likenesses", "nested likenesses", "no line ends",
+    "line ends", "spaces in a type", "quotes in a type", "empty boundary",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_hostile_mail_is_read_in_bounded_time(name: str) -> None:
+    octets, problem = flood(name)
+    began = time.process_time()
+    message = mime.parse(octets)
+    taken = time.process_time() - began
+    assert taken < 2, taken
+    assert len(list(message.root.walk())) <= mime.MAX_PARTS + 1
+    assert not problem or any(problem in found for found in message.problems), message.problems
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([b"--b", b"--", b"\n", b"\r\n", b"b", b" ", b"--b--\n", b"A: 1\n", b"\nContent-Type: "
+                                 b"multipart/mixed; boundary=b\n\n"]), max_size=60))  # fmt: skip
+def test_slices_never_overlap_and_stay_inside(pieces: list[bytes]) -> None:
+    octets = b"Content-Type: multipart/mixed; boundary=b\n\n" + b"".join(pieces)
+    message = mime.parse(octets)
+    for part in message.root.walk():
+        assert 0 <= part.start <= part.end <= len(octets)
+        assert part.start <= part.body
+        at = part.body
+        for inner in part.parts:
+            assert at <= inner.start <= inner.end <= part.end
+            at = inner.end
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=500))
+def test_any_octets_are_a_message(octets: bytes) -> None:
+    mime.parse(octets)
+    for value in (octets, b"a@b.example " + octets):
+        with contextlib.suppress(Malformed):
+            one_mailbox([value])
+        authres.dmarc_passed([value], "mx", "b.example")
+        autocrypt.key_of([value], "a@b.example")
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("Ann@Example.org", "ann@example.org"),
+        ("<ann@example.org>", "ann@example.org"),
+        ("Ann Lee <ann@example.org>", "ann@example.org"),
+        ("Ann Q. Lee <ann@example.org>", "ann@example.org"),
+        ('"Lee, Ann" <ann@example.org>', "ann@example.org"),
+        ('"boss@partner.example" <eve@evil.example>', "eve@evil.example"),
+        ('"<boss@partner.example>" <eve@evil.example>', "eve@evil.example"),
+        ("=?utf-8?Q?boss=40partner.example?= <eve@evil.example>", "eve@evil.example"),
+        ("=?utf-8?B?PGJvc3NAcGFydG5lci5leGFtcGxlPg==?= <eve@evil.example>", "eve@evil.example"),
+        ("ann@example.org (boss@partner.example)", "ann@example.org"),
+        ("Ann (a \\) comment (nested)) <ann@example.org> (end)", "ann@example.org"),
+        ("Jörg <jörg@münchen.example>", "jörg@xn--mnchen-3ya.example"),
+        ("J\tö <ann@example.org>", "ann@example.org"),
+    ],
+)
+def test_one_mailbox(value: str, address: str) -> None:
+    assert one_mailbox([value.encode()]) == address
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Ann",
+        "ann@example.org, boss@partner.example",
+        "Ann <ann@example.org>, Boss <boss@partner.example>",
+        "<ann@example.org> <boss@partner.example>",
+        "boss@partner.example <eve@evil.example>",
+        "boss@partner.example eve@evil.example",
+        "Ann <ann@example.org> boss@partner.example",
+        "Ann <ann@example.org",
+        "Ann ann@example.org>",
+        "Team: ann@example.org;",
+        "Team: ann@example.org, boss@partner.example;",
+        "undisclosed-recipients:;",
+        "<@relay.example:ann@example.org>",
+        '"ann"@example.org',
+        '<"ann"@example.org>',
+        "ann @example.org x",
+        "an n@example.org",
+        "ann@[192.0.2.1]",
+        '"open <ann@example.org>',
+        "(open <ann@example.org>",
+        "ann@example.org\x00",
+        "Ann <ann@example.org>\x0dboss",
+        "ann@example.org\u202e",
+        "Ann \u0085 <ann@example.org>",
+        "a" * 3000 + "@example.org",
+        "((((((((((((((((((((((((((((((x)))))))))))))))))))))))))))))) ann@example.org",
+        "Ann\\ <ann@example.org>",
+    ],
+)
+def test_no_mailbox(value: str) -> None:
+    with pytest.raises(Malformed):
+        one_mailbox([value.encode()])
+
+
+def test_none_and_two_from_headers() -> None:
+    for values in ([], [b"a@b.example", b"a@b.example"]):
+        with pytest.raises(Malformed):
+            one_mailbox(values)
+
+
+PASS = b"mx.here.example; dmarc=pass (p=reject dis=none) header.from=Partner.example"
+
+
+@pytest.mark.parametrize(
+    ("values", "passed"),
+    [
+        ([PASS], True),
+        ([b"MX.here.example 1; spf=pass smtp.mailfrom=x@y.example; dkim=pass header.d=x; dmarc=pass "
+          b"header.from=partner.example"], True),
+        ([b"other.example; dmarc=fail header.from=partner.example", PASS], True),
+        ([b"(our) mx.here.example (x); dmarc/1 = pass reason=\"ok; fine\" header.from=\"partner.example\""], True),
+        ([b"mx.here.example; none", PASS], False),
+        ([b"mx.here.example; dmarc=fail header.from=partner.example", PASS], False),
+        ([b"mx.here.example; dmarc=pass header.from=evil.example"], False),
+        ([b"mx.here.example; dmarc=pass header.from=sub.partner.example"], False),
+        ([b"mx.here.example; dmarc=pass"], False),
+        ([b"mx.here.example; dmarc=pass header.from=partner.example header.from=evil.example"], False),
+        ([b"mx.here.example; dmarc=fail header.from=x; dmarc=pass header.from=partner.example"], False),
+        ([b"mx.here.example; dmarc=none (dmarc=pass header.from=partner.example)"], False),
+        ([b"mx.here.example; x=y reason=\"; dmarc=pass header.from=partner.example\""], False),
+        ([b"mx.here.example; spf=pass (; dmarc=pass header.from=partner.example"], False),
+        ([b"mx.here.example.evil.example; dmarc=pass header.from=partner.example"], False),
+        ([b"evil.example; dmarc=pass header.from=partner.example"], False),
+        ([b"mx.here.example; xdmarc=pass header.from=partner.example"], False),
+        ([], False),
+    ],
+)  # fmt: skip
+def test_authentication_results(values: list[bytes], passed: bool) -> None:
+    assert authres.dmarc_passed(values, "mx.here.example", "partner.example") is passed
+
+
+KEY = base64.b64encode(b"key octets")
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([b"addr=a@b.example; prefer-encrypt=mutual; keydata=" + KEY], True),
+        ([b"addr=A@B.example; keydata= a2V5IG9j\t dGV0cw== "], True),
+        ([b"addr=a@b.example; _private=1; keydata=" + KEY + b";"], True),
+        ([b"addr=a@b.example; prefer-encrypt=strange; keydata=" + KEY], True),
+        ([b"addr=a@b.example; critical=1; keydata=" + KEY], False),
+        ([b"addr=c@b.example; keydata=" + KEY], False),
+        ([b"keydata=" + KEY], False),
+        ([b"addr=a@b.example"], False),
+        ([b"addr=a@b.example; keydata=!!!"], False),
+        ([b"addr=a@b.example; addr=a@b.example; keydata=" + KEY], False),
+        ([b"addr=a@b.example; keydata=" + b"A" * 100_000], False),
+        ([b"addr=a@b.example; keydata=" + KEY] * 2, False),
+        ([b"addr=c@b.example; keydata=" + KEY, b"addr=a@b.example; keydata=" + KEY], True),
+        ([], False),
+    ],
+)
+def test_autocrypt_headers(values: list[bytes], found: bool) -> None:
+    assert autocrypt.key_of(values, "a@b.example") == (b"key octets" if found else None)
+
+
+LINE = b"From MAILER-DAEMON Mon Nov 23 10:00:00 2026\n"
+
+
+def split(octets: bytes, size: int) -> list[bytes]:
+    splitter = Splitter()
+    found = [x.octets for at in range(0, len(octets), size) for x in splitter.feed(octets[at : at + size])]
+    return found + [x.octets for x in splitter.end()]
+
+
+def test_mailboxes_are_split_however_they_are_cut() -> None:
+    mails = [b"A: 1\n\nFrom the beginning\nFrom x 10:00\n", b"B: 2\n\n\nFrom here on\n", b"C: 3\r\n\r\nx\r\n"]
+    quoted = [mails[0].replace(b"\nFrom x", b"\n>From x"), mails[1], mails[2]]
+    mbox = b"".join(LINE + m + b"\n" for m in quoted)
+    assert is_mbox(mbox)
+    assert not is_mbox(b"From: a@b.example\n\n")
+    for size in (1, 2, 7, 64, len(mbox)):
+        assert split(mbox, size) == mails
+
+
+def test_a_mail_too_large_for_us_does_not_take_its_neighbours_along() -> None:
+    splitter = Splitter()
+    found = [*splitter.feed(LINE + b"A: 1\n\n")]
+    for _ in range(MAX_MAIL // 65536 + 20):
+        found += splitter.feed(b"x" * 65535 + b"\n")
+        assert len(splitter._buffer) <= MAX_MAIL + 65536
+    found += splitter.feed(b"\n" + LINE + b"B: 2\n\nbody\n\n")
+    found += splitter.end()
+    assert [(x.octets, x.cut) for x in found] == [(b"", True), (b"B: 2\n\nbody\n", False)]
