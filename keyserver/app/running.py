@@ -1,0 +1,78 @@
+"""The service from its first line to SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from keyserver.app.listening import DRAIN, Listeners, open_all
+from keyserver.app.parts import CannotStart, opened
+from keyserver.config import Config
+from keyserver.observe import LogFormat
+
+log = logging.getLogger("keyserver")
+
+EXIT_CANNOT_START = 3
+
+
+async def serve(config: Config, stop: asyncio.Event, *, ready: Callable[[str], None]) -> None:
+    """The whole service until `stop` is set. `ready` hears one line per listener."""
+    async with opened(config) as parts, asyncio.TaskGroup() as group:
+        listeners = Listeners(config.cache.path.parent / "admin.address")
+        keeper: asyncio.Task[None] | None = None
+        reader = group.create_task(parts.intake.run())
+        try:
+            await open_all(parts, listeners, ready)
+            keeper = group.create_task(parts.keeper.run())
+            await stop.wait()
+            log.info("stopping")
+        finally:
+            listeners.address_file.unlink(missing_ok=True)
+            await listeners.close()
+            await parts.intake.drain(DRAIN)
+            reader.cancel()
+            if keeper is not None:
+                keeper.cancel()
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; the process's exit code."""
+    LogFormat(config.log.format == "json" or (config.log.format == "auto" and not sys.stderr.isatty())).install(
+        config.log.level
+    )
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await serve(config, stop, ready=lambda line: print(line, file=sys.stderr, flush=True))
+
+    code = 0
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
+    except* CannotStart as problems:
+        print(f"keyserver: {_first(problems)}", file=sys.stderr)
+        code = EXIT_CANNOT_START
+    return code
+
+
+def _first(group: BaseExceptionGroup[CannotStart]) -> BaseException:
+    """The one problem inside (nested) groups."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner

@@ -1,0 +1,55 @@
+"""The command line: thin commands over the admin API's operations.
+
+Exit codes: 0 done; 1 not found, or an upstream failed; 2 wrong usage or configuration; 3 trouble with the service, the
+store or the system; 130 interrupted. Heavy imports happen inside the commands: `serve` has to be up in a moment.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from keyserver.cli import bench, cache, check, harvest, lookup, serve, upstreams
+from keyserver.cli.options import SERVICE, Trouble
+
+
+def _exit(code: int, **_options: object) -> None:
+    """What a command returns is the exit code."""
+    raise typer.Exit(code)
+
+
+application = typer.Typer(
+    name="keyserver",
+    help="A caching keyserver frontend: HKP and LDAP in front, keyservers and directories behind.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    result_callback=_exit,
+)
+application.command("serve")(serve.serve)
+application.command("check")(check.check)
+application.command("lookup")(lookup.lookup)
+application.add_typer(cache.commands, name="cache")
+application.command("harvest")(harvest.harvest)
+application.command("upstreams")(upstreams.upstreams)
+application.command("bench")(bench.bench)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        application(args=arguments, prog_name="keyserver")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except Trouble as trouble:
+        for line in trouble.lines:
+            print(line, file=sys.stderr)
+        return trouble.code
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return SERVICE
+    return 0

@@ -1,0 +1,236 @@
+"""`keyserver cache …`: the key cache from the shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyserver.cli.keyrings import export_keyring, import_keyrings
+from keyserver.cli.options import DONE, USAGE, ConfigOption, JsonOption, SetOption, Trouble, load_config
+
+if TYPE_CHECKING:
+    from keyserver.cli.reach import Desk
+
+commands = typer.Typer(
+    help="The key cache: list, show, delete, purge, approve, refresh, keep, block, unblock, export, import.",
+    no_args_is_help=True,
+)
+
+SourceOption = Annotated[str, typer.Option("--source", metavar="S", help="keyserver, mailflow or local.")]
+UpstreamOption = Annotated[str, typer.Option("--upstream", metavar="U", help="What this upstream answered.")]
+DomainOption = Annotated[str, typer.Option("--domain", metavar="D", help="Certificates with an address there.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Fingerprints, key IDs or addresses.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="A fingerprint, a key ID or an address.")]
+
+_CACHE = "/api/v1/cache"
+_PAGE = "1000"  # entries asked for at once
+
+
+@commands.command("list")
+def list_(
+    source: SourceOption = "",
+    upstream: UpstreamOption = "",
+    domain: DomainOption = "",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """List the entries of the cache."""
+    configuration = load_config(config, settings)
+    from keyserver.cli import show
+    from keyserver.cli.reach import reach
+
+    console, count, cursor = show.console(), 0, ""
+    with reach(configuration) as desk:
+        if as_json:
+            sys.stdout.write('{"entries": [')
+        while True:
+            page = desk.get(_CACHE, source=source, upstream=upstream, domain=domain, limit=_PAGE, cursor=cursor)
+            rows = page["entries"]
+            if as_json:
+                for number, row in enumerate(rows, count):
+                    sys.stdout.write(f"{',' if number else ''}\n  {json.dumps(row)}")
+            elif rows:
+                console.print(show.entries(rows, header=not count))
+            count, cursor = count + len(rows), page["next"] or ""
+            if not cursor:
+                break
+        if as_json:
+            sys.stdout.write('\n], "next": null}\n')
+        else:
+            console.print(f"{count} entr{'y' if count == 1 else 'ies'}", style="dim")
+    return DONE
+
+
+@commands.command("show")
+def show_(id_: Id, as_json: JsonOption = False, config: ConfigOption = None, settings: SetOption = None) -> int:
+    """Show one certificate and its entries."""
+    configuration = load_config(config, settings)
+    from keyserver.cli import show
+    from keyserver.cli.reach import reach, segment
+
+    with reach(configuration) as desk:
+        found = _one(lambda: desk.get(f"{_CACHE}/{segment(id_)}"))
+    if as_json:
+        show.print_json(found)
+    else:
+        _print_certificate(found)
+    return DONE
+
+
+def _print_certificate(found: dict[str, Any]) -> None:
+    """One certificate in full."""
+    from rich.table import Table
+
+    from keyserver.cli import show
+
+    console = show.console()
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("fingerprint", found["fingerprint"]),
+        ("kind", f"{found['kind']} v{found['version']}, algorithm {found['algorithm']}, {found['bits']} bits"),
+        ("created", show.when(found["created"])),
+        ("expires", show.when(found["expires"])),
+        ("validity", "blocked" if found["blocked"] else found["validity"]),
+        ("encryption", "yes" if found["can_encrypt"] else "no"),
+        *((("remarks", ", ".join(found["marks"])),) if found["marks"] else ()),
+    ):
+        facts.add_row(show.word(name, "dim"), show.word(value))
+    for user_id in found["user_ids"]:
+        revoked = " (revoked)" if user_id["revoked"] else ""
+        facts.add_row(show.word("user ID", "dim"), show.word(user_id["text"] + revoked))
+    for subkey in found["subkeys"]:
+        uses = ", ".join(use for use in ("revoked", "can_encrypt") if subkey[use]).replace("can_encrypt", "encryption")
+        facts.add_row(show.word("subkey", "dim"), show.word(f"{subkey['fingerprint']}  {uses}".rstrip()))
+    console.print(facts)
+    table = show.grid("source", "origin", "cached", "expires", "status", "to clients")
+    for row in found["entries"]:
+        table.add_row(
+            show.word(row["source"]),
+            show.word(row["origin"]),
+            show.when(row["cached_at"]),
+            show.when(row["expires_at"]),
+            show.word("approved" if row["approved"] and row["status"] == "fresh" else row["status"]),
+            show.word(row["reason"]),
+        )
+    console.print(table)
+
+
+@commands.command("delete")
+def delete(ids: Ids, source: SourceOption = "", config: ConfigOption = None, settings: SetOption = None) -> int:
+    """Delete the entries of certificates; the next lookup asks the upstreams again."""
+    return _each(config, settings, ids, "deleted", lambda desk, way: desk.delete(way, source=source))
+
+
+@commands.command("approve")
+def approve(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
+    """Approve certificates: answered whatever their source."""
+    return _each(config, settings, ids, "approved", lambda desk, way: desk.post(f"{way}/approve"))
+
+
+@commands.command("keep")
+def keep(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
+    """Make certificates local: they never expire."""
+    return _each(config, settings, ids, "kept", lambda desk, way: desk.post(f"{way}/keep"))
+
+
+@commands.command("block")
+def block(
+    ids: Ids,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept beside the block.")] = "",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Neither cache nor answer certificates until they are unblocked."""
+    return _each(config, settings, ids, "blocked", lambda desk, way: desk.post(f"{way}/block", {"reason": reason}))
+
+
+@commands.command("unblock")
+def unblock(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
+    """Take blocks away."""
+    return _each(config, settings, ids, "unblocked", lambda desk, way: desk.post(f"{way}/unblock"))
+
+
+@commands.command("refresh")
+def refresh(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
+    """Ask the upstreams again now; what is cached stays unless one has news."""
+    from keyserver.cli import show
+
+    def ask(desk: Desk, way: str) -> Any:
+        answer = desk.post(f"{way}/refresh")
+        for upstream, outcome in answer["outcomes"].items():
+            show.console().print("  ", show.word(upstream, "bold"), show.word(outcome))
+        return answer
+
+    return _each(config, settings, ids, "refreshed", ask)
+
+
+@commands.command("purge")
+def purge(
+    expired: Annotated[bool, typer.Option("--expired", help="What has expired.")] = False,
+    source: SourceOption = "",
+    upstream: UpstreamOption = "",
+    domain: DomainOption = "",
+    everything: Annotated[bool, typer.Option("--all", help="Everything but blocks, revocations too.")] = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Remove entries: exactly one of the options says which."""
+    given = {"expired": expired, "source": source, "upstream": upstream, "domain": domain, "all": everything}
+    chosen = {name: value for name, value in given.items() if value}
+    if len(chosen) != 1:
+        raise Trouble("purge what? exactly one of --expired, --source, --upstream, --domain, --all", code=USAGE)
+    configuration = load_config(config, settings)
+    from keyserver.cli.reach import reach
+
+    with reach(configuration) as desk:
+        count = desk.post(f"{_CACHE}/purge", chosen)["purged"]
+    print(f"purged {count} entr{'y' if count == 1 else 'ies'}")
+    return DONE
+
+
+commands.command("export")(export_keyring)
+commands.command("import")(import_keyrings)
+
+
+def _each(config: Any, settings: Any, ids: list[str], done: str, act: Any) -> int:
+    """Do one thing to each certificate; what goes wrong with one does not keep the others from it."""
+    configuration = load_config(config, settings)
+    from keyserver.cli.reach import ApiError, reach, segment
+
+    worst = DONE
+    with reach(configuration) as desk:
+        for id_ in ids:
+            try:
+                answer = _one(lambda id_=id_: act(desk, f"{_CACHE}/{segment(id_)}"))
+            except ApiError as error:
+                worst = max(worst, error.code)
+                print("\n".join(error.lines), file=sys.stderr)
+            except Trouble as error:
+                if error.code > USAGE:
+                    raise
+                worst = max(worst, error.code)
+                print("\n".join(error.lines), file=sys.stderr)
+            else:
+                print(f"{done} {answer['fingerprint']}")
+    return worst
+
+
+def _one(ask: Any) -> Any:
+    """An answer about one certificate; where an address fits several, Trouble that lists them."""
+    from keyserver.cli import show
+    from keyserver.cli.reach import ApiError
+
+    try:
+        return ask()
+    except ApiError as error:
+        candidates = error.document.get("certificates") or []
+        lines = [
+            f"  {show.safe(row['fingerprint'])}  {show.safe(', '.join(row['identities'][:3]))}" for row in candidates
+        ]
+        if not lines:
+            raise
+        raise Trouble(*error.lines, *lines, code=error.code) from None

@@ -1,0 +1,85 @@
+"""`keyserver check`: every mistake at once, or what is open and who hears what."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keyserver.cli.options import DONE, USAGE, ConfigOption, SetOption, config_file
+
+if TYPE_CHECKING:
+    from keyserver.config import Config, Listener, UpstreamSection
+
+
+def check(
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    upstreams: Annotated[
+        list[str] | None, typer.Option("--upstream", metavar="URL", help="As in serve; repeatable.")
+    ] = None,
+) -> int:
+    """Read the configuration and say every mistake in it; exit code 2 if there is one."""
+    from keyserver.config import ConfigError, load
+    from keyserver.upstreams.configured import mistakes
+
+    file = config_file(config)
+    try:
+        configuration = load(file, settings or (), os.environ, upstreams or (), protocols=mistakes)
+    except ConfigError as error:
+        count = len(error.problems)
+        print(f"{file}: {count} mistake{'' if count == 1 else 's'}")
+        for problem in error.problems:
+            print(f"  {problem}")
+        return USAGE
+    print(f"{file}: no mistakes\n")
+    print("opens")
+    for line in opens(configuration) or ["nothing"]:
+        print(f"  {line}")
+    print("\nasks")
+    for line in discloses(configuration):
+        print(f"  {line}")
+    return DONE
+
+
+def opens(config: Config) -> list[str]:
+    """One line for each listener: what it speaks, where, and who can reach it."""
+    rows: list[tuple[str, Listener]] = [("hkp", listener) for listener in config.hkp.listen]
+    rows += [("ldap", listener) for listener in config.ldap.listen]
+    rows += [("admin", config.admin.listen)] if config.admin.listen else []
+    for view in config.view:
+        rows += [(f"hkp (view {view.name})", listener) for listener in view.hkp_listen]
+        rows += [(f"ldap (view {view.name})", listener) for listener in view.ldap_listen]
+    for name, one in (("milter", config.mailflow.milter_listen), ("lmtp", config.mailflow.lmtp_listen)):
+        rows += [(name, one)] if one else []
+    return [
+        f"{name:<8} {listener}{'' if listener.loopback else '  (other machines reach it)'}" for name, listener in rows
+    ]
+
+
+def discloses(config: Config) -> list[str]:
+    """One line for each upstream, in the order in which they are asked: what it hears of those who ask us."""
+    ordered = sorted(config.upstream, key=lambda upstream: (upstream.priority, upstream.name))
+    lines = [f"{u.priority:>4}  {u.name}  {u.url}\n        {_hears(u, config)}; {_channel(u)}" for u in ordered]
+    return lines or ["nobody: only what is cached is answered"]
+
+
+def _hears(upstream: UpstreamSection, config: Config) -> str:
+    """Which questions reach an upstream."""
+    internal = ", ".join(config.policy.internal_domains)
+    if upstream.template:
+        which = f"addresses of {', '.join(upstream.domains)}" if upstream.domains else "each address"
+        kept = f" (never of {internal})" if internal and not upstream.domains else ""
+        return f"{which}{kept}: the host of its own domain hears it, and name servers hear the domain; no fingerprints"
+    if upstream.domains:
+        return f"hears addresses of {', '.join(upstream.domains)} only, and every fingerprint and key ID"
+    kept = f" except those of {internal}" if internal else ""
+    text = ", and free text" if config.policy.text_search == "upstream" else ""
+    return f"hears every address{kept}, every fingerprint and key ID{text} that the cache cannot answer"
+
+
+def _channel(upstream: UpstreamSection) -> str:
+    """How it is reached."""
+    encrypted = upstream.scheme in ("hkps", "ldaps") or upstream.starttls
+    return f"{'over TLS' if encrypted else 'unencrypted'}{f' through {upstream.proxy}' if upstream.proxy else ''}"

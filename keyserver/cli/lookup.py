@@ -1,0 +1,69 @@
+"""`keyserver lookup`: one lookup from the shell, through the same resolver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyserver.cli.options import DONE, NOT_FOUND, ConfigOption, JsonOption, SetOption, load_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def lookup(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A fingerprint, a 16-digit key ID or an address.")],
+    trace: Annotated[bool, typer.Option("--trace", help="Show each step, upstream by upstream, with times.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Look one certificate up as a client would have it; exit code 1 where there is none."""
+    configuration = load_config(config, settings)
+    from keyserver.cli import show
+    from keyserver.cli.reach import reach
+
+    with reach(configuration) as desk:
+        answer = desk.get("/api/v1/lookup", q=query, trace="1" if trace else "")
+    if as_json:
+        show.print_json(answer)
+    else:
+        _print(show.console(), answer)
+    return DONE if answer["state"] == "found" else NOT_FOUND
+
+
+def _print(console: Console, answer: dict[str, Any]) -> None:
+    """The verdict first, then the story, then what was found."""
+    from rich.text import Text
+
+    from keyserver.cli import show
+
+    verdict = Text.assemble((show.safe(answer["query"]), "bold"), "  ", show.word(answer["state"]), "  ")
+    verdict.append_text(Text.assemble(show.word(answer["how"]), "  ", (show.safe(answer["reason"]), "dim")))
+    console.print(verdict)
+    if answer["steps"]:
+        console.print(show.steps(answer["steps"]))
+    for certificate in answer["certificates"]:
+        console.print(_certificate(certificate))
+
+
+def _certificate(certificate: dict[str, Any]) -> Any:
+    """One certificate of the answer with its entries, as a small tree."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from keyserver.cli import show
+
+    uses = Text("can encrypt") if certificate["can_encrypt"] else Text("cannot encrypt", "yellow")
+    kind = "OpenPGP" if certificate["kind"] == "openpgp" else "X.509"
+    fingerprint = (show.safe(certificate["fingerprint"]), "bold")
+    name = Text.assemble(fingerprint, "  ", kind, "  ", show.word(certificate["validity"]), "  ", uses)
+    tree = Tree(name, guide_style="dim")
+    for text in certificate["user_ids"]:
+        tree.add(show.word(text))
+    for entry in certificate["entries"]:
+        line = Text(show.safe(f"{entry['source']} {entry['origin']}"), "bold")
+        times = f", cached {show.when(entry['cached_at'])}, expires {show.when(entry['expires_at'])}, "
+        tree.add(Text.assemble(line, times, show.word(entry["status"])))
+    return tree

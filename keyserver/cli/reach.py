@@ -1,0 +1,254 @@
+"""Reaches the admin API: of the running service, else of one inside this very process, over the same store.
+
+Either way a command speaks the same requests and sees the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from keyserver.cli.options import NOT_FOUND, SERVICE, USAGE, Trouble
+from keyserver.config.listener import Listener, read_listener
+
+if TYPE_CHECKING:
+    from keyserver.config import Config
+
+CONNECT_TIME = 2.0  # seconds; the service is near
+ANSWER_TIME = 600.0  # seconds; a purge of millions of entries takes a while
+ADDRESS_FILE = "admin.address"  # beside the database: where the running service's admin listener really is
+TOKEN_FILE = "admin.token"  # noqa: S105  a file's name
+MOST = 1 << 28  # octets of a JSON answer
+
+_CODES = {400: USAGE, 404: NOT_FOUND, 409: NOT_FOUND}
+
+
+class ApiError(Trouble):
+    """The admin API said no; `document` is its problem document."""
+
+    def __init__(self, status: int, document: dict[str, Any]) -> None:
+        self.document = document
+        super().__init__(str(document.get("detail") or f"the service says {status}"), code=_CODES.get(status, SERVICE))
+
+
+class Desk:
+    """The admin API at one address."""
+
+    def __init__(self, listener: Listener, token: str) -> None:
+        self._listener = listener
+        self._token = token
+
+    def get(self, path: str, **query: str) -> Any:
+        """A JSON answer. Raises ApiError, or Trouble where nobody answers."""
+        return self._json("GET", path, query)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """As `get`, for a change."""
+        return self._json("POST", path, {}, body)
+
+    def delete(self, path: str, **query: str) -> Any:
+        """As `get`, for a deletion."""
+        return self._json("DELETE", path, query)
+
+    def upload(
+        self, path: str, chunks: Iterable[bytes], size: int | None, kind: str = "application/octet-stream"
+    ) -> Any:
+        """Send octets as they come (size None: unknown), for a JSON answer at the end."""
+        headers = {"Content-Type": kind} | ({"Content-Length": str(size)} if size is not None else {})
+        with self._asked("POST", path, chunks, headers) as response:
+            return _read(response)
+
+    def download(self, path: str, **query: str) -> Iterator[bytes]:
+        """An answer of any size, piece by piece. Raises Trouble when it breaks off."""
+        with self._asked("GET", _with(path, query), None, {}) as response:
+            if response.status != http.client.OK:
+                _read(response)
+            while chunk := response.read1(65536):
+                yield chunk
+
+    def _json(self, method: str, path: str, query: dict[str, str], body: dict[str, Any] | None = None) -> Any:
+        data = json.dumps(body).encode() if body is not None else None
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        with self._asked(method, _with(path, query), data, headers) as response:
+            return _read(response)
+
+    @contextlib.contextmanager
+    def _asked(
+        self, method: str, target: str, body: bytes | Iterable[bytes] | None, headers: dict[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = connect(self._listener, ANSWER_TIME)
+        try:
+            allowed = {"Authorization": f"Bearer {self._token}", **headers}
+            # A connection that breaks while we send: it answered before it had read everything, and says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body=body, headers=allowed)
+            yield connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise Trouble(f"the service at {self._listener} broke off: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
+
+def segment(text: str) -> str:
+    """One part of a path."""
+    return quote(text, safe="")
+
+
+@contextlib.contextmanager
+def reach(config: Config) -> Iterator[Desk]:
+    """The admin API of the running service, or of one made for this command alone."""
+    listener = running(config)
+    if listener is not None:
+        yield Desk(listener, _token(config))
+        return
+    with _inside(config) as desk:
+        yield desk
+
+
+def running(config: Config) -> Listener | None:
+    """Where the running service's admin API is; None where no service runs.
+
+    The service leaves its address beside the database (a port may have been chosen by the system); the configured one
+    is the second guess. Whoever answers must be a keyserver before it is shown a token."""
+    guesses: list[Listener] = []
+    with contextlib.suppress(OSError, ValueError):
+        guesses.append(read_listener((config.cache.path.parent / ADDRESS_FILE).read_text(encoding="utf-8").strip()))
+    if config.admin.listen is not None and (config.admin.listen.unix or config.admin.listen.port):
+        guesses.append(config.admin.listen)
+    return next((guess for guess in dict.fromkeys(guesses) if _is_keyserver(guess)), None)
+
+
+def connect(listener: Listener, time: float) -> http.client.HTTPConnection:
+    """A connection to a listener, not yet opened."""
+    if listener.unix is not None:
+        return _UnixConnection(listener.unix, time)
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  whoever listens everywhere is here, too
+    return http.client.HTTPConnection(anywhere.get(listener.host, listener.host), listener.port, timeout=time)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, time: float) -> None:
+        super().__init__("localhost", timeout=time)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _is_keyserver(listener: Listener) -> bool:
+    """Does an admin API answer there? Asked without the token."""
+    connection = connect(listener, CONNECT_TIME)
+    try:
+        connection.request("GET", "/api/v1/upstreams")
+        realm = connection.getresponse().headers.get("WWW-Authenticate", "")
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return 'realm="keyserver"' in realm
+
+
+def _token(config: Config) -> str:
+    """The administrator's token, as the service made or found it."""
+    file = config.admin.token_file or config.cache.path.parent / TOKEN_FILE
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Trouble(f"a service is running, but its token in {file} cannot be read: {reason}") from None
+
+
+@contextlib.contextmanager
+def _inside(config: Config) -> Iterator[Desk]:
+    """An admin API over the store, in a thread of this process, on a socket that only we can reach."""
+    token = secrets.token_urlsafe(32)
+    with tempfile.TemporaryDirectory(prefix="keyserver-") as directory:
+        place = Path(directory) / "admin.sock"
+        ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        thread = threading.Thread(target=_serve, args=(config, place, token, ready), name="keyserver-store")
+        thread.start()
+        try:
+            loop, stop = ready.result()
+        except BaseException as error:
+            thread.join()
+            if isinstance(error, Exception):
+                raise _cannot_open(error) from error
+            raise
+        try:
+            yield Desk(Listener(unix=place), token)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+
+def _serve(
+    config: Config, place: Path, token: str, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
+) -> None:
+    """The thread of `_inside`; what goes wrong before it is ready is the future's."""
+
+    async def run() -> None:
+        from aiohttp import web
+
+        from keyserver import app
+        from keyserver.admin.api import make_api
+
+        async with app.opened(config) as parts:
+            runner = web.AppRunner(make_api(parts.service, token, bytes), handle_signals=False, access_log=None)
+            await runner.setup()
+            await web.UnixSite(runner, str(place)).start()
+            stop = asyncio.Event()
+            ready.set_result((asyncio.get_running_loop(), stop))
+            await stop.wait()
+            await runner.cleanup()
+
+    try:
+        asyncio.run(run())
+    except Exception as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)
+
+
+def _cannot_open(error: Exception) -> Trouble:
+    """Why there is no store to work on, in one line; a mistake of ours goes on as it is."""
+    from keyserver.app import CannotStart
+    from keyserver.store.base import StoreError
+
+    if isinstance(error, CannotStart | StoreError | OSError):
+        return Trouble(str(error))
+    raise error
+
+
+def _with(path: str, query: dict[str, str]) -> str:
+    given = {name: value for name, value in query.items() if value}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _read(response: http.client.HTTPResponse) -> Any:
+    """A JSON answer, or ApiError."""
+    body = response.read(MOST)
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = {}
+    if response.status == http.client.UNAUTHORIZED:
+        raise Trouble("the running service refuses the token; is it another installation's?")
+    if response.status >= http.client.BAD_REQUEST:
+        raise ApiError(response.status, document if isinstance(document, dict) else {})
+    return document

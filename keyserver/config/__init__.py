@@ -1,0 +1,39 @@
+"""Configuration: one declaration, read from TOML, environment and command line, with every mistake named at once."""
+
+from keyserver.config.listener import Listener
+from keyserver.config.loading import SCHEMES, load
+from keyserver.config.models import (
+    AdminSection,
+    CacheSection,
+    Config,
+    HkpSection,
+    LdapSection,
+    LimitsSection,
+    LogSection,
+    MailflowSection,
+    PolicySection,
+    SmimeSection,
+    UpstreamSection,
+    ViewSection,
+)
+from keyserver.config.problem import ConfigError, Problem
+
+__all__ = [
+    "SCHEMES",
+    "AdminSection",
+    "CacheSection",
+    "Config",
+    "ConfigError",
+    "HkpSection",
+    "LdapSection",
+    "LimitsSection",
+    "Listener",
+    "LogSection",
+    "MailflowSection",
+    "PolicySection",
+    "Problem",
+    "SmimeSection",
+    "UpstreamSection",
+    "ViewSection",
+    "load",
+]

@@ -1,0 +1,252 @@
+"""What no single value shows: mistakes between keys, URLs, and files that do not belong together."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from keyserver.config.listener import Listener
+from keyserver.config.models import Config, HkpSection, LdapSection, UpstreamSection
+from keyserver.config.problem import Problem, show
+
+_LATER = ("vks", "wkd", "dane")
+_INSTEAD = {"http": "hkp", "https": "hkps"}
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
+_TEMPLATE = re.compile(rf"(?:{_LABEL}\.)*\{{domain\}}")
+
+
+def cross_checks(config: Config, schemes: Sequence[str]) -> Iterator[Problem]:
+    """Every mistake in a configuration whose single values are right. schemes: URL schemes that work now."""
+    yield from _database(config)
+    yield from _listeners(config)
+    yield from _certificates(config)
+    yield from _mailflow(config)
+    yield from _names("upstream", [upstream.name for upstream in config.upstream])
+    yield from _names("view", ["default", *(view.name for view in config.view)])
+    for upstream in config.upstream:
+        yield from _upstream(upstream, schemes)
+
+
+def _database(config: Config) -> Iterator[Problem]:
+    """The database's URL."""
+    url = config.cache.database
+    accepted = 'accepted is "sqlite:///var/keyserver.db" (below the working directory) or "sqlite:////path"'
+    if url.startswith(("postgresql:", "postgres:")):
+        yield Problem("cache.database", show("", url), f"PostgreSQL is not built yet; {accepted}")
+    elif not re.fullmatch(r"sqlite:////?[^/?#][^?#]*[^/?#]|sqlite:////?[^/?#]", url):
+        yield Problem("cache.database", show("", url), accepted)
+
+
+def _listeners(config: Config) -> Iterator[Problem]:
+    """No address twice."""
+    taken: dict[str, str] = {}
+    for key, listener in _all_listeners(config):
+        spelled = str(listener).removeprefix("tls:")
+        if listener.unix is None and listener.port == 0:
+            continue
+        if spelled in taken:
+            yield Problem(key, f'"{listener}"', f"{taken[spelled]} listens there already; accepted is another port")
+        taken.setdefault(spelled, key)
+
+
+def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:
+    for listener in config.hkp.listen:
+        yield "hkp.listen", listener
+    for listener in config.ldap.listen:
+        yield "ldap.listen", listener
+    single = {
+        "admin.listen": config.admin.listen,
+        "mailflow.milter_listen": config.mailflow.milter_listen,
+        "mailflow.lmtp_listen": config.mailflow.lmtp_listen,
+    }
+    for key, one in single.items():
+        if one is not None:
+            yield key, one
+    for view in config.view:
+        for listener in view.hkp_listen:
+            yield f"view[{view.name}].hkp_listen", listener
+        for listener in view.ldap_listen:
+            yield f"view[{view.name}].ldap_listen", listener
+
+
+def _certificates(config: Config) -> Iterator[Problem]:
+    """TLS listeners have a certificate and its key, and the two belong together."""
+    listening: dict[str, HkpSection | LdapSection] = {"hkp": config.hkp, "ldap": config.ldap}
+    for name, section in listening.items():
+        tls = [
+            listener
+            for key, listener in _all_listeners(config)
+            if listener.tls and (key.startswith(f"{name}.") or key.endswith(f".{name}_listen"))
+        ]
+        files = {"tls_certificate": section.tls_certificate, "tls_key_file": section.tls_key_file}
+        missing = [key for key, path in files.items() if path is None]
+        if tls or len(missing) == 1:
+            reason = f'"{tls[0]}" needs it' if tls else "certificate and key are set together"
+            for key in missing:
+                yield Problem(f"{name}.{key}", '""', f"{reason}; accepted is a PEM file")
+        certificate, private = files.values()
+        if certificate is not None and private is not None and (wrong := _pair(certificate, private)):
+            accepted = "accepted is the unencrypted PEM key of the first certificate in tls_certificate"
+            yield Problem(f"{name}.tls_key_file", f'"{private}"', f"{wrong}; {accepted}")
+
+
+def _mailflow(config: Config) -> Iterator[Problem]:
+    """Listeners that strangers reach have an allow list, and what is required can be met."""
+    mailflow = config.mailflow
+    for key, listener in (("milter_listen", mailflow.milter_listen), ("lmtp_listen", mailflow.lmtp_listen)):
+        if listener is not None and not listener.loopback and not mailflow.allowed_clients:
+            accepted = "accepted is loopback or a Unix socket, or any address together with mailflow.allowed_clients"
+            yield Problem(f"mailflow.{key}", f'"{listener}"', f"whoever reaches it could plant mail; {accepted}")
+    if mailflow.require_authenticated_sender and not mailflow.authserv_id:
+        accepted = "accepted only together with mailflow.authserv_id, without which nobody is authenticated"
+        yield Problem("mailflow.require_authenticated_sender", "true", accepted)
+
+
+def _pair(certificate: Path, private: Path) -> str:
+    """Why OpenSSL does not take this certificate with this key; empty where it does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return _tried(lambda: context.load_cert_chain(certificate, private, password=lambda: b""))
+
+
+def _tried(action: Callable[[], None]) -> str:
+    """The reason why loading a file failed; empty where it did not."""
+    try:
+        action()
+    except ssl.SSLError as error:
+        return f"OpenSSL says {(error.reason or 'no PEM').lower().replace('_', ' ')}"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _names(table: str, names: Sequence[str]) -> Iterator[Problem]:
+    """Names of upstreams and views occur once."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            taken = 'is taken ("default" is the view of [hkp] and [ldap])' if name == "default" else "occurs twice"
+            yield Problem(
+                f"{table}.name", show("", name), f"{taken}; accepted is a name of its own for each [[{table}]]"
+            )
+
+
+def _upstream(upstream: UpstreamSection, schemes: Sequence[str]) -> Iterator[Problem]:
+    """One upstream: its URL, and what only some schemes have."""
+
+    def wrong(key: str, value: object, accepted: str) -> Problem:
+        return Problem(f"upstream[{upstream.name}].{key}", show("", value), accepted)
+
+    if upstream.scheme not in schemes:
+        working = f"accepted schemes: {', '.join(schemes)}"
+        instead = _INSTEAD.get(upstream.scheme)
+        if upstream.scheme in _LATER:
+            working = f"{upstream.scheme} is not built yet; {working}"
+        elif instead in schemes:
+            working = f"{working}; for a keyserver that speaks {upstream.scheme} write {instead}://"
+        yield wrong("url", upstream.url, working)
+        return
+    if message := _url(upstream):
+        yield wrong("url", upstream.url, message)
+    directory = upstream.scheme in ("ldap", "ldaps")
+    if not directory:
+        for key in ("starttls", "bind_dn", "bind_password_file", "filter", "attributes"):
+            if value := getattr(upstream, key):
+                yield wrong(key, str(value) if isinstance(value, Path) else value, "accepted only for ldap and ldaps")
+    if upstream.proxy:
+        if directory:
+            yield wrong("proxy", upstream.proxy, "accepted only for hkp and hkps")
+        elif message := _proxy(upstream.proxy):
+            yield wrong("proxy", upstream.proxy, message)
+    if (ca_file := upstream.tls_ca_file) is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if message := _tried(lambda: context.load_verify_locations(ca_file)):
+            yield wrong("tls_ca_file", str(ca_file), f"{message}; accepted is a PEM file with certificate authorities")
+    if directory:
+        yield from _directory(upstream, wrong)
+
+
+def _directory(upstream: UpstreamSection, wrong: Callable[[str, object, str], Problem]) -> Iterator[Problem]:
+    """What an LDAP upstream may not combine."""
+    if upstream.starttls and upstream.scheme == "ldaps":
+        yield wrong("starttls", True, "accepted only for ldap: ldaps is TLS from the first octet")
+    if upstream.bind_dn and upstream.template:
+        yield wrong(
+            "bind_dn", upstream.bind_dn, "accepted only where the host is fixed: a template's hosts are strangers"
+        )
+    elif upstream.bind_dn and upstream.scheme == "ldap" and not upstream.starttls:
+        yield wrong("bind_dn", upstream.bind_dn, "accepted only with TLS: ldaps://, or starttls = true")
+    elif upstream.bind_dn and not upstream.bind_password_file:
+        # RFC 4513 section 5.1.2: a name without password is an "unauthenticated bind", which servers take for anonymous
+        yield wrong("bind_dn", upstream.bind_dn, "accepted only together with bind_password_file")
+    if upstream.bind_password_file and not upstream.bind_dn:
+        yield wrong("bind_password_file", str(upstream.bind_password_file), "accepted only together with bind_dn")
+    text = upstream.filter
+    if text and not (
+        ("{address}" in text or ("{local}" in text and "{domain}" in text))
+        and text.startswith("(")
+        and text.endswith(")")
+        and text.count("(") == text.count(")")
+        and not re.search(r"[{}]", re.sub(r"\{(?:address|local|domain)\}", "", text))
+    ):
+        yield wrong("filter", text, 'accepted is an LDAP filter with {address} in it, such as "(mail={address})"')
+
+
+def _split(url: str) -> tuple[SplitResult, int | None] | str:
+    """A URL in parts with its port, or what is wrong with it."""
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError as error:
+        return f"{error}; accepted is scheme://host[:port]"
+
+
+def _url(upstream: UpstreamSection) -> str:
+    """What is wrong with an upstream's URL; empty for nothing."""
+    split = _split(upstream.url)
+    if isinstance(split, str):
+        return split
+    parts, port = split
+    shape = "scheme://host[:port][/base DN]" if upstream.scheme.startswith("ldap") else "scheme://host[:port]"
+    host = parts.hostname or ""
+    if "@" in parts.netloc:
+        return "accepted is a URL without credentials" + (
+            "" if upstream.template else " (LDAP: bind_dn, bind_password_file)"
+        )
+    if re.search(r"\s", upstream.url.partition("/")[0] + parts.netloc) or parts.query or parts.fragment or port == 0:
+        return f"accepted is {shape}"
+    if re.search(r"[{}]", upstream.url):
+        if not _TEMPLATE.fullmatch(host) or re.search(r"[{}]", parts.path):
+            return "accepted is {domain} once, at the end of the host, such as ldap://keys.{domain}"
+        return ""
+    if not _is_host(host):
+        return f"accepted is {shape} with a host name or an address (IPv6 in brackets)"
+    return ""
+
+
+def _is_host(host: str) -> bool:
+    """A host name in ASCII, or an IP address?"""
+    if _HOST.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _proxy(url: str) -> str:
+    """What is wrong with a proxy's URL; empty for nothing."""
+    split = _split(url)
+    if isinstance(split, str):
+        return split
+    parts, _port = split
+    if "@" in parts.netloc:
+        return "accepted is a URL without credentials: secrets never stand in the file"
+    if parts.scheme != "http" or not _is_host(parts.hostname or "") or parts.path.strip("/") or parts.query:
+        return 'accepted is "http://host:port"'
+    return ""

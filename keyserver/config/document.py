@@ -1,0 +1,80 @@
+"""Writes docs/configuration.md from the declaration: `python -m keyserver.config.document > docs/configuration.md`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from keyserver.config.loading import models, reader_of
+from keyserver.config.models import Section
+
+_HEAD = """\
+# Configuration
+
+<!-- Written by `python -m keyserver.config.document`; edit keyserver/config/models.py instead. -->
+
+The service reads one TOML file: the one that `--config` names, else `conf/keyserver.toml`, else
+`/etc/keyserver/keyserver.toml`. Every key has a default, so an empty file is a working one (without upstreams).
+`keyserver check` names every mistake at once, with the key, its value and what is accepted; a configuration with a
+mistake starts nothing.
+
+- **Durations** are `"90s"`, `"15m"`, `"1h"`, `"1d"`, or in words: `"15 minutes"`, `"1 day"`. `"0"` works where the
+  bounds allow it. **Sizes** are `"512 KiB"`, `"1 MiB"`, `"10 GiB"`.
+- **Listeners** are `"127.0.0.1:11371"`, `"[::1]:11371"`, `"tls:0.0.0.0:443"` or `"unix:/run/keyserver/hkp.sock"`;
+  port 0 lets the system choose one. An empty list or string opens none.
+- **Secrets** never stand in the file: a key that ends in `_file` names the file that holds one.
+- **Environment and command line** override the file: `KEYSERVER_CACHE__TTL="12h"`, then `--set cache.ttl=12h`. Values
+  are TOML, bare words allowed. `[[upstream]]` and `[[view]]` come from the file only; `--upstream URL` (repeatable)
+  replaces all upstreams.
+- Files are named relative to the working directory, which `scripts/serve` sets to the repository.
+
+```toml
+[cache]
+ttl = "12 hours"
+
+[policy]
+internal_domains = ["example.com"]
+
+[[upstream]]
+name = "ubuntu"
+url = "hkps://keyserver.ubuntu.com"
+
+[[upstream]]
+name = "keys.<domain>"
+url = "ldap://keys.{domain}"
+priority = 5
+```
+"""
+
+
+def render() -> str:
+    """The whole document."""
+    return "\n".join([_HEAD, *(_section(name, model) for name, model in models().items())])
+
+
+def _section(name: str, model: type[Section]) -> str:
+    """One table of the file as a heading, a sentence and a table of keys."""
+    heading = f"[[{name}]]" if name in ("upstream", "view") else f"[{name}]"
+    rows = [
+        f"| `{key}` | {_default(field.default)} | {field.description} | {_accepts(model, key)} |"
+        for key, field in model.model_fields.items()
+    ]
+    table = ["| key | default | meaning | accepted |", "| --- | --- | --- | --- |", *rows]
+    return "\n".join([f"## `{heading}`", "", str(model.__doc__), "", *table, ""])
+
+
+def _default(value: Any) -> str:
+    """A default as one would write it in the file."""
+    return "required" if value is PydanticUndefined else f"`{json.dumps(value)}`"
+
+
+def _accepts(model: type[Section], key: str) -> str:
+    reader = reader_of(model, key)
+    return (reader.brief if reader else "").replace("|", "\\|").replace("*", "\\*")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

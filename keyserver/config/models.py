@@ -1,0 +1,268 @@
+"""The one declaration of every configuration key: type, bounds, default and meaning.
+
+Reading, `keyserver check`, the environment's names and docs/configuration.md all come from here.
+Durations are whole seconds and sizes octets once read; a listener or file that is not set is None.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from keyserver.config.kinds import (
+    Address,
+    Anchors,
+    Choice,
+    Duration,
+    File,
+    Flag,
+    Listen,
+    Listeners,
+    Many,
+    Network,
+    Size,
+    Text,
+    Whole,
+    read_address,
+    read_attribute,
+    read_domain,
+    read_domain_pattern,
+    read_network,
+)
+from keyserver.config.listener import Listener
+
+Switch = Annotated[bool, Flag()]
+ListenerList = Annotated[tuple[Listener, ...], Listeners()]
+PlainListener = Annotated[Listener | None, Listen()]
+Domains = Annotated[tuple[str, ...], Many("domains such as example.org", read_domain)]
+DomainPatterns = Annotated[
+    tuple[str, ...], Many("domains such as example.org, or *.example.org for what lies below it", read_domain_pattern)
+]
+Networks = Annotated[tuple[Network, ...], Many('networks such as "10.0.0.0/8" or "fc00::/7"', read_network)]
+Addresses = Annotated[tuple[Address, ...], Many('IP addresses such as "192.0.2.25"', read_address)]
+Attributes = Annotated[tuple[str, ...], Many("LDAP attribute names", read_attribute)]
+Certificates = Annotated[Path | None, File("a PEM file with a certificate chain")]
+PrivateKey = Annotated[Path | None, File("a PEM file with the certificate's unencrypted private key")]
+Title = Annotated[str, Text("a name of 1 to 64 printable characters, no slash", r"[^/]*[^/\s][^/]*", 64)]
+Ttl = Annotated[int, Duration("1h", "999d")]
+
+_BASE = r"(?:[A-Za-z0-9.-]+=[^,=+<>;\"\\]+(?:,\s*[A-Za-z0-9.-]+=[^,=+<>;\"\\]+)*)?"
+
+
+def key(default: Any, meaning: str) -> Any:
+    """One key: its default as one would write it in the file, and what it does."""
+    return Field(default=default, description=meaning)
+
+
+def required(meaning: str) -> Any:
+    """A key that has no default."""
+    return Field(description=meaning)
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys forbidden, defaults read by the same readers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class HkpSection(Section):
+    """The HTTP face: HKP, and the other HTTP protocols beside it."""
+
+    listen: ListenerList = key(["127.0.0.1:11371"], "where it listens")
+    tls_certificate: Certificates = key("", 'certificate for "tls:" listeners')
+    tls_key_file: PrivateKey = key("", 'private key for "tls:" listeners')
+    explain: Switch = key(True, "send X-Cache and X-Key-Source headers (they tell strangers what is cached)")
+
+
+class LdapSection(Section):
+    """The LDAP face."""
+
+    listen: ListenerList = key(["127.0.0.1:1389"], "where it listens")
+    base: Annotated[str, Text("a distinguished name such as dc=keyserver,dc=local", _BASE)] = key(
+        "dc=keyserver,dc=local", "the DN below which certificates stand"
+    )
+    tls_certificate: Certificates = key("", 'set: StartTLS is offered, and "tls:" listeners work')
+    tls_key_file: PrivateKey = key("", "private key to it")
+
+
+class AdminSection(Section):
+    """Administration: API, metrics, web page. Loopback unless you say otherwise."""
+
+    listen: PlainListener = key("127.0.0.1:8371", "where it listens")
+    token_file: Annotated[Path | None, File("a file with the bearer token", exists=False)] = key(
+        "", "file with the bearer token; empty: made on first start beside the database, mode 0600"
+    )
+
+
+class MailflowSection(Section):
+    """Inbound mail is read for keys and certificates, never changed or delayed."""
+
+    milter_listen: PlainListener = key("", 'milter listener, e.g. "127.0.0.1:8891"')
+    lmtp_listen: PlainListener = key("", 'LMTP listener, e.g. "127.0.0.1:8892": a sink, mail is discarded once read')
+    inbound_addresses: Addresses = key(
+        [], "addresses of our mail server whose connections are inbound (empty: judged by the rest)"
+    )
+    outbound_networks: Networks = key([], "clients in these networks send outbound mail")
+    authserv_id: Annotated[str, Text("the name in our own Authentication-Results header", r"\S*", 255)] = key(
+        "", "our own Authentication-Results; with it, dmarc=pass counts as an authenticated sender"
+    )
+    require_authenticated_sender: Switch = key(False, "harvest only mail whose sender is authenticated")
+    allowed_clients: Networks = key(
+        [], "who may speak to a milter or LMTP listener that is not loopback or a Unix socket"
+    )
+    hold_changed: Switch = key(
+        True, "an address that shows another certificate than before: the new one is held until approved"
+    )
+
+
+class CacheSection(Section):
+    """The key cache and the time limits of a lookup."""
+
+    database: Annotated[
+        str, Text('"sqlite:///var/keyserver.db" (below the working directory) or "sqlite:////path"')
+    ] = key(
+        "sqlite:///var/keyserver.db",
+        "where the cache lives. Three slashes: below the working directory, four: absolute; the file's mode is 0600",
+    )
+    ttl: Ttl = key("1 day", "how long a keyserver-sourced entry may answer (mailflow-sourced: 180 days, fixed)")
+    memory: Annotated[int, Size("0", "1 TiB")] = key(
+        "256 MiB", "memory for rendered hot answers; the least recently used leaves"
+    )
+    max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key(
+        "10 GiB", "size of the database above which new finds are answered but not cached, and /readyz says so"
+    )
+    negative_ttl: Annotated[int, Duration("1s", "1d")] = key(
+        "15 minutes", "how long an upstream's word that it has nothing is believed"
+    )
+    deadline: Annotated[int, Duration("1s", "5m")] = key(
+        "5s", "a lookup answers by then; the search may go on behind it, so that a retry hits"
+    )
+    serve_stale: Annotated[int, Duration("0", "30d")] = key(
+        "0", "how long past its ttl an entry may answer while every upstream fails"
+    )
+    prefetch: Switch = key(True, "what was asked for within its ttl is searched again shortly before it expires")
+    purge_interval: Annotated[int, Duration("1s", "1d")] = key("15 minutes", "how often expired entries are removed")
+
+    @property
+    def path(self) -> Path:
+        """The file of a `sqlite:` database."""
+        return Path(self.database.removeprefix("sqlite:///"))
+
+
+class PolicySection(Section):
+    """What may be asked and answered."""
+
+    internal_domains: Domains = key(
+        [],
+        "our own domains, with all below them: never told to an upstream that does not list them; "
+        "mail from them is never harvested",
+    )
+    answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed to encryption clients?")
+    text_search: Annotated[str, Choice(("off", "cache", "upstream"))] = key(
+        "off", "free-text searches: refused, answered from what is cached, or asked of upstreams too"
+    )
+    max_certificate_size: Annotated[int, Size("1 KiB", "16 MiB")] = key("1 MiB", "of a certificate, after cleaning")
+
+
+class LimitsSection(Section):
+    """What one client may use, and all of them together."""
+
+    connections_per_client: Annotated[int, Whole(1, 100_000)] = key(64, "connections per listener and client address")
+    misses_per_minute: Annotated[int, Whole(1, 1_000_000)] = key(
+        600, "searches that one client network (/24, /64) may start; hits are never limited"
+    )
+    trusted: Networks = key(
+        ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"],
+        "left alone by the two limits above: our own gateways",
+    )
+    searches: Annotated[int, Whole(1, 100_000)] = key(1000, "searches under way at once")
+
+
+class SmimeSection(Section):
+    """How X.509 certificates are judged."""
+
+    trust_anchors: Annotated[str, Anchors()] = key("system", "which roots a chain may end in")
+    require_chain: Switch = key(
+        False, "true: a certificate without a good chain is not answered unless approved or local"
+    )
+
+
+class LogSection(Section):
+    """What is logged, and how."""
+
+    level: Annotated[str, Choice(("debug", "info", "warning", "error"))] = key("info", "the least that is logged")
+    format: Annotated[str, Choice(("auto", "text", "json"))] = key("auto", "auto: text on a terminal, else json")
+    identities: Switch = key(False, "true: addresses and key IDs in clear; false: keyed hashes")
+
+
+class UpstreamSection(Section):
+    """One keyserver or directory that is asked. There may be any number of these tables."""
+
+    name: Title = required("its name, in answers, logs and `cache list --upstream`; each only once")
+    url: Annotated[str, Text("hkp://host, hkps://host, ldap://host/base or ldaps://host/base", r"\S.*", 2000)] = (
+        required(
+            "where it is: hkp (port 11371), hkps (443), ldap (389) or ldaps (636); "
+            "{domain} at the end of the host is the domain of the address asked for"
+        )
+    )
+    priority: Annotated[int, Whole(0, 1000)] = key(10, "lower is asked first; equal ones at the same time")
+    domains: DomainPatterns = key([], "only addresses of these domains are told and believed; empty: any")
+    timeout: Annotated[int, Duration("1s", "5m")] = key("2s", "how long one question may take")
+    ttl: Annotated[int | None, Duration("1h", "999d", optional=True)] = key("", "overrides cache.ttl")
+    proxy: Annotated[str, Text('an HTTP proxy such as "http://proxy.example.org:3128"; "" for none')] = key(
+        "", "HTTP proxy for this upstream (hkp, hkps)"
+    )
+    tls_ca_file: Annotated[Path | None, File("a PEM file with certificate authorities")] = key(
+        "", "only these may have signed its TLS certificate; empty: the system's"
+    )
+    allow_private: Switch = key(
+        False,
+        "may its name resolve to an address that is not global? "
+        "(always allowed for addresses and names written here in full)",
+    )
+    starttls: Switch = key(False, "ldap: go over to TLS before anything is asked")
+    bind_dn: Annotated[str, Text("a distinguished name, or nothing for anonymous")] = key(
+        "", "LDAP: who we are; only with TLS"
+    )
+    bind_password_file: Annotated[Path | None, File("a file with the password")] = key("", "LDAP: the password to it")
+    filter: Annotated[str, Text('an LDAP filter with {address} in it, such as "(mail={address})"; "" to find out')] = (
+        key("", "LDAP: how an address is searched; empty: found out")
+    )
+    attributes: Attributes = key([], "LDAP: where certificates stand; empty: found out")
+
+    @property
+    def scheme(self) -> str:
+        """The URL's scheme, lower case."""
+        return self.url.partition(":")[0].lower()
+
+    @property
+    def template(self) -> bool:
+        """Is its host made of the domain asked for?"""
+        return "{domain}" in self.url
+
+
+class ViewSection(Section):
+    """Further listeners over the same cache, with a policy of their own. Any number of these tables."""
+
+    name: Title = required("its name, in logs; each only once")
+    hkp_listen: ListenerList = key([], "its HTTP listeners")
+    ldap_listen: ListenerList = key([], "its LDAP listeners")
+    answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed out here?")
+
+
+class Config(Section):
+    """The whole configuration, read and checked."""
+
+    hkp: HkpSection = HkpSection()
+    ldap: LdapSection = LdapSection()
+    admin: AdminSection = AdminSection()
+    mailflow: MailflowSection = MailflowSection()
+    cache: CacheSection = CacheSection()
+    policy: PolicySection = PolicySection()
+    limits: LimitsSection = LimitsSection()
+    smime: SmimeSection = SmimeSection()
+    log: LogSection = LogSection()
+    upstream: tuple[UpstreamSection, ...] = ()
+    view: tuple[ViewSection, ...] = ()

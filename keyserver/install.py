@@ -1,0 +1,58 @@
+"""What an installation makes for itself at first start, beside its database: a secret, and the admin token.
+
+Mode 0600, made atomically, so that two processes that start at once agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class InstallError(Exception):
+    """A file that cannot be made or read; one clear line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The secrets of one installation; nodes that share a database may share these files."""
+
+    log_secret: bytes
+    instance: str  # our name in `Via`, by which a question that comes back is recognised
+    token: str  # of the admin API
+
+
+def installation(directory: Path, token_file: Path | None) -> Installation:
+    """Read what is there, make what is not. Raises InstallError."""
+    secret = _line(directory / "keyserver.secret", secrets.token_hex(32))
+    name = hashlib.sha256(b"instance" + secret.encode()).hexdigest()[:16]
+    token = _line(token_file or directory / "admin.token", secrets.token_urlsafe(32))
+    if len(token) < 16:
+        raise InstallError(f"{token_file}: the admin token is shorter than 16 characters")
+    return Installation(hashlib.sha256(b"log" + secret.encode()).digest(), f"keyserver-{name}", token)
+
+
+def _line(path: Path, fresh: str) -> str:
+    """The one line of a file, which is made if it does not exist."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    file.write(fresh + "\n")
+                with contextlib.suppress(FileExistsError):  # another process was first: theirs is the one
+                    os.link(draft, path)
+            finally:
+                draft.unlink()
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InstallError(f"{path}: cannot be made or read: {problem}") from problem
+    if not text or "\n" in text:
+        raise InstallError(f"{path}: should hold one line")
+    return text
