@@ -1,0 +1,172 @@
+"""Our own HTTP load, where each kind of answer needs latencies of its own: uvloop, raw, in a process of its own.
+
+`python -m keyserver.bench.client` reads one JSON object (see `Wanted`) and writes one (see `Seen`). The connections are
+kept, each with one request under way; every `every`-th request is a miss, while there are any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from keyserver.bench.figures import Load, percentile
+from keyserver.bench.setting import MODULE_PATH
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to ask for. `pause`: seconds between a connection's requests."""
+
+    port: int
+    seconds: float
+    connections: int
+    hits: Sequence[str]
+    misses: Sequence[str] = ()
+    every: int = 0
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What came: counts, and latencies in milliseconds."""
+
+    hits: int
+    misses: int
+    errors: int
+    seconds: float
+    hit_p50: float
+    hit_p99: float
+    hit_worst: float
+    miss_p50: float
+    miss_p99: float
+
+    def load(self, cpu: float = 0.0) -> Load:
+        """As one round, with the hits' latencies."""
+        return Load(self.hits + self.misses, self.seconds, self.hit_p50, self.hit_p99, cpu, self.errors)
+
+
+class Client:
+    """A client under way; `result` waits for its end."""
+
+    def __init__(self, wanted: Wanted, cpus: frozenset[int] = frozenset()) -> None:
+        """Starts it."""
+        pinned = ["/usr/bin/taskset", "-c", str(min(cpus))] if cpus else []
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(  # noqa: S603
+            [*pinned, sys.executable, "-m", __name__], stdin=pipe, stdout=pipe, env=MODULE_PATH, text=True
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(wanted)) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # it says when it begins
+
+    def result(self) -> Seen:
+        """What it saw. Raises RuntimeError when it broke."""
+        text, _ = self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError("the benchmark's client ended early")
+        return Seen(**json.loads(text))
+
+
+class _Run:
+    """What all connections share."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.hits = [_request(path) for path in wanted.hits]
+        self.misses = iter([_request(path) for path in wanted.misses])
+        self.number = 0
+        self.times: tuple[list[float], list[float]] = ([], [])
+        self.errors = 0
+        self.over = False
+
+    def next(self) -> tuple[bytes, bool]:
+        """A request, and whether it is a miss."""
+        self.number += 1
+        if self.wanted.every and self.number % self.wanted.every == 0:
+            miss = next(self.misses, None)
+            if miss is not None:
+                return miss, True
+        return self.hits[self.number * 7919 % len(self.hits)], False
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._left = 0
+        self._head = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._run.over:
+            self._run.errors += 1
+
+    def _ask(self) -> None:
+        request, self._miss = self._run.next()
+        self._began = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._left:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            at = self._head.find(b"Content-Length: ") + 16
+            if not self._head.startswith(b"HTTP/1.1 200") or at < 16:
+                self._run.errors += 1
+            length = int(self._head[at : self._head.find(b"\r\n", at)])
+            self._left = end + 4 + length - len(self._head)
+            self._head = b""
+        else:
+            self._left -= len(data)
+        if not self._left and not self._run.over:
+            self._run.times[self._miss].append(time.perf_counter() - self._began)
+            pause = self._run.wanted.pause
+            if pause:
+                asyncio.get_running_loop().call_later(pause, self._ask)
+            else:
+                self._ask()
+
+
+async def _measure(wanted: Wanted) -> Seen:
+    loop = asyncio.get_running_loop()
+    run = _Run(wanted)
+    print("begins", flush=True)
+    began = time.perf_counter()
+    for _ in range(wanted.connections):
+        await loop.create_connection(lambda: _Connection(run), "127.0.0.1", wanted.port)
+    await asyncio.sleep(wanted.seconds - (time.perf_counter() - began))
+    run.over = True
+    hits, misses = ([1e3 * t for t in times] for times in run.times)
+    return Seen(
+        hits=len(hits),
+        misses=len(misses),
+        errors=run.errors,
+        seconds=time.perf_counter() - began,
+        hit_p50=percentile(hits, 0.5),
+        hit_p99=percentile(hits, 0.99),
+        hit_worst=max(hits, default=0.0),
+        miss_p50=percentile(misses, 0.5),
+        miss_p99=percentile(misses, 0.99),
+    )
+
+
+def _request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    print(json.dumps(asdict(uvloop.run(_measure(Wanted(**json.loads(sys.stdin.readline())))))))

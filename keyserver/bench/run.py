@@ -1,0 +1,71 @@
+"""One run: the measurements by name, in order, and what they share."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from keyserver.bench import cleaning, crowds, gpg, hits, misses, rows, searches
+from keyserver.bench.figures import Row
+from keyserver.bench.machine import Missing, cpus, describe, install_missing, raise_limits
+from keyserver.bench.processes import DidNotStart
+from keyserver.bench.setting import Setting
+from keyserver.bench.table import Report
+from keyserver.bench.world import World
+
+Measurement = Callable[[World], list[Row]]
+
+MEASUREMENTS: Mapping[str, Measurement] = {
+    "one-key": hits.one_key,
+    "thousand-keys": hits.thousand_keys,
+    "negatives": hits.negatives,
+    "connections": hits.connections,
+    "mixed": misses.among_hits,
+    "gpg": gpg.receive,
+    "idle": crowds.idle,
+    "crowd": crowds.crowd,
+    "answer-memory": crowds.per_answer,
+    "miss": misses.overhead,
+    "cleaning": cleaning.debian,
+    "waiting": cleaning.waiting,
+    "hostile": cleaning.memory,
+    "rows": rows.lookups,
+    "ldap-known": searches.known,
+    "ldap-parsed": searches.parsed,
+    "ldap-connections": searches.connections,
+    "ldap-gpg": searches.sequence,
+    "ldap-beside": searches.beside,
+    "ldap-hostile": searches.hostile,
+}
+"""By the names that `--only` takes, in the order of the table."""
+
+
+def run(
+    only: Sequence[str], quick: bool, tell: Callable[[str], None], rounds: int | None = None, seconds: int | None = None
+) -> tuple[Report, list[str]]:
+    """Measure; what could not be measured is left out of the report and named, sentence by sentence."""
+    raise_limits()
+    places = cpus()
+    rounds, seconds = rounds or (2 if quick else 5), seconds or (1 if quick else 4)
+    for sentence in install_missing():
+        tell(sentence)
+    found: list[Row] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="kb-") as folder, ExitStack() as stack:
+        world = World(Setting(Path(folder), places, quick, rounds, seconds, tell), stack)
+        for name in only or MEASUREMENTS:
+            tell(f"measuring {name}")
+            began = time.monotonic()
+            try:
+                found += MEASUREMENTS[name](world)
+            except (Missing, DidNotStart, OSError, RuntimeError, subprocess.SubprocessError) as problem:
+                failed.append(f"{name} could not be measured: {problem}")
+            tell(f"measured {name} in {time.monotonic() - began:.0f} s")
+            gc.collect()
+    how = f"{rounds} interleaved rounds of {seconds} s, one worker each, {places}; medians"
+    return Report(describe(), how, tuple(found)), failed

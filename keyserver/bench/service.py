@@ -1,0 +1,126 @@
+"""The service under test: the real one, in a process of its own, over a database filled beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+
+from keyserver.app import HYGIENE
+from keyserver.bench.certificates import Made
+from keyserver.bench.processes import Running
+from keyserver.bench.setting import MODULE_PATH
+from keyserver.changes import Changes
+from keyserver.model import Certificate, Find, Kind, Record, Source
+from keyserver.openpgp import clean
+from keyserver.query import name_of
+from keyserver.store.sqlite import SqliteStore
+
+UPSTREAM = "bench"
+_BATCH = 500
+
+
+class Service:
+    """`keyserver serve` on 127.0.0.1, ended with `stack`."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        folder: Path,
+        upstream: str,
+        cpus: frozenset[int],
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`folder` may hold a filled keyserver.db; `upstream` is a URL. Returns when it is ready."""
+        self.folder = folder
+        config = folder / "keyserver.toml"
+        config.write_text(f'[[upstream]]\nname = "{UPSTREAM}"\nurl = "{upstream}"\ntimeout = "5s"\n')
+        given = {
+            "hkp.listen": '["127.0.0.1:0"]',
+            "ldap.listen": '["127.0.0.1:0"]',
+            "admin.listen": '"127.0.0.1:0"',
+            "cache.database": f'"sqlite:///{database(folder)}"',
+            **(settings or {}),
+        }
+        command = [sys.executable, "-m", "keyserver", "serve", "--config", str(config)]
+        for key, value in given.items():
+            command += ["--set", f"{key}={value}"]
+        self.running = stack.enter_context(
+            Running(command, folder / "service.log", cpus=cpus, environment=MODULE_PATH, folder=folder)
+        )
+        self.running.until(lambda: "ready admin " in self.running.text())
+        self.port = self._port("hkp") or 0
+        self.ldap_port = self._port("ldap")
+
+    def _port(self, face: str) -> int | None:
+        found = re.search(rf"^ready {face} \S+:(\d+)$", self.running.text(), re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """One request on a connection of its own: status and body."""
+        return get(self.port, path)
+
+    def warm(self, paths: Iterable[str], expected: int = 200) -> None:
+        """Ask for each once, so that memory knows the answers. Raises RuntimeError for another status."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        for path in paths:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            reply.read()
+            if reply.status != expected:
+                raise RuntimeError(
+                    f"{path}: {reply.status} where {expected} was expected; {self.running.text()[-500:]}"
+                )
+        connection.close()
+
+
+def database(folder: Path) -> Path:
+    """Where a service in this folder has its database."""
+    return folder / "keyserver.db"
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """One request on a connection of its own: status and body."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    body = reply.read()
+    connection.close()
+    return reply.status, body
+
+
+def lookup(search: str) -> str:
+    """The path that gpg asks for."""
+    return f"/pks/lookup?op=get&options=mr&search={search if '@' in search else f'0x{search}'}"
+
+
+def fill(folder: Path, certificates: Sequence[Made], absent: Sequence[str] = ()) -> None:
+    """Put certificates, as if the upstream had sent them, and its word that it does not know some addresses."""
+    asyncio.run(_fill(database(folder), certificates, absent, int(time.time())))
+
+
+async def _fill(path: Path, certificates: Sequence[Made], absent: Sequence[str], now: int) -> None:
+    store = SqliteStore(path, HYGIENE, Changes(), 1 << 40)
+    await store.open()
+    try:
+        for start in range(0, len(certificates), _BATCH):
+            finds = [
+                Find(certificate, Source.KEYSERVER, UPSTREAM)
+                for made in certificates[start : start + _BATCH]
+                for certificate in clean(made.octets, now)
+                if isinstance(certificate, Certificate)
+            ]
+            await store.put(finds, [], await store.begin(), now)
+        for start in range(0, len(absent), _BATCH):
+            records = [
+                Record(name_of(Kind.OPENPGP, "addr", address), UPSTREAM, False, now)
+                for address in absent[start : start + _BATCH]
+            ]
+            await store.put([], records, await store.begin(), now)
+    finally:
+        await store.close()

@@ -1,0 +1,98 @@
+"""What the HTTP measurements share: certificates, the filled service, its upstream, and the peers, each made once."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+
+from keyserver.bench import peers
+from keyserver.bench.certificates import Made, make, many
+from keyserver.bench.machine import Missing
+from keyserver.bench.peers import Peer
+from keyserver.bench.processes import DidNotStart
+from keyserver.bench.service import Service, fill, lookup
+from keyserver.bench.setting import Setting
+from keyserver.bench.upstream import Scripted
+
+DELAY = 0.02  # seconds that the upstream takes
+KEY = 5145  # octets of the one key's answer
+KEYS = 8192  # the same of the thousand
+NEGATIVES = 10_000
+
+
+class World:
+    """Everything is started when it is first asked for, and ended with `stack`."""
+
+    def __init__(self, setting: Setting, stack: ExitStack) -> None:
+        self.setting = setting
+        self.stack = stack
+        self.started: dict[str, Peer] = {}
+        """Further peers that a measurement started for itself and those after it."""
+
+    @cached_property
+    def one(self) -> Made:
+        """The key of about 5 KiB."""
+        return make("one", KEY)
+
+    @cached_property
+    def thousand(self) -> list[Made]:
+        """A thousand of about 8 KiB."""
+        return many("of-a-thousand-", 1000, KEYS)
+
+    @cached_property
+    def absent(self) -> list[str]:
+        """Addresses that the upstream said it does not know."""
+        return [f"nobody{number}@absent.example" for number in range(NEGATIVES)]
+
+    @cached_property
+    def upstream(self) -> Scripted:
+        """The service's upstream, with its delay."""
+        return Scripted(self.stack, self.setting.folder / "upstream", DELAY, self.setting.cpus.load)
+
+    @cached_property
+    def service(self) -> Service:
+        """The service, which knows all of the above; its memory is not warm yet."""
+        folder = self.setting.place("service")
+        self.setting.tell("filling the service's database")
+        fill(folder, [self.one, *self.thousand], self.absent)
+        return Service(self.stack, folder, self.upstream.url, self.setting.cpus.server)
+
+    @cached_property
+    def body(self) -> bytes:
+        """What the service answers to the one key: the body that all servers give."""
+        return self.service.get(lookup(self.one.fingerprint))[1]
+
+    @cached_property
+    def origin(self) -> Scripted:
+        """Where the caches have the same bodies from, without delay."""
+        origin = Scripted(self.stack, self.setting.folder / "origin", 0, self.setting.cpus.load)
+        origin.put(self.one.fingerprint, self.body)
+        for made in self.thousand:
+            origin.put(made.fingerprint, self.service.get(lookup(made.fingerprint))[1])
+        return origin
+
+    @cached_property
+    def peers(self) -> dict[str, Peer]:
+        """All peers that are installed, by name; what is missing is told."""
+        found: dict[str, Peer] = {}
+        cpus, place, stack = self.setting.cpus.server, self.setting.place, self.stack
+        starts: dict[str, Callable[[], dict[str, Peer]]] = {
+            "nginx": lambda: peers.nginx(stack, place("nginx"), self.origin.port, self.body, cpus),
+            "varnish": lambda: {peers.VARNISH: peers.varnish(stack, place("varnish"), self.origin.port, cpus)},
+            "sks": lambda: {peers.SKS: peers.sks(stack, place("sks"), [self.one, *self.thousand], cpus)},
+        }
+        for name, start in starts.items():
+            try:
+                found |= start()
+            except (Missing, DidNotStart, subprocess.SubprocessError) as problem:
+                self.setting.tell(f"{name}: {problem}; its rows are left out")
+        return found
+
+    def misses(self, count: int, prefix: str) -> list[Made]:
+        """New small certificates that only the upstream has."""
+        made = many(f"{prefix}-", count)
+        for one in made:
+            self.upstream.put(one.fingerprint, one.octets)
+        return made
