@@ -152,6 +152,24 @@ async def test_a_delete_is_seen_by_the_next_request_on_a_hot_connection(tmp_path
             writer.close()
 
 
+async def test_gpg_is_served_from_memory(tmp_path: Path, gpg: Gpg) -> None:
+    alice = make(["Alice <alice@example.org>"])
+    async with Scripted({alice.fingerprint: key(alice.octets)}) as upstream:
+        with Service(tmp_path, upstreams=[upstream.url]) as service:
+            server = f"hkp://127.0.0.1:{service.port()}"
+            for _ in range(5):
+                await asyncio.to_thread(gpg.run, "--keyserver", server, "--recv-keys", alice.fingerprint)
+            for _ in range(50):
+                bearer = {"Authorization": f"Bearer {service.token}"}
+                metrics = (await service.get("/metrics", face="admin", headers=bearer))[2].decode()
+                found = [line for line in metrics.splitlines() if line.startswith("keyserver_hot_answers_total")]
+                if found and float(found[0].split()[-1]) >= 3:
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                raise AssertionError(f"a miss, a hit that fills memory, then three from memory; got {found}")
+
+
 async def test_one_clear_line_when_a_port_is_taken(tmp_path: Path) -> None:
     with Service(tmp_path) as first:
         second = Service(tmp_path / "..", settings={"hkp.listen": f'["127.0.0.1:{first.port()}"]'})
