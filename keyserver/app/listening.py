@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,6 @@ async def _open_hkp(
     config = parts.config
     if not listen:
         return
-
     desk = Desk(
         lookups=parts.resolver,
         store=parts.store,
@@ -131,12 +130,7 @@ async def _open_hkp(
     )
     listeners.doors.append(door)
     tls = _tls(config.hkp.tls_certificate, config.hkp.tls_key_file)
-    for listener in listen:
-        try:
-            bound = await door.open(listener, tls)
-        except OSError as problem:
-            raise _taken(f"{'[hkp]' if view.name == 'default' else view.name} listen", listener, problem) from None
-        _say(ready, "hkp", listener, bound)
+    await _bind("hkp", view, listen, lambda listener: door.open(listener, tls), ready)
 
 
 async def _open_ldap(
@@ -162,12 +156,24 @@ async def _open_ldap(
     tree = Tree(config.ldap.base, start_tls=tls is not None, text_search=config.policy.text_search != "off")
     server = LdapServer(desk, tree, limits, tls=tls, tell=lambda hits: parts.observer.hot("ldap", hits))
     listeners.ldap.append(server)
+    await _bind("ldap", view, listen, server.open, ready)
+
+
+async def _bind(
+    face: str,
+    view: View,
+    listen: Sequence[Listener],
+    open_: Callable[[Listener], Awaitable[Sequence[object]]],
+    ready: Callable[[str], None],
+) -> None:
+    """Open a face's listeners one by one, and say where each is. Raises CannotStart."""
     for listener in listen:
         try:
-            bound = await server.open(listener)
+            bound = await open_(listener)
         except OSError as problem:
-            raise _taken(f"{'[ldap]' if view.name == 'default' else view.name} listen", listener, problem) from None
-        _say(ready, "ldap", listener, bound)
+            key = f"[{face}] listen" if view.name == "default" else f"[[view]] {view.name}: {face}_listen"
+            raise _taken(key, listener, problem) from None
+        _say(ready, face, listener, bound)
 
 
 async def _open_mailflow(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
