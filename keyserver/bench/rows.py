@@ -27,7 +27,7 @@ _OCTETS = 400  # of each copy: small rows, so that a million of them are made in
 def lookups(world: World) -> list[Row]:
     """Both stores looked into by turns, each warmed by as many looks before."""
     setting = world.setting
-    many = setting.scaled(100_000, 1_000_000)
+    many = setting.scaled(30_000, 1_000_000)
     times = asyncio.run(_compare(setting.place("rows"), many, setting.rounds))
     ratios = [median(b) / median(a) for a, b in zip(times[FEW], times[many], strict=True)]
     workload = "look-up by fingerprint in the SQLite store, one thread hop included"
