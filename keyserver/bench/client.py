@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
+from keyserver.bench.child import Child
 from keyserver.bench.figures import Load, percentile
-from keyserver.bench.setting import MODULE_PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +55,11 @@ class Client:
 
     def __init__(self, wanted: Wanted, cpus: frozenset[int] = frozenset()) -> None:
         """Starts it."""
-        pinned = ["/usr/bin/taskset", "-c", str(min(cpus))] if cpus else []
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(  # noqa: S603
-            [*pinned, sys.executable, "-m", __name__], stdin=pipe, stdout=pipe, env=MODULE_PATH, text=True
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(wanted)) + "\n")
-        self._process.stdin.flush()
-        assert self._process.stdout is not None
-        self._process.stdout.readline()  # it says when it begins
+        self._child = Child(__name__, asdict(wanted), cpus)
 
     def result(self) -> Seen:
         """What it saw. Raises RuntimeError when it broke."""
-        text, _ = self._process.communicate()
-        if self._process.returncode:
-            raise RuntimeError("the benchmark's client ended early")
-        return Seen(**json.loads(text))
+        return Seen(**self._child.answer())
 
 
 class _Run:

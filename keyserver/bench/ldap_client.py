@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
+from keyserver.bench.child import Child
 from keyserver.bench.figures import Load, percentile
-from keyserver.bench.setting import MODULE_PATH
 from keyserver.wire.ber import measure
 from keyserver.wire.ldap import DONE, Scope, Search, envelope, write_search
 from keyserver.wire.ldap_filter import Equal, Filter, Or, Present
@@ -58,23 +57,11 @@ class Client:
 
     def __init__(self, wanted: Wanted, cpus: frozenset[int] = frozenset()) -> None:
         """Starts it; returns when it begins."""
-        pinned = ["/usr/bin/taskset", "-c", str(min(cpus))] if cpus else []
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(  # noqa: S603
-            [*pinned, sys.executable, "-m", __name__], stdin=pipe, stdout=pipe, env=MODULE_PATH, text=True
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(wanted)) + "\n")
-        self._process.stdin.flush()
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
+        self._child = Child(__name__, asdict(wanted), cpus)
 
     def result(self) -> Load:
         """What it saw; `cpu` is not known to it. Raises RuntimeError when it broke."""
-        text, _ = self._process.communicate()
-        if self._process.returncode:
-            raise RuntimeError("the benchmark's LDAP client ended early")
-        return Load(**json.loads(text))
+        return Load(**self._child.answer())
 
 
 def search(fingerprint: str, time_limit: int = 15) -> bytes:
