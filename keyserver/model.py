@@ -54,6 +54,14 @@ class UserId:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What one user ID says, whoever may believe it: its hostile text, and the address in it by the strict rule."""
+
+    text: str
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Subkey:
     """One subkey with a verified binding."""
 
@@ -105,6 +113,7 @@ class Proof:
     index: frozenset[Name]  # superset to index under: whatever any instant may prove
     newest: int  # creation time of the newest self-signature (X.509: notBefore)
     turns: int | None  # the next instant at which anything above changes, None for never
+    claims: tuple[Claim, ...] = ()  # every user ID in its octets, also those that prove nothing now
     marks: tuple[str, ...] = ()  # remarks for people: "sha1", "claimed revoker", …
     x509: X509Facts | None = None
     revocations: bool = True  # may it carry revocations? False saves looking for them
@@ -138,6 +147,22 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Voucher:
+    """What stands behind an entry for one address: mails From it that carried the certificate, an approval."""
+
+    address: str  # normalised
+    authenticated: bool = False  # such a mail was authenticated
+    held: bool = False  # waits for an administrator
+    approved: bool = False  # an administrator has approved the entry for this address
+    seen_at: int = 0  # the last such mail; 0: none
+
+    @property
+    def waits(self) -> bool:
+        """Is it held, and not yet approved?"""
+        return self.held and not self.approved
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Certificate + source + origin + when: one row of the cache (contract, cache rule 1)."""
 
@@ -148,11 +173,24 @@ class Entry:
     origin: str  # upstream name, sender's domain, or administrator
     cached_at: int
     seen_at: int  # mailflow: the last mail that carried it; otherwise as cached_at
-    approved: bool = False
-    held: bool = False  # mailflow: waits for approval whatever `answer_mailflow` says
+    vouchers: tuple[Voucher, ...] = ()  # by address; none from before senders were kept
     chained: bool = False  # X.509: its chain verified against the trust anchors
     message_id: str = ""  # mailflow: of the last mail
     identities: tuple[str, ...] = ()  # for listings
+
+    @property
+    def approved(self) -> bool:
+        """Is it approved for some address?"""
+        return any(v.approved for v in self.vouchers)
+
+    @property
+    def held(self) -> bool:
+        """Does it wait for an administrator, for some address?"""
+        return any(v.waits for v in self.vouchers)
+
+    def voucher(self, address: str) -> Voucher | None:
+        """What stands behind it for this address."""
+        return next((v for v in self.vouchers if v.address == address), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +201,7 @@ class Find:
     source: Source
     origin: str
     replace: bool = True  # False: merge with this origin's earlier copy (it came without user IDs, or by mail)
-    approved: bool = False
-    held: bool = False
+    vouchers: tuple[Voucher, ...] = ()
     chained: bool = False
     message_id: str = ""
 

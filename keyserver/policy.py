@@ -5,11 +5,12 @@ Rule numbers are those of the cache rules in docs/cache-rules.md.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keyserver.model import Answered, Entry, Kind, Record, Source, UpstreamSpec, Validity, View
+from keyserver.model import Answered, Claim, Entry, Kind, Record, Source, UpstreamSpec, Validity, View
 from keyserver.query import ByAddress, ByText, Query
 
 MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
@@ -61,8 +62,8 @@ def expires_at(entry: Entry, terms: Terms) -> int | None:
     return entry.cached_at + terms.ttl_of(entry.origin)
 
 
-def judge(entry: Entry, view: View, now: int, terms: Terms) -> Verdict:
-    """Rules 3, 4 and 6 for one entry."""
+def judge(entry: Entry, view: View, now: int, terms: Terms, address: str | None = None) -> Verdict:
+    """Rules 3, 4, 6 and 10 for one entry, asked for by this address (None: by what its key itself proves)."""
     end = expires_at(entry, terms)
     if end is None or now < end:
         freshness, until = Freshness.FRESH, FOREVER if end is None else end
@@ -70,18 +71,78 @@ def judge(entry: Entry, view: View, now: int, terms: Terms) -> Verdict:
         freshness, until = Freshness.STALE, end + terms.serve_stale
     else:
         return Verdict(False, Freshness.EXPIRED, FOREVER, f"expired {now - end} s ago")
-    if entry.source is Source.MAILFLOW and not entry.approved:
-        if entry.held:
-            return Verdict(False, freshness, until, "seen in mail, held until an administrator approves it")
-        if not view.answer_mailflow:
-            return Verdict(False, freshness, until, "seen in mail, and this view does not answer mailflow entries")
+    if address is not None:
+        silent = speaks(entry, address, view, terms)
+    else:
+        silent = _mute(entry, view, terms) if entry.source is Source.MAILFLOW else ""
+    if silent:
+        return Verdict(False, freshness, until, silent)
     if (
         entry.kind is Kind.X509
         and terms.require_chain
-        and not (entry.chained or entry.approved or entry.source is Source.LOCAL)
+        and not (entry.chained or approved_for(entry, address) or entry.source is Source.LOCAL)
     ):
         return Verdict(False, freshness, until, "its chain does not verify, and smime.require_chain is on")
-    return Verdict(True, freshness, until, f"{entry.source} entry of {entry.origin}, {freshness}")
+    alone = ""
+    if address is None and entry.source is Source.KEYSERVER and entry.origin not in terms.upstreams:
+        alone = ", which is no upstream any more: it answers for no address"
+    return Verdict(True, freshness, until, f"{entry.source} entry of {entry.origin}, {freshness}{alone}")
+
+
+def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
+    """May this entry's origin speak for this address, to this view? Empty for yes, else why not (rules 6 and 10).
+
+    A certificate names whom it likes: an upstream speaks while it would be told the address, mail for the address that
+    it came from, an administrator's own entries for all. An approval lifts neither `domains` nor `internal_domains`.
+    """
+    domain = address.rpartition("@")[2]
+    if entry.source is Source.LOCAL:
+        return ""
+    if entry.source is Source.KEYSERVER:
+        spec = terms.upstreams.get(entry.origin)
+        if spec is None:
+            return f"{entry.origin} is no upstream any more, and speaks for no address"
+        why = told(spec, domain, terms)
+        return f"{entry.origin} is not believed for this address: {why}" if why else ""
+    if in_domains(domain, with_subdomains(terms.internal_domains)):
+        return f"{domain} is internal, and no mail speaks for it"
+    voucher = entry.voucher(address)
+    if voucher is None:
+        return "seen in mail, but in none from this address that is on record"
+    if voucher.approved:
+        return ""
+    if voucher.held:
+        return "seen in mail, held until an administrator approves it"
+    if not (voucher.authenticated or entry.chained):
+        return "seen in mail whose sender was not authenticated"
+    return "" if view.answer_mailflow else "seen in mail, and this view does not answer mailflow entries"
+
+
+def approved_for(entry: Entry, address: str | None) -> bool:
+    """Has an administrator approved this entry for the address (None: for any)?"""
+    return any(v.approved for v in entry.vouchers if address is None or v.address == address)
+
+
+def keeps(entry: Entry, claim: Claim, view: View, terms: Terms) -> bool:
+    """May a user ID of this entry stand in an answer that goes by its origin's word (rule 6)?
+
+    What has no address by the strict rule may still show one to a client that reads more loosely: it stays only where
+    nothing in it could be taken for an address, and the origin speaks for whatever it likes.
+    """
+    if entry.source is Source.LOCAL:
+        return True
+    if claim.address is not None:
+        return not speaks(entry, claim.address, view, terms)
+    spec = terms.upstreams.get(entry.origin) if entry.source is Source.KEYSERVER else None
+    return spec is not None and not spec.domains and "@" not in unicodedata.normalize("NFKC", claim.text)
+
+
+def _mute(entry: Entry, view: View, terms: Terms) -> str:
+    """Why a mailflow entry speaks for no address at all; empty where it speaks for one."""
+    silent = [speaks(entry, v.address, view, terms) for v in entry.vouchers]
+    if not silent:
+        return "seen in mail before senders were kept: answers when it is seen or approved again"
+    return min(silent)  # empty before anything else
 
 
 def in_domains(domain: str, domains: Iterable[str]) -> bool:
@@ -94,11 +155,7 @@ def hears(spec: UpstreamSpec, query: Query, terms: Terms) -> str:
     if query.kind not in spec.kinds:
         return f"it has no {query.kind} certificates"
     if isinstance(query, ByAddress):
-        if spec.domains and not in_domains(query.domain, spec.domains):
-            return f"it is only told addresses of {', '.join(spec.domains)}"
-        if not spec.domains and in_domains(query.domain, with_subdomains(terms.internal_domains)):
-            return f"{query.domain} is internal and this upstream does not list it"
-        return ""
+        return told(spec, query.domain, terms)
     if spec.template:
         return "its host is made of an address's domain, and this is no address"
     if isinstance(query, ByText) and spec.domains:
@@ -106,17 +163,18 @@ def hears(spec: UpstreamSpec, query: Query, terms: Terms) -> str:
     return ""
 
 
+def told(spec: UpstreamSpec, domain: str, terms: Terms) -> str:
+    """May this upstream be told addresses of this domain? Empty for yes, else the reason why not."""
+    if spec.domains and not in_domains(domain, spec.domains):
+        return f"it is only told addresses of {', '.join(spec.domains)}"
+    if not spec.domains and in_domains(domain, with_subdomains(terms.internal_domains)):
+        return f"{domain} is internal and this upstream does not list it"
+    return ""
+
+
 def with_subdomains(domains: Iterable[str]) -> tuple[str, ...]:
     """Internal domains cover what lies below them: a host name inside is as private as the domain."""
     return tuple(d for domain in domains for d in (domain, f"*.{domain}"))
-
-
-def admits(entry: Entry, query: Query, terms: Terms) -> bool:
-    """An entry answers an address only if its upstream would be told that address (rule 10, last sentence)."""
-    if not isinstance(query, ByAddress) or entry.source is not Source.KEYSERVER or entry.approved:
-        return True
-    spec = terms.upstreams.get(entry.origin)
-    return spec is None or not hears(spec, query, terms)
 
 
 def record_until(record: Record, terms: Terms) -> int:
@@ -128,8 +186,8 @@ def record_until(record: Record, terms: Terms) -> int:
 _VALIDITY = {v: n for n, v in enumerate(Validity)}
 
 
-def order_key(answered: Answered, terms: Terms) -> tuple[int, int, int, int, int, str]:
-    """Sorts certificates of an answer as rule 12 says."""
+def order_key(answered: Answered, terms: Terms, address: str | None = None) -> tuple[int, int, int, int, int, str]:
+    """Sorts certificates of an answer as rule 12 says; an approval counts for the address that it was given for."""
     proof = answered.certificate.proof
     priorities = [
         terms.upstreams[e.origin].priority if e.origin in terms.upstreams else 1 << 30
@@ -138,7 +196,7 @@ def order_key(answered: Answered, terms: Terms) -> tuple[int, int, int, int, int
     ]
     return (
         0 if any(e.source is Source.LOCAL for e in answered.entries) else 1,
-        0 if any(e.approved for e in answered.entries) else 1,
+        0 if any(approved_for(e, address) for e in answered.entries) else 1,
         min(priorities, default=1 << 30),
         _VALIDITY[proof.validity],
         -proof.newest,

@@ -17,6 +17,7 @@ from keyserver.admin.service import (
     Problem,
     Refusal,
     Service,
+    Undecided,
     Unusable,
     plain,
     selection,
@@ -98,9 +99,13 @@ class Api:
         return _json({"fingerprint": done.fingerprint, "deleted": done.count})
 
     async def approve(self, request: web.Request) -> web.StreamResponse:
-        """`POST …/approve`."""
-        done = await self._service.approve(_id(request))
-        return _json({"fingerprint": done.fingerprint, "approved": done.count})
+        """`POST …/approve`, with any of `{"address": …, "source": …, "upstream": …}` or without a body."""
+        accepted: dict[str, type] = {"address": str, "source": str, "upstream": str}
+        body = await _body(request, accepted) if request.can_read_body else {}
+        given = {name: str(value) for name, value in body.items() if value}
+        what = selection(given.get("source"), given.get("upstream"))
+        done = await self._service.approve(_id(request), given.get("address"), what.source, what.upstream)
+        return _json(done)
 
     async def refresh(self, request: web.Request) -> web.StreamResponse:
         """`POST …/refresh`: answers when the upstreams have."""
@@ -236,6 +241,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Ambiguous as refusal:
         candidates = plain(refusal.candidates)
         response = problem(409, "Ambiguous", str(refusal), certificates=candidates)
+    except Undecided as refusal:
+        response = problem(409, "Ambiguous", str(refusal), choices=plain(refusal.choices))
     except NotKnown as refusal:
         response = problem(404, "Not found", str(refusal))
     except Refusal as refusal:

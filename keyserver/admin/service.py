@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from keyserver.admin.approving import Choice, choices, without_effect
 from keyserver.admin.importing import Cleaning, Importing, ImportReport
 from keyserver.admin.shown import (
     Asked,
@@ -52,6 +53,7 @@ ADMINISTRATOR = "administrator"
 
 MAX_LISTED = 1000  # entries in one page of a listing
 _PAGE = 200  # entries read at once while exporting
+_WORTH_TELLING = ("asked", "passed over")  # steps of the other kind of certificates that belong into a lookup's story
 
 
 class Problem(Exception):
@@ -76,6 +78,17 @@ class Ambiguous(Refusal):
     def __init__(self, term: str, candidates: Sequence[Candidate]) -> None:
         super().__init__(f"{term} fits {len(candidates)} certificates: name one by its fingerprint")
         self.candidates = tuple(candidates)
+
+
+class Undecided(Refusal):
+    """An approval that fits several entries or addresses; one of them must be named."""
+
+    def __init__(self, fingerprint: str, fit: Sequence[Choice]) -> None:
+        super().__init__(
+            f"an approval of {fingerprint} fits {len(fit)} entries or addresses:"
+            " name one by its address, source and upstream"
+        )
+        self.choices = tuple(fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +223,32 @@ class Service:
         """Forget everything but blocks, revocations too; how many entries."""
         return await self._store.purge_all(self._clock())
 
-    async def approve(self, term: str) -> Done:
-        """Answer a certificate's entries whatever their source."""
+    async def approve(
+        self, term: str, address: str | None = None, source: Source | None = None, upstream: str | None = None
+    ) -> Choice:
+        """Approve one entry for one address; where several fit, Undecided lists them and none is chosen.
+
+        `address` defaults to `term` where that is one, else to the only one that the certificate names."""
         fingerprint = await self.find(term)
-        count = await self._store.approve(fingerprint, self._clock())
-        if not count:
-            raise NotKnown(f"{fingerprint} is not cached")
-        return Done(fingerprint, count)
+        meant = self._read(address or term)
+        if address and not isinstance(meant, ByAddress):
+            raise Unusable(f"address is {address!r}; accepted is an address such as alice@example.org")
+        now = self._clock()
+        shelf = await self._store.certificate(fingerprint)
+        proved = [(e, self._kits[e.kind].prove(e.octets, now)) for e in shelf.entries]
+        wanted = meant.address if isinstance(meant, ByAddress) else None
+        fit = list(choices(proved, wanted, source, upstream))
+        if not fit:
+            raise NotKnown(f"{fingerprint} has no such entry{f' that names {wanted}' if wanted else ''}")
+        if len(fit) > 1:
+            raise Undecided(fingerprint, fit)
+        (choice,) = fit
+        (entry,) = (e for e in shelf.entries if (e.source, e.origin) == (choice.source, choice.origin))
+        if why := without_effect(entry, choice.address, self._view, self._terms):
+            raise Refusal(f"no approval changes this: {why}")
+        if not await self._store.approve(fingerprint, entry.source, entry.origin, choice.address):
+            raise NotKnown(f"{fingerprint} was deleted at the same moment")
+        return choice
 
     async def refresh(self, term: str) -> Refreshed:
         """Ask the upstreams for a certificate again, whatever is cached; what is there stays if they have no news."""
@@ -345,7 +377,7 @@ class Service:
         answers = {
             q.kind: answer
             for q, answer in zip(asked, found, strict=True)
-            if q is query or answer.state is not State.ABSENT or any(step.what == "asked" for step in answer.steps)
+            if q is query or answer.state is not State.ABSENT or any(s.what in _WORTH_TELLING for s in answer.steps)
         }
         blocked = frozenset[str]()  # the resolver never answers those
         now = self._clock()

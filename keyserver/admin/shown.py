@@ -21,6 +21,7 @@ from keyserver.model import (
     Subkey,
     UserId,
     View,
+    Voucher,
 )
 from keyserver.policy import Terms, expires_at, judge
 from keyserver.resolver.asked import Search
@@ -37,7 +38,8 @@ class Row:
     origin: str
     cached_at: int
     expires_at: int | None  # None: never
-    approved: bool
+    approved: bool  # for some address
+    vouchers: tuple[Voucher, ...]  # for which addresses it speaks, and who says so
     status: str  # fresh, stale, expired, held, blocked
     reason: str  # may it be answered to the default view, and why (not)
     message_id: str
@@ -119,7 +121,7 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
     status = verdict.freshness.value
     if entry.fingerprint in blocked:
         status = "blocked"
-    elif entry.held and not entry.approved and status != "expired":
+    elif entry.held and status != "expired":
         status = "held"
     return Row(
         fingerprint=entry.fingerprint,
@@ -130,6 +132,7 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
         cached_at=entry.cached_at,
         expires_at=expires_at(entry, terms),
         approved=entry.approved,
+        vouchers=entry.vouchers,
         status=status,
         reason="blocked by an administrator" if status == "blocked" else verdict.reason,
         message_id=entry.message_id,

@@ -117,6 +117,10 @@ def _print_certificate(found: dict[str, Any]) -> None:
             show.word(row["reason"]),
         )
     console.print(table)
+    for row in found["entries"]:
+        for voucher in row["vouchers"]:
+            said = [word for word in ("authenticated", "held", "approved") if voucher[word]]
+            console.print("  ", show.word(voucher["address"], "bold"), show.word(f"{row['source']}: {', '.join(said)}"))
 
 
 @commands.command("delete")
@@ -126,9 +130,20 @@ def delete(ids: Ids, source: SourceOption = "", config: ConfigOption = None, set
 
 
 @commands.command("approve")
-def approve(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
-    """Approve certificates: answered whatever their source."""
-    return _each(config, settings, ids, "approved", lambda desk, way: desk.post(f"{way}/approve"))
+def approve(
+    id_: Id,
+    address: Annotated[str, typer.Option("--address", metavar="A", help="For this address.")] = "",
+    source: SourceOption = "",
+    upstream: UpstreamOption = "",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Approve one entry for one address: answered for it, to every view. What may be meant is listed where several fit.
+
+    An approval lifts neither `domains` nor `internal_domains`."""
+    given = {"address": address, "source": source, "upstream": upstream}
+    chosen = {name: value for name, value in given.items() if value}
+    return _each(config, settings, [id_], "approved", lambda desk, way: desk.post(f"{way}/approve", chosen))
 
 
 @commands.command("keep")
@@ -215,8 +230,13 @@ def _each(config: Any, settings: Any, ids: list[str], done: str, act: Any) -> in
                 worst = max(worst, error.code)
                 print("\n".join(error.lines), file=sys.stderr)
             else:
-                print(f"{done} {answer['fingerprint']}")
+                print(" ".join([done, answer["fingerprint"], *_for(answer)]))
     return worst
+
+
+def _for(answer: dict[str, Any]) -> list[str]:
+    """What an approval was for, in words."""
+    return [f"({answer['source']}, {answer['origin']}) for {answer['address']}"] if "address" in answer else []
 
 
 def _one(ask: Any) -> Any:
@@ -231,6 +251,9 @@ def _one(ask: Any) -> Any:
         lines = [
             f"  {show.safe(row['fingerprint'])}  {show.safe(', '.join(row['identities'][:3]))}" for row in candidates
         ]
+        for row in error.document.get("choices") or []:
+            where = f"--upstream {row['origin']}" if row["source"] == "keyserver" else f"--source {row['source']}"
+            lines.append(show.safe(f"  --address {row['address']} {where}  ({row['origin']})"))
         if not lines:
             raise
         raise Trouble(*error.lines, *lines, code=error.code) from None

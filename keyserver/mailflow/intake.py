@@ -19,8 +19,8 @@ from keyserver.mailflow.report import report_of
 from keyserver.mailflow.room import MAX_MAILS, Holding, Room
 from keyserver.mailflow.signed import names
 from keyserver.mailflow.verdict import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
-from keyserver.model import Certificate, Entry, Find, Kind, Refused, Source, Validity
-from keyserver.policy import MAILFLOW_TTL, Terms, expires_at
+from keyserver.model import Certificate, Entry, Find, Kind, Refused, Source, Validity, View, Voucher
+from keyserver.policy import MAILFLOW_TTL, Terms, expires_at, speaks
 from keyserver.query import name_of
 from keyserver.resolver.sift import Kit
 from keyserver.store.base import Store, Stored, StoreError
@@ -28,6 +28,7 @@ from keyserver.store.base import Store, Stored, StoreError
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
 
+_EVERY_VIEW = View(answer_mailflow=True)
 _T = TypeVar("_T")
 _LOG = logging.getLogger("keyserver.mailflow")
 _RESULTS = {
@@ -236,10 +237,13 @@ class Intake:
             reasons.append(f"its sender {missing}")
         if before and self.rules.hold_changed:
             reasons.append("the address showed another certificate before")
+        if kind is Kind.X509 and any(u.address != sender for u in certificate.proof.user_ids):
+            reasons.append("it names other addresses than its sender's")
         own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
-        if any(e.approved or not e.held for e in own):
+        voucher = own[0].voucher(sender) if own else None
+        if voucher is not None and not voucher.waits:
             reasons = []  # a later mail, perhaps a forged one, takes nothing away from what is good already
-        elif own and not reasons:
+        elif voucher is not None and not reasons:
             reasons.append("it has been held since an earlier mail")
         chained = chained or any(e.chained for e in own)
         find = Find(
@@ -247,7 +251,14 @@ class Intake:
             Source.MAILFLOW,
             origin,
             replace=False,
-            held=bool(reasons),
+            vouchers=(
+                Voucher(
+                    sender,
+                    authenticated=seen.authenticated,
+                    held=bool(reasons),
+                    seen_at=now if seen.dated is None else min(now, seen.dated),
+                ),
+            ),
             chained=chained,
             message_id=seen.message_id,
         )
@@ -259,12 +270,12 @@ class Intake:
         return self._kits[certificate.proof.kind].chained(certificate.octets, others, now)
 
     async def _shown_before(self, entries: Sequence[Entry], sender: str, now: int) -> tuple[str, ...]:
-        """Fingerprints of other valid certificates that this address is known by; what is held counts for nothing,
-        or a forged mail would keep its victim's own certificate out."""
+        """Fingerprints of other valid certificates that this address is known by; what no origin may speak for counts
+        for nothing, or a forged mail would keep its victim's own certificate out."""
         found = []
         for entry in entries:
             end = expires_at(entry, self._terms)
-            if (entry.held and not entry.approved) or (end is not None and end <= now):
+            if speaks(entry, sender, _EVERY_VIEW, self._terms) or (end is not None and end <= now):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them
             proof = self._kits[entry.kind].prove(entry.octets, now)

@@ -2,6 +2,7 @@
 
 from keyserver.openpgp.armor import armor, dearmor
 from keyserver.openpgp.clean import clean
+from keyserver.openpgp.cut import cut
 from keyserver.openpgp.limits import Limits
 from keyserver.openpgp.merge import merge, merge_revocations, revocations
 from keyserver.openpgp.proof import index, prove
@@ -12,6 +13,7 @@ __all__ = [
     "address_of",
     "armor",
     "clean",
+    "cut",
     "dearmor",
     "index",
     "merge",

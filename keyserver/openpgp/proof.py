@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from keyserver.model import Kind, Name, Proof, Subkey, UserId, Validity
+from keyserver.model import Claim, Kind, Name, Proof, Subkey, UserId, Validity
 from keyserver.openpgp import packets, signatures
 from keyserver.openpgp.packets import PublicKey
 from keyserver.openpgp.parts import Component, Parts, read, user_id_order
@@ -34,7 +34,7 @@ def judge(parts: Parts, now: int) -> Proof:
     """`prove` for a certificate that is taken apart already."""
     key = parts.key
     if not verifiable(key):
-        return _unverifiable(key)
+        return _unverifiable(parts)
     addresses = {c.body: address_of(c.body) for c in _user_ids(parts)}
     bound = _subkeys(parts)
     made = (_UserId.of(parts.components[packets.USER_ID, body], address, now) for body, address in addresses.items())
@@ -64,9 +64,21 @@ def judge(parts: Parts, now: int) -> Proof:
         index=_index(key, addresses.values(), bound),
         newest=max((s.made for s in _self_signatures(parts) if s.made <= now), default=key.created),
         turns=min((t for t in _instants(parts, bound) if t > now), default=None),
+        claims=_claims(parts),
         revocations=any(c.of_revocations() for c in (parts.direct, *parts.components.values())),
         marks=_marks(parts, [*governing, *(u.counts for u in user_ids), *(b for _, _, b in subkeys)]),
     )
+
+
+def claim_of(component: Component) -> Claim:
+    """What a user ID says, believed or not."""
+    return Claim(text_of(component.body), address_of(component.body))
+
+
+def _claims(parts: Parts) -> tuple[Claim, ...]:
+    """What all user IDs say, in an order that no copy's history decides."""
+    user_ids = [c for c in parts.components.values() if c.tag == packets.USER_ID]
+    return tuple(claim_of(c) for c in sorted(user_ids, key=lambda c: c.body))
 
 
 @dataclass(slots=True)
@@ -236,8 +248,9 @@ def _marks(parts: Parts, counting: Sequence[Signature]) -> tuple[str, ...]:
     return ("sha1",) * weak + ("claimed revoker",) * bool(parts.claimed)
 
 
-def _unverifiable(key: PublicKey) -> Proof:
+def _unverifiable(parts: Parts) -> Proof:
     """We lack its algorithm: found by what its octets hash to, and by nothing that it says."""
+    key = parts.key
     names = _key_names(key)
     return Proof(
         kind=Kind.OPENPGP,
@@ -257,6 +270,7 @@ def _unverifiable(key: PublicKey) -> Proof:
         index=names,
         newest=key.created,
         turns=None,
+        claims=_claims(parts),
         marks=("unverifiable",),
     )
 

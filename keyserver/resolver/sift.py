@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Record, Source, Validity, View
+from keyserver.model import Answered, Certificate, Claim, Entry, Kind, Name, Proof, Record, Source, Validity, View
 from keyserver.policy import (
     FOREVER,
     MAX_ANSWER,
     Freshness,
     Terms,
-    admits,
+    approved_for,
     judge,
+    keeps,
     order_key,
     record_until,
 )
-from keyserver.query import ByText, Query
+from keyserver.query import ByAddress, ByText, Query
 from keyserver.store.base import Shelf
 
 
@@ -28,6 +29,8 @@ class Kit:
     merge: Callable[[Sequence[bytes], bytes], bytes]
     revocations: Callable[[bytes], bytes]
     merge_revocations: Callable[[bytes, bytes], bytes]
+    cut: Callable[[bytes, Callable[[Claim], bool]], bytes] | None = None
+    """A copy with only the user IDs of which a predicate says that they stay; None where a copy cannot be cut."""
     learn: Callable[[bytes, Proof, int], None] = lambda octets, proof, now: None
     """Hears what a certificate proved when it was cleaned (`Proofs.learn`)."""
     intermediates: Callable[[bytes], list[bytes]] = lambda octets: []
@@ -103,6 +106,7 @@ def sift(
     groups: dict[str, list[Entry]] = {}
     for entry in shelf.entries:
         groups.setdefault(entry.fingerprint, []).append(entry)
+    address = query.address if isinstance(query, ByAddress) else None
     answered: list[Answered] = []
     passed: list[tuple[str, str]] = []
     alone, until, any_stale = False, FOREVER, False
@@ -112,13 +116,13 @@ def sift(
         reason = ""
         turns = FOREVER
         for entry in entries:
-            verdict = judge(entry, view, now, terms)
+            verdict = judge(entry, view, now, terms, address)
             if not verdict.answerable or (verdict.freshness is Freshness.STALE and not stale):
                 reason = verdict.reason
-            elif not admits(entry, query, terms):
-                reason = f"{entry.origin} is not believed for this address"
+            elif (spoken := _spoken(entry, query, view, now, terms, kit)) is None:
+                reason = "it names addresses that its origin may not speak for, and cannot be cut"
             else:
-                usable.append(entry)
+                usable.append(spoken)
                 turns = min(turns, verdict.until)
                 any_stale = any_stale or verdict.freshness is Freshness.STALE
         merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), kit, now)
@@ -127,7 +131,7 @@ def sift(
             continue
         by_itself = _by_itself(query, merged.proof, usable, kit, now)
         if not by_itself and believed is not None:
-            usable = [e for e in usable if _backed(e, believed)]
+            usable = [e for e in usable if _backed(e, believed, address)]
             merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), kit, now)
             if merged is None or not proves(merged.proof, query):
                 passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
@@ -136,8 +140,26 @@ def sift(
         alone = alone or by_itself
         until = min(until, turns, merged.proof.turns or FOREVER)
         answered.append(Answered(merged, tuple(usable)))
-    answered.sort(key=lambda a: order_key(a, terms))
+    answered.sort(key=lambda a: order_key(a, terms, address))
     return Sifted(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed))
+
+
+def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, kit: Kit) -> Entry | None:
+    """The entry with a copy that says only what its origin may speak for (rule 6); None where it cannot be cut.
+
+    What an upstream sent stays whole for a question by fingerprint or key ID."""
+    claimed = isinstance(query, ByAddress | ByText)
+    if not claimed and entry.source is not Source.MAILFLOW:
+        return entry
+
+    def stays(claim: Claim) -> bool:
+        return keeps(entry, claim, view, terms)
+
+    if all(map(stays, kit.prove(entry.octets, now).claims)):
+        return entry
+    if kit.cut is None:  # to an address and to a fingerprint it answers whole: mail that names others is held
+        return None if isinstance(query, ByText) else entry
+    return replace(entry, octets=kit.cut(entry.octets, stays))
 
 
 def merged_of(entries: Sequence[Entry], revocations: bytes, kit: Kit, now: int) -> Certificate | None:
@@ -157,9 +179,9 @@ def _by_itself(query: Query, proof: Proof, usable: Sequence[Entry], kit: Kit, no
     return any(e.source is Source.LOCAL and proves(kit.prove(e.octets, now), query) for e in usable)
 
 
-def _backed(entry: Entry, search: OnRecord) -> bool:
+def _backed(entry: Entry, search: OnRecord, address: str | None) -> bool:
     """May this entry answer by what is on record?"""
-    if entry.source is not Source.KEYSERVER or entry.approved:
+    if entry.source is not Source.KEYSERVER or (address is not None and approved_for(entry, address)):
         return search.finished
     record = search.living.get(entry.origin)
     return record is not None and record.found

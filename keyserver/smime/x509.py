@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from keyserver.model import Certificate, Kind, Malformed, Name, Proof, Refused, UserId, Validity, X509Facts
+from keyserver.model import Certificate, Claim, Kind, Malformed, Name, Proof, Refused, UserId, Validity, X509Facts
 from keyserver.query import name_of, parse_address
 from keyserver.smime.bundle import MAX_CERTIFICATE, load, unpack
 
@@ -108,6 +108,7 @@ def prove(der: bytes, now: int) -> Proof:
         index=strong | claimed,
         newest=begins,
         turns=begins if now < begins else ends + 1 if valid else None,
+        claims=tuple(Claim(a, a) for a in found),
         x509=X509Facts(
             subject=certificate.subject.rfc4514_string(),
             issuer=certificate.issuer.rfc4514_string(),

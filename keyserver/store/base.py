@@ -105,7 +105,8 @@ class Store(Protocol):
         On disk when it returns, as far as killing the process goes; what upstreams could bring again may be lost with
         the power. A full store (FULL) takes no revocations of certificates that it does not know.
         One answer per find, in order. Same (fingerprint, source, origin): replaced, or merged where `replace` is False;
-        cached_at (and seen_at) become `now`; `approved` is kept once given, `held` is kept until approved.
+        cached_at (and seen_at) become `now`; vouchers are merged by address: what is authenticated or approved stays
+        so, what is held is held until approved; at most 64 stay, approved ones first, then the latest.
         A find refused as DELETED or BLOCKED leaves no trace, its revocations excepted. Records begun before a delete
         that touched their name are dropped. An absent record replaces found and the other way round.
         Changes are published (names: every name of old and new copies, and the records' names) before it returns."""
@@ -136,8 +137,8 @@ class Store(Protocol):
         Origin None is every origin of that source not named itself; a source not named never expires. Returns how many
         entries and records went: below `limit`, it is done. Found records go with the same cutoffs (by upstream)."""
 
-    async def approve(self, fingerprint: str, now: int) -> int:
-        """Approve a certificate's entries: answered whatever its source; how many. Clears `held`."""
+    async def approve(self, fingerprint: str, source: Source, origin: str, address: str) -> bool:
+        """Approve one entry for one address, which is then no longer held for it; is there such an entry?"""
 
     async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
         """From now on neither cached nor answered; existing entries stay but are never handed out by `look`."""

@@ -6,14 +6,28 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from keyserver.model import Find, Kind, Name, Record, Source
-from keyserver.store import deletions
+from keyserver.model import Find, Kind, Name, Record, Source, Voucher
+from keyserver.store import deletions, vouchers
 from keyserver.store.base import Hygiene, Stored
 from keyserver.store.deletions import Later
 from keyserver.store.reading import REVOCATION, octets
 from keyserver.store.writing import Writing
 
 _ROW = 600  # octets that an entry takes besides its copy, about
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an entry's vouchers come to, as its row says it."""
+
+    approved: bool
+    held: bool
+    column: str
+
+    @classmethod
+    def of(cls, behind: tuple[Voucher, ...]) -> Standing:
+        """From all of them."""
+        return cls(any(v.approved for v in behind), any(v.waits for v in behind), vouchers.written(behind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) 
     find, hygiene = arrival.find, arrival.hygiene
     fingerprint = find.certificate.fingerprint
     old = writing.db.execute(
-        "SELECT e.id, e.approved, e.held, c.octets FROM entry AS e JOIN copy AS c ON c.entry = e.id"
+        "SELECT e.id, e.vouchers, c.octets FROM entry AS e JOIN copy AS c ON c.entry = e.id"
         " WHERE e.fingerprint = ? AND e.source = ? AND e.origin = ?",
         (fingerprint, str(find.source), find.origin),
     ).fetchone()
@@ -82,9 +96,8 @@ def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) 
     writing.touch(fingerprint)
     if old is None:
         return _insert(writing, find, now, hygiene)
-    row, approved, held, copy = old
-    approved = bool(approved) or find.approved
-    _update_entry(writing, row, find, now, approved, held=(bool(held) or find.held) and not approved)
+    row, vouched, copy = old
+    _update_entry(writing, row, find, now, vouchers.merged(vouchers.read(vouched), find.vouchers))
     return _update_copy(writing, row, find, now, hygiene, copy)
 
 
@@ -115,10 +128,11 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     fingerprint = certificate.fingerprint
     names, identities = hygiene.index(certificate.octets)
     first = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is None
-    place = rank(find.source, find.approved)
+    stand = Standing.of(vouchers.merged((), find.vouchers))
+    place = rank(find.source, stand.approved)
     row = writing.db.execute(
-        "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, chained, message_id,"
-        " identities, folded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, vouchers, chained,"
+        " message_id, identities, folded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             fingerprint,
             str(certificate.proof.kind),
@@ -126,8 +140,9 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
             find.origin,
             now,
             place,
-            find.approved,
-            find.held and not find.approved,
+            stand.approved,
+            stand.held,
+            stand.column,
             find.chained,
             storable(find.message_id),
             json.dumps(identities),
@@ -142,11 +157,13 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     return Stored.NEW
 
 
-def _update_entry(writing: Writing, row: int, find: Find, now: int, approved: bool, held: bool) -> None:
-    place = rank(find.source, approved)
+def _update_entry(writing: Writing, row: int, find: Find, now: int, behind: tuple[Voucher, ...]) -> None:
+    stand = Standing.of(behind)
+    place = rank(find.source, stand.approved)
     writing.db.execute(
-        "UPDATE entry SET at = ?, rank = ?, approved = ?, held = ?, chained = ?, message_id = ? WHERE id = ?",
-        (now, place, approved, held, find.chained, storable(find.message_id), row),
+        "UPDATE entry SET at = ?, rank = ?, approved = ?, held = ?, vouchers = ?, chained = ?, message_id = ?"
+        " WHERE id = ?",
+        (now, place, stand.approved, stand.held, stand.column, find.chained, storable(find.message_id), row),
     )
     writing.db.execute("UPDATE name SET rank = ?, at = ? WHERE entry = ?", (place, now, row))
 

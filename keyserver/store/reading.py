@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
-from keyserver.store import deletions
+from keyserver.store import deletions, vouchers
 from keyserver.store.base import Page, Shelf, StoreStats
 
 MAX_CERTIFICATES = 64  # of one name
@@ -27,7 +27,7 @@ CLAIMS = (
     " ORDER BY n.rank, n.at DESC LIMIT ?"
 )
 _ENTRY = (
-    "SELECT e.fingerprint, e.kind, c.octets, e.source, e.origin, e.at, e.approved, e.held, e.chained, e.message_id,"
+    "SELECT e.fingerprint, e.kind, c.octets, e.source, e.origin, e.at, e.vouchers, e.chained, e.message_id,"
     " e.identities FROM entry AS e CROSS JOIN copy AS c ON c.entry = e.id WHERE "
 )
 ENTRIES = _ENTRY + "e.fingerprint = ? ORDER BY e.rank, e.at DESC LIMIT ?"
@@ -82,7 +82,7 @@ def _entries(db: sqlite3.Connection, fingerprint: str, limit: int) -> list[Entry
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    fingerprint, kind, octets, source, origin, at, approved, held, chained, message_id, identities = row
+    fingerprint, kind, octets, source, origin, at, vouched, chained, message_id, identities = row
     return Entry(
         fingerprint=fingerprint,
         kind=Kind(kind),
@@ -91,8 +91,7 @@ def _entry(row: Sequence[Any]) -> Entry:
         origin=origin,
         cached_at=at,
         seen_at=at,
-        approved=bool(approved),
-        held=bool(held),
+        vouchers=vouchers.read(vouched),
         chained=bool(chained),
         message_id=message_id,
         identities=tuple(json.loads(identities)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from keyserver.model import Name, Selection, Source
-from keyserver.store import deletions
-from keyserver.store.filing import storable
+from keyserver.model import Name, Selection, Source, Voucher
+from keyserver.store import deletions, vouchers
+from keyserver.store.filing import Standing, rank, storable
 from keyserver.store.reading import condition
 from keyserver.store.writing import Writing
 
@@ -88,17 +88,23 @@ def _remove(writing: Writing, ids: Sequence[int]) -> int:
     return len(rows)
 
 
-def approve(writing: Writing, fingerprint: str) -> int:
+def approve(writing: Writing, fingerprint: str, source: Source, origin: str, address: str) -> bool:
     """`Store.approve`."""
-    rows = writing.db.execute(
-        "UPDATE entry SET approved = 1, held = 0, rank = min(rank, 1) WHERE fingerprint = ? RETURNING id, rank",
-        (fingerprint,),
-    ).fetchall()
-    for id_, place in rows:
-        writing.db.execute("UPDATE name SET rank = ? WHERE entry = ?", (place, id_))
-    if rows:
-        writing.touch(fingerprint)
-    return len(rows)
+    row = writing.db.execute(
+        "SELECT id, vouchers FROM entry WHERE fingerprint = ? AND source = ? AND origin = ?",
+        (fingerprint, str(source), origin),
+    ).fetchone()
+    if row is None:
+        return False
+    stand = Standing.of(vouchers.merged(vouchers.read(row[1]), [Voucher(address, approved=True)]))
+    place = rank(source, approved=True)
+    writing.db.execute(
+        "UPDATE entry SET approved = ?, held = ?, vouchers = ?, rank = ? WHERE id = ?",
+        (stand.approved, stand.held, stand.column, place, row[0]),
+    )
+    writing.db.execute("UPDATE name SET rank = ? WHERE entry = ?", (place, row[0]))
+    writing.touch(fingerprint)
+    return True
 
 
 def block(writing: Writing, fingerprint: str, now: int, reason: str) -> None:

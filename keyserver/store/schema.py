@@ -77,7 +77,16 @@ VERSION_1: Step = (
     "CREATE TABLE tally (what TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1,)
+VERSION_2: Step = (
+    # Who stands behind an entry, by address; approved and held say the same for the whole entry, for listings.
+    # What was approved or held before this was known for certain of no address: it is seen or approved again.
+    "ALTER TABLE entry ADD COLUMN vouchers TEXT NOT NULL DEFAULT '[]'",
+    "UPDATE entry SET rank = CASE source WHEN 'keyserver' THEN 2 ELSE 3 END WHERE rank = 1",
+    "UPDATE name SET rank = (SELECT e.rank FROM entry AS e WHERE e.id = name.entry) WHERE rank = 1",
+    "UPDATE entry SET approved = 0, held = 0 WHERE approved OR held",
+)
+
+STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 

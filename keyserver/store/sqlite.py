@@ -193,9 +193,9 @@ class SqliteStore:
             gone += await self._write(partial(removing.purge_expired, entries=entries, records=records), durable=False)
         return gone
 
-    async def approve(self, fingerprint: str, now: int) -> int:
+    async def approve(self, fingerprint: str, source: Source, origin: str, address: str) -> bool:
         """As `Store.approve`."""
-        return await self._write(lambda w: removing.approve(w, fingerprint))
+        return await self._write(lambda w: removing.approve(w, fingerprint, source, origin, address))
 
     async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
         """As `Store.block`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.model import Change, Kind, Selection, Source
+from keyserver.model import Change, Find, Kind, Selection, Source, Voucher
 from keyserver.store.base import Store, Stored, StoreError, names_of
 from tests.conformance.conftest import Backend, Heard, Made, addr, said
 
@@ -83,7 +84,8 @@ async def test_an_unknown_name_is_an_empty_shelf(store: Store) -> None:
 
 async def test_look_brings_every_entry_revocation_and_record_of_the_name(store: Store) -> None:
     revoked = Made(1, ALICE.texts, ("r1",))
-    await put(store, ALICE.find(origin="one"), revoked.find(origin="two"), ALICE.find(M, "example.org", held=True))
+    held = (Voucher("alice@example.org", held=True),)
+    await put(store, ALICE.find(origin="one"), revoked.find(origin="two"), ALICE.find(M, "example.org", vouchers=held))
     await put(store, records=[said(ALICE.fpr, True, 5), said(ALICE.fpr, False, 6, "two"), said(BOB.fpr, True, 7)])
     shelf = await store.look(ALICE.fpr)
     assert {(e.source, e.origin, e.octets, e.held) for e in shelf.entries} == {
@@ -110,13 +112,15 @@ async def test_all_entries_come_even_where_only_one_copy_has_the_name(store: Sto
 
 
 async def test_every_field_of_an_entry_comes_back(store: Store) -> None:
-    find = ALICE.find(M, "example.org", chained=True, held=True, message_id="<1@x>\udcff")
+    behind = (Voucher("alice@example.org", authenticated=True, held=True, seen_at=NOW),)
+    find = ALICE.find(M, "example.org", chained=True, vouchers=behind, message_id="<1@x>\udcff")
     await put(store, find)
     (entry,) = (await store.look(ALICE.fpr)).entries
     assert (entry.fingerprint, entry.kind, entry.octets) == (ALICE.fingerprint, Kind.OPENPGP, ALICE.octets)
     assert (entry.source, entry.origin, entry.cached_at, entry.seen_at) == (M, "example.org", NOW, NOW)
     assert (entry.approved, entry.held, entry.chained, entry.message_id) == (False, True, True, "<1@x>?")
     assert entry.identities == ALICE.texts
+    assert entry.vouchers == behind
 
 
 async def test_both_kinds_live_side_by_side(store: Store) -> None:
@@ -132,7 +136,7 @@ async def test_of_many_certificates_of_one_address_come_64_the_worthiest(store: 
     for n, made in enumerate(crowd):
         await store.put([made.find()], [], begun, NOW + n)
     await store.put([crowd[0].find(L, "admin")], [], begun, NOW)
-    await store.approve(crowd[1].fingerprint, NOW)
+    assert await store.approve(crowd[1].fingerprint, K, "one", "boss@example.org")
     await store.put([crowd[2].find()], [], begun, NOW + 1000)  # refreshed: the newest now
     shelf = await store.look(addr("boss@example.org"))
     found = list(dict.fromkeys(e.fingerprint for e in shelf.entries))
@@ -226,21 +230,37 @@ async def test_mailflow_entries_are_one_per_sender_domain_with_the_last_mail(sto
     assert found == {"example.org": ("<3@x>", NOW + 5), "example.net": ("<2@x>", NOW)}
 
 
-async def test_approved_is_kept_once_given_and_held_until_approved(store: Store) -> None:
-    async def state() -> tuple[bool, bool]:
-        (entry,) = (await store.look(ALICE.fpr)).entries
-        return entry.approved, entry.held
+async def test_vouchers_are_merged_by_address(store: Store) -> None:
+    """What stands stays: a later mail, perhaps a forged one, takes nothing away, nor does a better one approve."""
 
-    await put(store, ALICE.find(M, "example.org", held=True))
-    await put(store, ALICE.find(M, "example.org"))
-    assert await state() == (False, True)
-    await store.approve(ALICE.fingerprint, NOW)
-    assert await state() == (True, False)
-    await put(store, Made(1, ("Al <alice@example.org>",)).find(M, "example.org", held=True))
-    assert await state() == (True, False)
-    await put(store, BOB.find(approved=True, held=True))
-    (entry,) = (await store.look(BOB.fpr)).entries
-    assert (entry.approved, entry.held) == (True, False)
+    async def behind() -> dict[str, tuple[bool, bool, bool, int]]:
+        (entry,) = (await store.look(ALICE.fpr)).entries
+        return {v.address: (v.authenticated, v.held, v.approved, v.seen_at) for v in entry.vouchers}
+
+    def mail(address: str, **more: Any) -> Find:
+        return ALICE.find(M, "example.org", vouchers=(Voucher(address, **more),))
+
+    await put(store, mail("a@example.org", held=True, seen_at=5))
+    await put(store, mail("a@example.org", authenticated=True, seen_at=9))
+    assert await behind() == {"a@example.org": (True, True, False, 9)}
+    await put(store, mail("b@example.org", authenticated=True, seen_at=7), mail("b@example.org", held=True, seen_at=6))
+    assert (await behind())["b@example.org"] == (True, False, False, 7)
+    assert await store.approve(ALICE.fingerprint, M, "example.org", "a@example.org")
+    assert (await behind())["a@example.org"] == (True, False, True, 9)
+    await put(store, mail("a@example.org", held=True, seen_at=10))
+    assert (await behind())["a@example.org"] == (True, False, True, 10)
+    await put(store, Made(1, ("Al <alice@example.org>",)).find(M, "example.org"))
+    assert len(await behind()) == 2, "a mail without news takes nothing away"
+
+
+async def test_64_vouchers_stay_the_approved_and_the_latest(store: Store) -> None:
+    for n in range(70):
+        voucher = Voucher(f"a{n}@example.org", authenticated=True, seen_at=n)
+        await put(store, ALICE.find(M, "example.org", vouchers=(voucher,)))
+        if n == 0:
+            await store.approve(ALICE.fingerprint, M, "example.org", "a0@example.org")
+    (entry,) = (await store.look(ALICE.fpr)).entries
+    assert {v.address for v in entry.vouchers} == {"a0@example.org", *(f"a{n}@example.org" for n in range(7, 70))}
 
 
 async def test_records_found_and_absent_replace_each_other(store: Store) -> None:
@@ -332,7 +352,7 @@ async def test_nothing_written_is_nothing_published(store: Store, heard: Heard) 
     assert await put(store) == ()
     await store.touch({ALICE.fpr: NOW})
     await store.unblock(ALICE.fingerprint, NOW)
-    await store.approve(ALICE.fingerprint, NOW)
+    await store.approve(ALICE.fingerprint, K, "one", "alice@example.org")
     assert heard == []
 
 
@@ -544,13 +564,18 @@ async def test_purge_expired_refuses_nothing_that_comes_later(store: Store) -> N
 # --- approve, block
 
 
-async def test_approve_counts_and_publishes(store: Store, heard: Heard) -> None:
-    await put(store, ALICE.find(), ALICE.find(M, "example.org", held=True))
+async def test_approve_is_for_one_entry_and_one_address_and_publishes(store: Store, heard: Heard) -> None:
+    held = Voucher("alice@example.org", held=True)
+    await put(store, ALICE.find(), ALICE.find(M, "example.org", vouchers=(held,)))
     heard.clear()
-    assert await store.approve(ALICE.fingerprint, NOW) == 2
+    assert await store.approve(ALICE.fingerprint, M, "example.org", "alice@example.org")
     assert heard.names >= ALICE.names
-    assert all(e.approved and not e.held for e in (await store.look(ALICE.fpr)).entries)
-    assert await store.approve(BOB.fingerprint, NOW) == 0
+    found = {e.source: (e.approved, e.held) for e in (await store.look(ALICE.fpr)).entries}
+    assert found == {M: (True, False), K: (False, False)}
+    heard.clear()
+    assert not await store.approve(ALICE.fingerprint, M, "example.net", "alice@example.org")
+    assert not await store.approve(BOB.fingerprint, K, "one", "bob@example.org")
+    assert heard == []
 
 
 async def test_what_is_blocked_is_neither_answered_nor_cached_until_unblocked(store: Store, heard: Heard) -> None:

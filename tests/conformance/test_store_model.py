@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from keyserver.model import Find, Selection, Source
+from keyserver.model import Find, Selection, Source, Voucher
 from keyserver.store.base import Stored
 from tests.conformance.conftest import Backend, Made, addr, fingerprint_of, index_of, merge, said
 
@@ -45,6 +45,12 @@ class Row:
     at: int
     approved: bool
     held: bool
+    vouched: bool = field(default=False, compare=False)
+
+
+def standing(vouchers: tuple[Voucher, ...]) -> tuple[bool, bool]:
+    """Approved, and held."""
+    return any(v.approved for v in vouchers), any(v.held and not v.approved for v in vouchers)
 
 
 @dataclass
@@ -119,15 +125,17 @@ class Model(RuleBasedStateMachine):
             return Stored.DELETED
         old = self.entries.get(place)
         if old is None:
-            self.entries[place] = Row(find.certificate.octets, self.now, find.approved, find.held and not find.approved)
+            self.entries[place] = Row(find.certificate.octets, self.now, *standing(find.vouchers), bool(find.vouchers))
             return Stored.NEW
         new = find.certificate.octets
         if find.source is Source.LOCAL or not find.replace:
             new = merge([old.octets, new], b"")
-        approved = old.approved or find.approved
+        given = standing(find.vouchers) if find.vouchers else (False, False)
+        approved = old.approved or given[0]
+        held = (old.held if old.vouched else given[1]) and not approved
         stored = Stored.SAME if new == old.octets else Stored.CHANGED
         self.touched |= self.names_of(place[0])
-        self.entries[place] = Row(new, self.now, approved, (old.held or find.held) and not approved)
+        self.entries[place] = Row(new, self.now, approved, held, old.vouched or bool(find.vouchers))
         return stored
 
     # --- rules
@@ -142,7 +150,7 @@ class Model(RuleBasedStateMachine):
         revocations=REVOCATIONS,
         source=SOURCES,
         origin=ORIGINS,
-        flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+        flags=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
         found=st.booleans(),
         late=st.booleans(),
         far=st.booleans(),
@@ -154,7 +162,7 @@ class Model(RuleBasedStateMachine):
         revocations: set[str],
         source: Source,
         origin: str,
-        flags: tuple[bool, bool, bool],
+        flags: tuple[bool, bool, bool, bool],
         found: bool,
         late: bool,
         far: bool,
@@ -162,8 +170,9 @@ class Model(RuleBasedStateMachine):
         store = self.far if far else self.store
         search = self.searches[0] if late and self.searches else Search(self.do(store.begin()), len(self.deletes))
         made = Made(n, tuple(sorted(texts)), tuple(sorted(revocations)))
-        replace, approved, held = flags
-        find = made.find(source, origin, replace=replace, approved=approved, held=held)
+        replace, approved, held, vouched = flags
+        behind = (Voucher("ann@a.example", approved=approved, held=held, seen_at=self.now),) if vouched else ()
+        find = made.find(source, origin, replace=replace, vouchers=behind)
         records = [said(addr("ann@a.example"), found, self.now, origin), said(made.fpr, True, self.now, origin)]
         answer = self.do(store.put([find], records, search.begun, self.now + 1))
         expected = self.expected(find, search)
@@ -258,12 +267,12 @@ class Model(RuleBasedStateMachine):
         for place in places:
             del self.entries[place]
 
-    @rule(n=NUMBERS)
-    def approve(self, n: int) -> None:
-        rows = [row for place, row in self.entries.items() if place[0] == fingerprint_of(n)]
-        assert self.do(self.store.approve(fingerprint_of(n), self.now)) == len(rows)
-        for row in rows:
-            row.approved, row.held = True, False
+    @rule(n=NUMBERS, source=SOURCES, origin=ORIGINS)
+    def approve(self, n: int, source: Source, origin: str) -> None:
+        row = self.entries.get((fingerprint_of(n), source, origin))
+        assert self.do(self.store.approve(fingerprint_of(n), source, origin, "ann@a.example")) is (row is not None)
+        if row is not None:
+            row.approved, row.held, row.vouched = True, False, True
             self.touched |= self.names_of(fingerprint_of(n))
 
     @rule(n=NUMBERS)

@@ -60,8 +60,7 @@ class Row:
     """What the model knows of one entry."""
 
     at: int
-    approved: bool = False
-    held: bool = False
+    vouchers: dict[str, list[bool]] = field(default_factory=dict)  # address -> [held, approved]
 
 
 @dataclass
@@ -169,8 +168,10 @@ class Model(RuleBasedStateMachine):
         found: dict[str, list[tuple[Place, Row]]] = {}
         for place, row in self.entries.items():
             certificate, source, origin = place
-            shown = source is not Source.MAILFLOW or row.approved or (view.answer_mailflow and not row.held)
-            admitted = not (origin == "partner" and source is Source.KEYSERVER and "@example" in term) or row.approved
+            stands = [v for address, v in row.vouchers.items() if "@" not in term or address == term]
+            said = any(approved or (view.answer_mailflow and not held) for held, approved in stands)
+            shown = source is not Source.MAILFLOW or said
+            admitted = not (origin == "partner" and source is Source.KEYSERVER and "@example" in term)
             right_age = self.age(place, row) in (("fresh", "stale") if stale else ("fresh",))
             if term in self.names(certificate) and certificate not in self.blocked and shown and admitted and right_age:
                 found.setdefault(certificate, []).append((place, row))
@@ -184,7 +185,7 @@ class Model(RuleBasedStateMachine):
         for certificate, rows in self.tellable(term, view, stale=False).items():
             for (_, source, origin), row in rows:
                 alone = "@" not in term or source is Source.LOCAL
-                own_word = source is Source.KEYSERVER and not row.approved
+                own_word = source is Source.KEYSERVER and not row.vouchers.get(term, [False, False])[1]
                 if alone or (living.get(origin, False) if own_word else finished):
                     found.add(certificate)
         return found
@@ -315,14 +316,14 @@ class Model(RuleBasedStateMachine):
     def an_upstream_is_down(self, name: str) -> None:
         self.peers[name].down = True
 
-    @rule(certificate=NAMES, held=st.booleans())
-    def mail(self, certificate: str, held: bool) -> None:
-        self.run(self.world.mail(certificate, "mail.example", held=held))
-        place = (certificate, Source.MAILFLOW, "mail.example")
+    @rule(certificate=NAMES, held=st.booleans(), last=st.booleans())
+    def mail(self, certificate: str, held: bool, last: bool) -> None:
+        sender = sorted(OWNERS[certificate])[-1 if last else 0]
+        self.run(self.world.mail(certificate, sender, held=held))
+        place = (certificate, Source.MAILFLOW, sender.rpartition("@")[2])
         self.put(*place)
         if place in self.entries and certificate not in self.blocked:
-            row = self.entries[place]
-            row.held = (row.held or held) and not row.approved
+            self.entries[place].vouchers.setdefault(sender, [held, False])
 
     @rule(action=st.sampled_from(["keep", "approve", "delete", "block", "unblock"]), certificate=NAMES)
     def an_administrator(self, action: str, certificate: str) -> None:
@@ -333,10 +334,11 @@ class Model(RuleBasedStateMachine):
         self.put(certificate, Source.LOCAL, "admin")
 
     def approve(self, certificate: str) -> None:
-        self.run(self.world.play(f"approve '{certificate}'"))
+        address = sorted(OWNERS[certificate])[0]
+        self.run(self.world.approve(certificate, address))
         for place, row in self.entries.items():
             if place[0] == certificate:
-                row.approved, row.held = True, False
+                row.vouchers[address] = [False, True]
 
     def delete(self, certificate: str) -> None:
         self.run(self.world.play(f"delete '{certificate}'"))
@@ -389,10 +391,13 @@ class Model(RuleBasedStateMachine):
     def the_cache_holds_what_the_model_says(self) -> None:
         page = self.run(self.world.store.list(Selection(), 1000))
         rows = {
-            (self.by_fingerprint[e.fingerprint], e.source, e.origin): (e.cached_at, e.approved, e.held)
+            (self.by_fingerprint[e.fingerprint], e.source, e.origin): (
+                e.cached_at,
+                {v.address: [v.held, v.approved] for v in e.vouchers},
+            )
             for e in page.entries
         }
-        assert rows == {p: (r.at, r.approved, r.held) for p, r in self.entries.items()}
+        assert rows == {p: (r.at, r.vouchers) for p, r in self.entries.items()}
 
     # --- doing
 

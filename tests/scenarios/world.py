@@ -25,6 +25,7 @@ from keyserver.model import (
     Source,
     UpstreamSpec,
     View,
+    Voucher,
 )
 from keyserver.policy import Terms
 from keyserver.query import Query, parse
@@ -44,7 +45,7 @@ from vectors.build import CREATED, Made, make
 START = CREATED + 100_000_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PROOFS = Proofs(openpgp.prove)
-KIT = Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, PROOFS.learn)
+KIT = Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut, PROOFS.learn)
 HYGIENE = Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index)
 
 
@@ -167,11 +168,22 @@ class World:
         by_fingerprint = {m.fingerprint: n for n, m in self.certificates.items()}
         return [by_fingerprint[a.certificate.fingerprint] for a in answer.certificates]
 
-    async def mail(self, name: str, domain: str, held: bool = False) -> None:
+    async def mail(self, name: str, sender: str, *, held: bool = False, authenticated: bool = True) -> None:
         """A certificate as the mail flow would put it."""
         certificate = await self.cleaned(name)
-        find = Find(certificate, Source.MAILFLOW, domain, replace=False, held=held, message_id=f"<1@{domain}>")
+        domain = sender.rpartition("@")[2]
+        voucher = Voucher(sender, authenticated=authenticated, held=held, seen_at=self.now)
+        find = Find(
+            certificate, Source.MAILFLOW, domain, replace=False, vouchers=(voucher,), message_id=f"<1@{domain}>"
+        )
         await self.store.put([find], [], await self.store.begin(), self.now)
+
+    async def approve(self, name: str, address: str, source: str | None = None) -> None:
+        """Every entry of a certificate (or those of one source), for one address."""
+        fingerprint = self.certificates[name].fingerprint
+        for entry in (await self.store.certificate(fingerprint)).entries:
+            if source in (None, entry.source):
+                assert await self.store.approve(fingerprint, entry.source, entry.origin, address)
 
     async def keep(self, name: str) -> None:
         """A certificate as an import would put it."""
@@ -253,11 +265,22 @@ class World:
             case "unblock":
                 await self.store.unblock(self.certificates[plain[0]].fingerprint, self.now)
             case "approve":
-                await self.store.approve(self.certificates[plain[0]].fingerprint, self.now)
+                await self.approve(*plain)
             case "keep":
                 await self.keep(plain[0])
             case "mail":
-                await self.mail(plain[0], plain[1], held="held" in plain[2:])
+                words = plain[2:]
+                await self.mail(plain[0], plain[1], held="held" in words, authenticated="unauthenticated" not in words)
+            case "rename":
+                old = self.upstreams.pop(plain[0])
+                self.upstreams[plain[1]] = replace(old, spec=replace(old.spec, name=plain[1]))
+                self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
+                await self._again()
+            case "shows":
+                answer = await self.get(self.term(plain[0]), View(answer_mailflow="mailflow" in plain[1:]))
+                ids = {u.text for a in answer.certificates for u in a.certificate.proof.user_ids}
+                wanted = set(plain[plain.index("->") + 1 :])
+                assert ids == wanted, f"{line}\n got {ids}"
             case "purge":
                 await self.keeper.purge()
             case "prefetch":

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -38,6 +39,7 @@ from keyserver.model import (
     State,
     UpstreamSpec,
     View,
+    Voucher,
 )
 from keyserver.policy import Terms
 from keyserver.query import Query, parse
@@ -54,6 +56,7 @@ from keyserver.upstreams.base import Asking
 
 TOKEN = "s3cret-token-ä"
 NAME = "partner directory"
+HELD = Voucher("alice@example.org", held=True)
 
 
 @dataclass
@@ -104,7 +107,7 @@ class Admin:
                 assert body["detail"]
             return reply.status, body
 
-    async def put(self, octets: bytes, source: Source = Source.KEYSERVER, origin: str = NAME, **more: bool) -> str:
+    async def put(self, octets: bytes, source: Source = Source.KEYSERVER, origin: str = NAME, **more: Any) -> str:
         (certificate,) = openpgp.clean(octets, self.clock.now)
         assert isinstance(certificate, Certificate)
         begun = await self.store.begin()
@@ -122,7 +125,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
     terms = Terms(upstreams={NAME: upstream.spec})
     changes = Changes()
     kits = {
-        Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.merge_revocations),
+        Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut),
         Kind.X509: Kit(smime.prove, smime.merge, smime.revocations, smime.merge_revocations),
     }
     hygiene = {
@@ -278,7 +281,7 @@ async def test_metrics(admin: Admin) -> None:
 
 async def test_list_by_what_is_asked_and_page_by_page(admin: Admin, made: Made) -> None:
     await admin.put(made.exported["alice"])
-    await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", held=True)
+    await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
     await admin.put(made.exported["bob"], Source.LOCAL, "administrator")
     seen = []
     cursor = ""
@@ -404,10 +407,33 @@ async def test_deleting_what_is_still_being_searched_keeps_it_out(admin: Admin, 
 
 
 async def test_approve_lets_a_held_entry_answer(admin: Admin, made: Made) -> None:
-    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", held=True)
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
     assert await admin.state(fingerprint) is State.ABSENT
-    assert (await admin.call("POST", f"/api/v1/cache/{fingerprint}/approve"))[1]["approved"] == 1
+    assert await admin.call("POST", f"/api/v1/cache/{fingerprint}/approve") == (
+        200,
+        {"fingerprint": fingerprint, "source": "mailflow", "origin": "example.org", "address": "alice@example.org"},
+    )
     assert await admin.state(fingerprint) is State.FOUND
+
+
+async def test_approve_lists_what_fits_and_chooses_nothing(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
+    await admin.put(made.exported["alice"])
+    path = f"/api/v1/cache/{fingerprint}/approve"
+    status, body = await admin.call("POST", path)
+    assert status == 409
+    assert [(c["source"], c["address"]) for c in body["choices"]] == [  # type: ignore[attr-defined]
+        ("keyserver", "alice@example.org"),
+        ("mailflow", "alice@example.org"),
+    ]
+    assert not any(e.approved for e in (await admin.store.certificate(fingerprint)).entries)
+    assert (await admin.call("POST", path, json={"upstream": "nobody"}))[0] == 404
+    assert (await admin.call("POST", path, json={"address": "bob@example.org"}))[0] == 404
+    assert (await admin.call("POST", path, json={"address": "no address"}))[0] == 400
+    assert (await admin.call("POST", path, json={"source": "mailflow"}))[0] == 200
+    by_source = {e.source: e.approved for e in (await admin.store.certificate(fingerprint)).entries}
+    assert by_source == {Source.MAILFLOW: True, Source.KEYSERVER: False}
+    assert (await admin.call("POST", path, json={"upstream": NAME}))[0] == 200
 
 
 async def test_keep_makes_it_local_for_good(admin: Admin, made: Made) -> None:

@@ -19,7 +19,7 @@ from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Holding, Room
 from keyserver.mailflow.verdict import Envelope, Report, Rules, Way, Why
-from keyserver.model import Certificate, Entry, Find, Kind, Selection, Source, View
+from keyserver.model import Certificate, Entry, Find, Kind, Selection, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.sift import Kit
@@ -46,14 +46,16 @@ class World:
 
     def __init__(self, path: Path, rules: Rules, room: Room) -> None:
         self.now = BEGINS + YEAR
-        self.terms = Terms(ttl=3600)
+        self.terms = Terms(ttl=3600, upstreams={"directory": UpstreamSpec("directory")})
         anchors = smime.Anchors([CA.certificate])
         hygiene = {
             Kind.OPENPGP: Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index),
             Kind.X509: Hygiene(smime.merge, smime.revocations, smime.merge_revocations, smime.index),
         }
         kits = {
-            Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.merge_revocations),
+            Kind.OPENPGP: Kit(
+                openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut
+            ),
             Kind.X509: Kit(
                 smime.prove, smime.merge, smime.revocations, smime.merge_revocations,
                 intermediates=smime.intermediates, chained=anchors.chained,
@@ -80,6 +82,9 @@ class World:
     async def entries(self) -> dict[str, Entry]:
         page = await self.store.list(Selection(), 100)
         return {entry.fingerprint: entry for entry in page.entries}
+
+    async def approve(self, fingerprint: str, address: str = "alice@partner.example") -> None:
+        assert await self.store.approve(fingerprint, Source.MAILFLOW, "partner.example", address)
 
     def answered(self, entry: Entry, view: View = NEVER) -> bool:
         return judge(entry, view, self.now, self.terms).answerable
@@ -118,7 +123,7 @@ async def test_a_good_chain_is_cached_and_answered_by_policy_only(world: World) 
     assert entry.chained and not entry.held
     assert not world.answered(entry)
     assert world.answered(entry, ALWAYS)
-    await world.store.approve(ALICE.fingerprint, world.now)
+    await world.approve(ALICE.fingerprint)
     assert world.answered((await world.entries())[ALICE.fingerprint])
 
 
@@ -149,7 +154,7 @@ async def test_a_forged_mail_is_stored_held_not_answered_and_visible(world: Worl
     entry = (await world.entries())[FORGED.fingerprint]
     assert entry.held and not entry.chained
     assert not world.answered(entry, ALWAYS)
-    await world.store.approve(FORGED.fingerprint, world.now)
+    await world.approve(FORGED.fingerprint)
     assert world.answered((await world.entries())[FORGED.fingerprint])
     assert (await world.mail(from_alice(FORGED))).verdict is Why.CACHED, "approval lasts"
 

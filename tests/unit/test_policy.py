@@ -4,25 +4,27 @@ from dataclasses import replace
 
 import pytest
 
-from keyserver.model import Entry, Kind, Record, Source, UpstreamSpec, View
+from keyserver.model import Claim, Entry, Kind, Record, Source, UpstreamSpec, View, Voucher
 from keyserver.policy import (
     FOREVER,
     MAILFLOW_TTL,
     Freshness,
     Terms,
-    admits,
     expires_at,
     hears,
     in_domains,
     judge,
+    keeps,
     record_until,
+    speaks,
 )
 from keyserver.query import ByAddress, ByFingerprint, ByText
 
 NOW = 1_700_000_000
 DAY = 86400
 ENTRY = Entry("AA" * 20, Kind.OPENPGP, b"", Source.KEYSERVER, "a", NOW, NOW)
-MAIL = replace(ENTRY, source=Source.MAILFLOW, origin="example.org")
+GOOD = Voucher("a@example.org", authenticated=True, seen_at=NOW)
+MAIL = replace(ENTRY, source=Source.MAILFLOW, origin="example.org", vouchers=(GOOD,))
 LOCAL = replace(ENTRY, source=Source.LOCAL, origin="admin")
 VIEW = View()
 OPEN = View("mail", answer_mailflow=True)
@@ -61,11 +63,14 @@ def test_an_upstreams_own_ttl_and_one_that_left() -> None:
 def test_mailflow_needs_consent() -> None:
     assert not judge(MAIL, VIEW, NOW, Terms()).answerable
     assert judge(MAIL, OPEN, NOW, Terms()).answerable
-    assert judge(replace(MAIL, approved=True), VIEW, NOW, Terms()).answerable
-    held = replace(MAIL, held=True)
+    approved = replace(MAIL, vouchers=(replace(GOOD, approved=True),))
+    assert judge(approved, VIEW, NOW, Terms()).answerable
+    held = replace(MAIL, vouchers=(replace(GOOD, held=True),))
     assert not judge(held, OPEN, NOW, Terms()).answerable
     assert "held" in judge(held, OPEN, NOW, Terms()).reason
-    assert judge(replace(held, approved=True), VIEW, NOW, Terms()).answerable
+    both = replace(MAIL, vouchers=(replace(GOOD, held=True, approved=True),))
+    assert judge(both, VIEW, NOW, Terms()).answerable
+    assert "before senders were kept" in judge(replace(MAIL, vouchers=()), OPEN, NOW, Terms()).reason
 
 
 def test_serve_stale_is_for_keyserver_entries_only() -> None:
@@ -80,7 +85,11 @@ def test_require_chain() -> None:
     terms = Terms(require_chain=True)
     assert not judge(entry, VIEW, NOW, terms).answerable
     assert judge(replace(entry, chained=True), VIEW, NOW, terms).answerable
-    assert judge(replace(entry, approved=True), VIEW, NOW, terms).answerable
+    approved = replace(entry, vouchers=(Voucher("a@example.org", approved=True),))
+    assert judge(approved, VIEW, NOW, terms).answerable
+    terms = replace(terms, upstreams={"a": UpstreamSpec("a")})
+    assert judge(approved, VIEW, NOW, terms, "a@example.org").answerable
+    assert not judge(approved, VIEW, NOW, terms, "b@example.org").answerable, "approved for another address"
     assert judge(ENTRY, VIEW, NOW, terms).answerable
 
 
@@ -110,14 +119,57 @@ def test_fingerprints_go_to_all_but_templates() -> None:
     assert hears(UpstreamSpec("a", domains=("corp.example",)), ByText("x"), Terms())
 
 
-def test_an_entry_answers_only_addresses_its_upstream_is_believed_for() -> None:
-    ask = ByAddress("ceo", "partner.example")
-    terms = Terms(upstreams={"a": UpstreamSpec("a", domains=("other.example",))})
-    assert not admits(ENTRY, ask, terms)
-    assert admits(LOCAL, ask, terms)
-    assert admits(replace(ENTRY, approved=True), ask, terms)
-    assert admits(ENTRY, ByFingerprint("AA" * 20), terms)
-    assert admits(replace(ENTRY, origin="gone"), ask, terms)
+def test_an_upstreams_entry_speaks_for_addresses_that_it_would_be_told() -> None:
+    terms = Terms(internal_domains=("here.example",), upstreams={"a": UpstreamSpec("a", domains=("other.example",))})
+    everywhere = replace(terms, upstreams={"a": UpstreamSpec("a")})
+    assert "not believed" in speaks(ENTRY, "ceo@partner.example", VIEW, terms)
+    assert not speaks(ENTRY, "ceo@other.example", VIEW, terms)
+    assert not speaks(ENTRY, "ceo@partner.example", VIEW, everywhere)
+    assert "internal" in speaks(ENTRY, "ceo@here.example", VIEW, everywhere)
+    assert not speaks(LOCAL, "ceo@here.example", VIEW, terms)
+    approved = replace(ENTRY, vouchers=(Voucher("ceo@partner.example", approved=True),))
+    assert speaks(approved, "ceo@partner.example", VIEW, terms), "an approval lifts no domains"
+    assert "no upstream any more" in speaks(replace(ENTRY, origin="gone"), "ceo@other.example", VIEW, terms)
+    assert judge(replace(ENTRY, origin="gone"), VIEW, NOW, terms).answerable, "by fingerprint and key ID"
+
+
+@pytest.mark.parametrize(
+    ("voucher", "view", "chained", "why"),
+    [
+        (GOOD, OPEN, False, ""),
+        (GOOD, VIEW, False, "does not answer mailflow"),
+        (replace(GOOD, authenticated=False), OPEN, False, "not authenticated"),
+        (replace(GOOD, authenticated=False), OPEN, True, ""),
+        (replace(GOOD, held=True), OPEN, True, "held"),
+        (replace(GOOD, held=True, approved=True), VIEW, False, ""),
+        (replace(GOOD, address="b@example.org"), OPEN, True, "none from this address"),
+        (replace(GOOD, address="b@example.org", approved=True), VIEW, False, "none from this address"),
+    ],
+)
+def test_mail_speaks_for_the_address_that_it_came_from(voucher: Voucher, view: View, chained: bool, why: str) -> None:
+    entry = replace(MAIL, vouchers=(voucher,), chained=chained)
+    said = speaks(entry, "a@example.org", view, Terms())
+    assert why in said and bool(why) is bool(said)
+    assert speaks(entry, "a@example.org", view, Terms(internal_domains=("example.org",))), "never for our own domains"
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "stays"),
+    [
+        ("A <a@example.org>", "a@example.org", True),
+        ("Ceo <ceo@here.example>", "ceo@here.example", False),
+        ("Just a name", None, True),
+        ('"Boss <ceo@here.example" x', None, False),
+        ("ceo\uff20here.example", None, False),  # a full-width @
+        ("ceo\ufe6bhere.example", None, False),
+    ],
+)
+def test_what_could_be_taken_for_an_address_is_cut(text: str, address: str | None, stays: bool) -> None:
+    terms = Terms(internal_domains=("here.example",), upstreams={"a": UpstreamSpec("a")})
+    claim = Claim(text, address)
+    assert keeps(ENTRY, claim, VIEW, terms) is stays
+    assert keeps(LOCAL, claim, VIEW, terms)
+    assert keeps(MAIL, claim, OPEN, terms) is (address == "a@example.org")
 
 
 def test_records_are_believed_for_ttl_and_negative_ttl() -> None:

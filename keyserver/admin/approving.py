@@ -1,0 +1,40 @@
+"""An approval is for one entry and one address: which ones may be meant. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from keyserver.model import Entry, Proof, Source, View, Voucher
+from keyserver.policy import Terms, speaks
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One entry and one address that an approval may mean."""
+
+    fingerprint: str
+    source: str
+    origin: str
+    address: str
+
+
+def choices(
+    entries: Iterable[tuple[Entry, Proof]], address: str | None, source: Source | None, upstream: str | None
+) -> Iterator[Choice]:
+    """What may be meant: entries of this source and upstream (an upstream's name alone means its own entries), each
+    with every address that it names, or with the one that is given."""
+    for entry, proof in entries:
+        if source is not None and entry.source is not source:
+            continue
+        if upstream is not None and (entry.source, entry.origin) != (Source.KEYSERVER, upstream):
+            continue
+        for named in sorted({claim.address for claim in proof.claims if claim.address}):
+            if address is None or named == address:
+                yield Choice(entry.fingerprint, entry.source.value, entry.origin, named)
+
+
+def without_effect(entry: Entry, address: str, view: View, terms: Terms) -> str:
+    """Why an approval of this entry for this address would change nothing; empty where it would."""
+    others = tuple(v for v in entry.vouchers if v.address != address)
+    return speaks(replace(entry, vouchers=(*others, Voucher(address, approved=True))), address, view, terms)
