@@ -138,6 +138,23 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """One certificate's octets, as they stood in a stream or file of many."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something in a stream that is no certificate we can hand on, and why."""
+
+    reason: str
+
+
+Piece: TypeAlias = Cut | Skipped
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Certificate + source + origin + when: one row of the cache (contract, cache rule 1)."""
 
