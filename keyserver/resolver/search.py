@@ -114,7 +114,12 @@ class Searcher:
         if not self.gate.barred(upstream, search.query):
             self._tell(search, name, "asked", f"priority {spec.priority}, for up to {spec.timeout:g} s")
         via = f"{search.via},{self.via}" if search.via else self.via
-        outcome = await self.gate.ask(upstream, search.query, max(self.deadline, spec.timeout), via)
+
+        async def answered() -> bool:
+            return isinstance(search.query, ByAddress) and await self._answered(name, search.query.domain)
+
+        left = max(self.deadline, spec.timeout)
+        outcome = await self.gate.ask(upstream, search.query, left, via, answered=answered)
         finds: list[Find] = []
         if isinstance(outcome, Found):
             outcome, finds = await self._prove(search, upstream, outcome)
@@ -197,6 +202,13 @@ class Searcher:
             Find(c, Source.KEYSERVER, name, replace=whole and bool(c.proof.user_ids), chained=chained)
             for c, chained in zip(certificates, verdicts, strict=True)
         ]
+
+    async def _answered(self, name: str, domain: str) -> bool:
+        """Has this upstream ever had something for the domain? Without the store nobody can say that it had not."""
+        try:
+            return await self.store.answered(name, domain)
+        except StoreError:
+            return True
 
     async def _known(self, fingerprint: str) -> bool:
         try:

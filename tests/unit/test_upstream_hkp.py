@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -367,22 +368,27 @@ async def test_never_from_a_public_host_inside(server: Scripted, internet: Inter
 async def test_nor_by_way_of_another_public_host(server: Scripted, internet: Internet) -> None:
     table = names({"keys.home.de": ["10.0.0.1"], "keys.public.de": [PUBLIC], "inside.de": ["10.0.0.2"]})
     server.routes = {
-        "*": redirect(f"http://inside.de:{server.port}/pks/lookup?search=inside"),
-        "inside": redirect(f"http://keys.public.de:{server.port}/pks/lookup?search=public"),
+        "*": redirect(f"http://keys.home.de:{server.port}/pks/lookup?search=home"),
+        "home": redirect(f"http://keys.public.de:{server.port}/pks/lookup?search=public"),
         "public": redirect(f"http://inside.de:{server.port}/pks/lookup?search=end"),
         "end": key(ALICE),
     }
     failed(await ask(hkp(f"hkp://keys.home.de:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
-    assert internet.connected == ["10.0.0.1", "10.0.0.2", PUBLIC]
+    assert internet.connected == ["10.0.0.1", "10.0.0.1", PUBLIC]
+    assert await ask(hkp(f"hkp://keys.home.de:{server.port}", names=table, allow_private=True)) == FOUND
 
 
-async def test_a_public_host_to_itself_and_a_private_one_to_others(server: Scripted, internet: Internet) -> None:
+async def test_any_host_to_itself_and_to_others_inside_by_leave_only(server: Scripted, internet: Internet) -> None:
     table = names({"keys.public.de": [PUBLIC], "keyserver": ["10.0.0.1"], "other": ["10.0.0.2"]})
     for host in ("keys.public.de", "keyserver"):
         server.routes = {"*": redirect(f"http://{host}:{server.port}/pks/lookup?search=x"), "x": key(ALICE)}
         assert await ask(hkp(f"hkp://{host}:{server.port}", names=table)) == FOUND
     server.routes["*"] = redirect(f"http://other:{server.port}/pks/lookup?search=x")
-    assert await ask(hkp(f"hkp://keyserver:{server.port}", names=table)) == FOUND
+    failed(await ask(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
+    assert await ask(hkp(f"hkp://keyserver:{server.port}", names=table, allow_private=True)) == FOUND
+    server.routes["*"] = redirect(f"http://10.0.0.9:{server.port}/pks/lookup?search=x")
+    failed(await ask(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "not public")
+    assert "10.0.0.9" not in internet.connected
 
 
 async def test_from_public_to_public(server: Scripted, internet: Internet) -> None:
@@ -482,6 +488,46 @@ async def test_a_template_host_that_once_answered_can_fail(server: Scripted, int
         await upstream.close()
 
 
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EMFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EPERM])
+async def test_our_own_trouble_is_nobodys_absence_and_nobodys_fault(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise aiohttp.ClientConnectorError(SimpleNamespace(ssl=False, host="h", port=1), OSError(number, "x"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", fail)
+    outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER)
+    failed(outcome, Fault.LOCAL, os.strerror(number))
+    named = await ask(hkp(f"hkp://keys.partner.de:{server.port}", names=names({"keys.partner.de": [PUBLIC]})))
+    failed(named, Fault.LOCAL, os.strerror(number))
+
+
+async def test_a_router_that_says_unreachable_proves_no_absence(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        number = errno.EHOSTUNREACH
+        raise aiohttp.ClientConnectorError(SimpleNamespace(ssl=False, host="h", port=1), OSError(number, "x"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", fail)
+    failed(await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER), Fault.TRANSIENT)
+
+
+async def test_a_host_of_which_something_is_kept_has_answered_before(server: Scripted, internet: Internet) -> None:
+    async def kept() -> bool:
+        return True
+
+    await server.stop()
+    upstream = template(server, {"keys.partner.de": [PUBLIC]})
+    try:
+        failed(await upstream.fetch(PARTNER, Asking(5, "t", kept)), words="refused")
+        other = await upstream.fetch(ByAddress("a", "other.de"), Asking(5, "t", kept))
+        failed(other, words="no such host")
+        assert isinstance(await upstream.fetch(PARTNER, Asking(5, "t")), Absent)
+    finally:
+        await upstream.close()
+
+
 async def test_a_template_host_that_swallows_connections_is_absent(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -489,8 +535,10 @@ async def test_a_template_host_that_swallows_connections_is_absent(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", swallow)
-    outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=0.2)
+    outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=1.1)
     assert outcome == Absent("nothing answers at its host, and never did")
+    hurried = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=0.2)
+    failed(hurried, words="no answer")
 
 
 async def test_a_template_host_that_connects_and_says_nothing_fails(server: Scripted, internet: Internet) -> None:
@@ -551,6 +599,45 @@ async def test_srv_targets_of_templates_are_guarded(server: Scripted, internet: 
     none = await ask(hkp("hkp://keys.{domain}", names=table), ByAddress("a", "none.de"))
     assert none == Absent("its domain says that there is no keyserver")
     assert not internet.connected
+
+
+async def test_srv_records_of_a_public_host_lead_to_no_private_address(server: Scripted, internet: Internet) -> None:
+    """Whoever runs its name server chose the port, too."""
+    for inside in ("inside.de", "127.0.0.1", "pool.de"):
+        services = {"_pgpkey-http._tcp.pool.de": [Service(inside, server.port)]}
+        table = names({"inside.de": ["10.0.0.1"], "pool.de": ["127.0.0.1"]}, services)
+        assert not isinstance(await ask(hkp("hkp://pool.de", names=table)), Found)  # itself, at its own port
+        assert await ask(hkp("hkp://pool.de", names=table, allow_private=True)) == FOUND
+    assert len(server.requests) == 3
+
+
+async def test_of_srv_targets_the_public_ones_are_asked(server: Scripted, internet: Internet) -> None:
+    services = {"_pgpkey-http._tcp.pool.de": [Service("inside.de", 22), Service("a.pool.de", server.port)]}
+    table = names({"inside.de": ["10.0.0.1"], "a.pool.de": [PUBLIC], "pool.de": [PUBLIC]}, services)
+    assert await ask(hkp("hkp://pool.de", names=table)) == FOUND
+    assert internet.connected == [PUBLIC]
+
+
+async def test_a_redirect_behind_a_private_proxy(server: Scripted) -> None:
+    table = names({"proxy": ["127.0.0.1"]})
+    proxy = f"http://proxy:{server.port}"
+    for location in ("/pks/lookup?search=x", "http://keys.example.net/pks/lookup?search=x"):
+        server.routes = {"*": redirect(location), "x": key(ALICE)}
+        assert await ask(hkp("hkp://keys.example.net", proxy=proxy, names=table)) == FOUND
+    server.routes["*"] = redirect("http://keys.example.net:22/pks/lookup?search=x")
+    failed(await ask(hkp("hkp://keys.example.net", proxy=proxy, names=table)), words="port")
+
+
+async def test_a_name_that_turns_inside_while_it_redirects(server: Scripted, internet: Internet) -> None:
+    """Public at the first question, private at the second, as its own name server likes it."""
+    answers = iter([[PUBLIC], ["127.0.0.1"]])
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        return next(answers)
+
+    server.routes = {"*": redirect(f"http://keys.public.de:{server.port}/?search=x"), "x": key(ALICE)}
+    failed(await ask(hkp(f"hkp://keys.public.de:{server.port}", names=Names(lookup))), words="no public address")
+    assert internet.connected == [PUBLIC]
 
 
 async def test_a_proxy_is_asked_instead(server: Scripted) -> None:
