@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import idna
-
 from keyserver.model import Fault, Found, Kind, Raw
 from keyserver.openpgp.armor import read_armor
-from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
 from keyserver.upstreams.ldap_link import LinkError, Reply
 
 BASE, SUBTREE = "BASE", "SUBTREE"
@@ -131,14 +129,17 @@ def x509_filter(query: ByAddress, template: str, active_directory: bool) -> str:
     """The filter that asks for an address's certificates: the configured one, or what the directory understands."""
     if template:
         return fill(template, query)
-    address = escape(query.address)
-    return f"(|(mail={address})(proxyAddresses=smtp:{address}))" if active_directory else f"(mail={address})"
+    return fill("(|(mail={address})(proxyAddresses=smtp:{address}))" if active_directory else "(mail={address})", query)
 
 
 def fill(template: str, query: ByAddress) -> str:
-    """A configured filter with `{address}`, `{local}` and `{domain}` put in, escaped."""
-    parts = {"address": query.address, "local": query.local, "domain": query.domain}
-    return re.sub(r"\{(address|local|domain)\}", lambda found: escape(parts[found[1]]), template)
+    """A filter with `{address}`, `{local}` and `{domain}` put in, escaped, in each spelling of the domain."""
+
+    def filled(spelling: ByAddress) -> str:
+        parts = {"address": spelling.address, "local": spelling.local, "domain": spelling.domain}
+        return re.sub(r"\{(address|local|domain)\}", lambda found: escape(parts[found[1]]), template)
+
+    return _any(filled(spelling) for spelling in spellings(query))
 
 
 def base_name(attribute: str) -> str:
@@ -194,26 +195,16 @@ def _by_key_id(key_id: str) -> str:
 
 def _by_address(query: ByAddress, style: Style) -> str:
     """Disabled keys are left out, revoked ones are not: their revocations are news."""
-    spellings = [escape(address) for address in _spellings(query)]
     if style is Style.PGP:
-        return f"(&{_any(f'(pgpUserID=*<{s}>*)' for s in spellings)}(pgpDisabled=0))"
+        return f"(&{fill('(pgpUserID=*<{address}>*)', query)}(pgpDisabled=0))"
     if style is Style.GNUPG_2:
-        return f"(&{_any(f'(gpgMailbox={s})' for s in spellings)}(!(pgpDisabled=1)))"
-    return f"(&{_any(f for s in spellings for f in (f'(pgpUserID=*<{s}>*)', f'(pgpUserID={s})'))}(!(pgpDisabled=1)))"
+        return f"(&{fill('(gpgMailbox={address})', query)}(!(pgpDisabled=1)))"
+    return f"(&{fill('(|(pgpUserID=*<{address}>*)(pgpUserID={address}))', query)}(!(pgpDisabled=1)))"
 
 
 def _any(filters: Iterable[str]) -> str:
     parts = list(filters)
     return parts[0] if len(parts) == 1 else f"(|{''.join(parts)})"
-
-
-def _spellings(query: ByAddress) -> list[str]:
-    """The address with its domain in A-labels and, where that differs, in U-labels: user IDs hold either."""
-    try:
-        written = idna.decode(query.domain)
-    except (idna.IDNAError, UnicodeError):
-        written = query.domain
-    return list(dict.fromkeys((query.address, f"{query.local}@{written}")))
 
 
 def _keyspace(reply: Reply, *, rooted: bool) -> tuple[Style, str]:

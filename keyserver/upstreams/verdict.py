@@ -15,6 +15,7 @@ from keyserver.openpgp.armor import read_armor
 
 MAX_RETRY_AFTER = 3600.0  # seconds; who asks for more is asked again after this
 
+UNASKABLE = (400, 501)  # statuses that say nothing of what it holds
 _PHRASES = (b"no results found", b"no keys found", b"not found")
 _UNSPECIFIC = (b"insufficiently specific", b"too many responses", b"too many results")
 _WORDS = 65536  # octets of a body in which phrases are looked for
@@ -43,7 +44,7 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
         return contents(body)
     if status in (404, 410):
         return Absent(f"it answered {status}", remember="no-store" not in headers.get("Cache-Control", "").lower())
-    if status in (400, 501):
+    if status in UNASKABLE:
         return Absent(f"it cannot be asked that (it answered {status})", remember=False)
     if status in _DENIED:
         return Failed(f"{_DENIED[status]} (it answered {status})", Fault.CONFIGURATION)

@@ -112,12 +112,11 @@ def without_descriptors() -> list[list[str]]:
 
 
 def names_without_descriptors() -> list[str]:
-    """glibc says of every name that it does not exist, when it cannot open a socket to ask."""
+    """glibc says of every name that it does not exist, when it cannot read how to ask."""
     import encodings.idna  # noqa: F401  getaddrinfo loads it at its first use
 
     async def starving(host: str) -> str:
         names = Names()
-        await names.resolve("localhost", 80, in_full=True)
         held = _all_descriptors()
         try:
             await names.resolve(host, 80)

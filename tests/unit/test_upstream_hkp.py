@@ -110,6 +110,42 @@ async def test_request_lines(server: Scripted, query: Query, target: str | None)
     assert request.headers["host"] == f"127.0.0.1:{server.port}"
 
 
+JOERG = ByAddress("joerg", "xn--mller-kva.example")
+A_LABEL, U_LABEL = "joerg@xn--mller-kva.example", "joerg@m\u00fcller.example"
+
+
+async def test_an_internationalised_domain_is_asked_for_in_both_spellings(server: Scripted) -> None:
+    bob = make_certificate(["Bob <bob@example.org>"], seed="bob")
+    for routes, outcome in (
+        ({U_LABEL: key(ALICE)}, FOUND),
+        ({A_LABEL: key(ALICE)}, FOUND),
+        ({A_LABEL: key(ALICE), U_LABEL: key(ALICE)}, FOUND),
+        ({A_LABEL: key(ALICE), U_LABEL: key(bob)}, Found((*FOUND.raw, Raw(Kind.OPENPGP, bob)))),
+        ({A_LABEL: key(ALICE), U_LABEL: reply(500)}, FOUND),
+        ({}, Absent("it answered 404")),
+        ({U_LABEL: reply(400)}, Absent("it answered 404")),  # it cannot even be asked that
+        ({A_LABEL: reply(400), U_LABEL: NOT_FOUND}, Absent("it cannot be asked that (it answered 400)", False)),
+        ({U_LABEL: reply(404, Cache_Control="no-store")}, Absent("it answered 404", remember=False)),
+    ):
+        server.requests.clear()
+        server.routes = {"*": NOT_FOUND, **routes}
+        assert await ask(hkp(server), JOERG) == outcome, routes
+        assert sorted(r.term for r in server.requests) == sorted([A_LABEL, U_LABEL])
+        assert all(r.target.endswith("&exact=on") for r in server.requests)
+    for broken in (A_LABEL, U_LABEL):
+        server.routes = {"*": NOT_FOUND, broken: reply(500)}
+        failed(await ask(hkp(server), JOERG), words="500")
+        server.routes = {"*": key(ALICE), broken: scripted.hang}
+        assert await ask(hkp(server), JOERG, left=0.5) == FOUND
+
+
+async def test_other_domains_are_asked_for_once(server: Scripted) -> None:
+    for domain in ("example.org", "xn--yp8ha.example", "xn--a.example"):  # no IDNA 2008 label behind the last two
+        server.requests.clear()
+        assert await ask(hkp(server), ByAddress("a", domain)) == FOUND
+        assert [r.term for r in server.requests] == [f"a@{domain}"]
+
+
 @pytest.mark.parametrize("query", [ByHash("ihash", "00"), ByAddress("a", "b.org", Kind.X509), ByText("a", Kind.X509)])
 async def test_what_hkp_has_no_words_for_is_not_sent(server: Scripted, query: Query) -> None:
     assert await ask(hkp(server), query) == Absent("HKP has no words for that", remember=False)
