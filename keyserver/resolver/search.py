@@ -175,7 +175,7 @@ class Searcher:
             # Which ones is for the trace only: an outcome's reason is logged.
             self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
         if answer.damaged:
-            return Failed(f"it sent damaged armor: {answer.damaged[0]}"), []
+            return Failed(f"it sent damaged armor: {answer.damaged[0]}", Fault.LOCAL), []
         if others:
             return Absent("what it sent does not prove the query"), []
         if any(item.fatal for item in refused) or not refused:

@@ -28,6 +28,7 @@ from yarl import URL
 from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
+from keyserver.upstreams.coding import RATIO
 from keyserver.upstreams.net import (
     MIN_PATIENCE,
     Answered,
@@ -40,8 +41,8 @@ from keyserver.upstreams.net import (
     literal,
 )
 from keyserver.upstreams.trouble import ours, proves_nothing, routed, starved
+from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
-MAX_BODY = 16 << 20  # octets of an answer
 MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
 LARGE = 1 << 20  # octets from which on an answer needs one of LARGE_AT_ONCE places
 LARGE_AT_ONCE = 2
@@ -135,7 +136,7 @@ class Client:
                 trip.answers += 1
                 if response.status not in REDIRECTS:
                     body = await self._read(response, held, trip)
-                    if len(body) <= IN_THREAD:
+                    if len(body) <= IN_THREAD and not encoding(response.headers):
                         return judge(response.status, response.headers, body)
                     return await asyncio.to_thread(judge, response.status, response.headers, body)
                 url = self._onward(url, response)
@@ -144,8 +145,9 @@ class Client:
 
     async def _read(self, response: aiohttp.ClientResponse, held: AsyncExitStack, trip: _Trip) -> bytes:
         """The body, within its bound; `held` keeps a place for a large one until it has been judged."""
-        most = MAX_BODY if response.status == 200 else MAX_ERROR_BODY
-        if response.status == 200 and (response.content_length or 0) > most:
+        good, unpacked = response.status in GOOD, RATIO if encoding(response.headers) else 1
+        most = MAX_BODY if good else MAX_ERROR_BODY
+        if good and (response.content_length or 0) > most:
             raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
         body = bytearray()
         large = False
@@ -153,10 +155,10 @@ class Client:
             body += chunk
             if len(body) > most:
                 response.close()
-                if response.status == 200:
+                if good:
                     raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
                 break
-            if len(body) > LARGE and not large:
+            if len(body) * unpacked > LARGE and not large:
                 large = True
                 trip.phase = "queued"
                 await held.enter_async_context(self._large)

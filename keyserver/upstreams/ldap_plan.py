@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keyserver.model import Absent, Failed, Found, Kind, Outcome
+from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome
 from keyserver.query import ByAddress, Query
 from keyserver.upstreams.ldap_kinds import (
     PGP_ATTRIBUTES,
@@ -73,7 +73,7 @@ def _outcome(replies: Sequence[Reply], found: Found) -> Outcome:
     if bad is not None:
         return Failed(f"it answered with {bad.reason}", bad.fault)
     if found.damaged:
-        return Failed(f"it sent no certificate that could be read: {found.damaged[0]}")
+        return Failed(f"it sent no certificate that could be read: {found.damaged[0]}", Fault.LOCAL)
     if any(reply.looped for reply in replies):
         return Absent("the question went round in a circle", remember=False)
     return Absent("it has no such entry" if not any(r.entries for r in replies) else "its entry has no certificate")

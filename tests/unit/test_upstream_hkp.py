@@ -34,6 +34,7 @@ FOUND = Found((Raw(Kind.OPENPGP, ALICE),))
 ALICE_QUERY = ByAddress("alice", "example.org")
 PARTNER = ByAddress("alice", "partner.de")
 PUBLIC = "8.8.8.8"
+HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
@@ -195,8 +196,11 @@ def test_it_is_an_upstream() -> None:
         scripted.raw(b"HTTP/1.0 200 OK\r\n\r\n" + armored(ALICE).encode()),
         scripted.raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + ALICE),
         drip(ALICE, every=0.0),
+        gzipped(armored(ALICE).encode()),
+        reply(203, ALICE),
+        scripted.raw(HEAD + b"X-Filler: x\r\n" * 110 + b"Content-Length: %d\r\n\r\n" % len(ALICE) + ALICE),
     ],
-    ids=["plain", "chunked", "slow", "binary", "HTTP/1.0", "100", "drip"],
+    ids=["plain", "chunked", "slow", "binary", "HTTP/1.0", "100", "drip", "gzip", "203", "headers"],
 )
 async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
     server.routes["*"] = behaviour
@@ -213,9 +217,7 @@ async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
         (scripted.hang_up, "without an answer"),
         (scripted.reset, ""),
         (reply(200, armored(ALICE), length=9999), "broke off"),
-        (reply(200, armored(ALICE)[:-40]), "armor"),
         (chunked(armored(ALICE).encode(), cut=True), "broke off"),
-        (gzipped(armored(ALICE).encode()), "gzip"),
         (reply(200, "<html><body>Welcome</body></html>"), "page"),
         (reply(200, ""), "empty"),
         (reply(204), "204"),
@@ -223,10 +225,11 @@ async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
         (reply(502, "x" * 1_000_000), "502"),
         (scripted.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), ""),
         (scripted.raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "not proper HTTP"),
-        (scripted.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n"), "not proper HTTP"),
+        (scripted.raw(HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"), "Duplicate Content-Length"),
+        (scripted.raw(HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), "Duplicate Content-Length"),
         (scripted.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "not proper HTTP"),
         (scripted.raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"), "not proper HTTP"),
-        (scripted.raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 500 + b"\r\n"), "not proper HTTP"),
+        (scripted.raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 500 + b"\r\n"), "Too many headers"),
         (endless(chunk=b"X: x\r\n" * 1000, head="HTTP/1.1 200 OK\r\n"), "not proper HTTP"),
         (endless(chunk=b"x" * 1000, head="HTTP/1.1 200 "), "not proper HTTP"),
         (endless(chunk=b"HTTP/1.1 100 Continue\r\n\r\n", head=""), ""),
@@ -237,6 +240,22 @@ async def test_failed(server: Scripted, behaviour: scripted.Behaviour, words: st
     began = time.monotonic()
     failed(await ask(hkp(server), left=0.5), Fault.TRANSIENT, words)
     assert time.monotonic() - began < 1.5
+
+
+async def test_damage_beside_a_good_block(server: Scripted) -> None:
+    bob = make_certificate(["Bob <bob@example.org>"], seed="bob")
+    server.routes["*"] = reply(200, armored(bob)[:-40] + "\n" + armored(ALICE))
+    outcome = await ask(hkp(server))
+    assert isinstance(outcome, Found) and outcome.raw == FOUND.raw and "END" in outcome.damaged[0]
+    server.routes["*"] = reply(200, armored(ALICE)[:-40])
+    failed(await ask(hkp(server)), Fault.LOCAL, "armor")
+
+
+async def test_what_was_wrong_with_an_answer_is_said_without_its_octets(server: Scripted) -> None:
+    server.routes["*"] = scripted.raw(HEAD + b"Content-Length: \x1b[2J@example.org\r\n\r\n")
+    outcome = await ask(hkp(server))
+    failed(outcome, words="not proper HTTP: Invalid")
+    assert "example" not in str(outcome) and "2J" not in str(outcome)
 
 
 @pytest.mark.parametrize(
