@@ -147,6 +147,22 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """One certificate's octets, as they stood in a stream or file of many."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something in a stream that is no certificate we can hand on, and why."""
+
+    reason: str
+
+
+Piece: TypeAlias = Cut | Skipped
+
+
 class Voucher:
     """What stands behind an entry for one address: mails From it that carried the certificate, an approval."""
 
@@ -227,9 +243,10 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The upstream sent something that may be what was asked for."""
+    """The upstream sent something that may be what was asked for. `damaged`: what beside it could not be read."""
 
     raw: tuple[Raw, ...]
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

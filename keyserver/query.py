@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import idna
@@ -186,6 +186,17 @@ def parse_address(text: str) -> str | None:
         return None
     host = parse_domain(domain)
     return f"{local}@{host}" if host else None
+
+
+def spellings(query: ByAddress) -> tuple[ByAddress, ...]:
+    """The address with its domain in A-labels and, where that differs, in U-labels: user IDs hold either.
+
+    The second is for asking others only; whatever is found under it proves the first."""
+    try:
+        written = idna.decode(query.domain)
+    except (idna.IDNAError, UnicodeError):
+        written = query.domain
+    return (query,) if written == query.domain else (query, replace(query, domain=written))
 
 
 def parse_domain(text: str) -> str | None:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from keyserver.model import Certificate, Find, Kind, Refused, Source
+from keyserver.model import Certificate, Find, Kind, Piece, Refused, Skipped, Source
+from keyserver.openpgp.keyring import Splitter
 from keyserver.store.base import Store, Stored
-from keyserver.wire.keyring import Piece, Skipped, Splitter
 from keyserver.wire.pem import HEAD, Blocks, is_x509
 
 MAX_RAW = 16 << 20  # octets of one certificate before cleaning; a flooded one is that large

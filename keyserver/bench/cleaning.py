@@ -18,7 +18,8 @@ from keyserver.bench.service import Service, fill, lookup
 from keyserver.bench.setting import Setting
 from keyserver.bench.upstream import Scripted
 from keyserver.bench.world import World
-from keyserver.wire.keyring import Cut, Splitter
+from keyserver.model import Cut
+from keyserver.openpgp.keyring import Splitter
 
 KEYRINGS = ("debian-keyring.gpg", "debian-maintainers.gpg", "debian-nonupload.gpg", "debian-role-keys.gpg")
 """Debian's keyrings (package debian-keyring)."""

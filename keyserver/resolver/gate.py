@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from keyserver.model import Absent, Failed, Fault, Found, Outcome
 from keyserver.query import Query
 from keyserver.resolver.plan import Health, after
-from keyserver.upstreams.base import Asking, Upstream
+from keyserver.upstreams.base import Asking, Upstream, nothing_known
 
 TARGETS = 10_000  # hosts of templates whose health is remembered
 AT_ONCE = 32  # questions to one upstream
@@ -64,10 +64,19 @@ class Gate:
         self._desks: dict[str, _Desk] = {}
         self._templates = asyncio.Semaphore(TEMPLATES_AT_ONCE)
 
-    async def ask(self, upstream: Upstream, query: Query, left: float, via: str, *, force: bool = False) -> Outcome:
+    async def ask(
+        self,
+        upstream: Upstream,
+        query: Query,
+        left: float,
+        via: str,
+        *,
+        force: bool = False,
+        answered: Callable[[], Awaitable[bool]] = nothing_known,
+    ) -> Outcome:
         """Ask once, if health and limits allow; waiting for a free place counts against `left` seconds.
 
-        `force` asks although the circuit is open (an administrator's test)."""
+        `force` asks although the circuit is open (an administrator's test); `answered`: see `Asking`."""
         desk = self._desk(upstream)
         target = upstream.target(query)
         if not force and (reason := self.barred(upstream, query)):
@@ -81,7 +90,7 @@ class Gate:
                 async with desk.limit, self._templates if upstream.spec.template else _Open():
                     waited = self._monotonic() - began
                     asked = min(upstream.spec.timeout, left - waited)
-                    outcome = await _within(upstream, query, asked, via)
+                    outcome = await _within(upstream, query, Asking(asked, via, answered))
         except TimeoutError:
             outcome = Failed("too many questions to it under way", Fault.LOCAL)
         finally:
@@ -149,13 +158,13 @@ class Gate:
                 self._health.popitem(last=False)
 
 
-async def _within(upstream: Upstream, query: Query, seconds: float, via: str) -> Outcome:
+async def _within(upstream: Upstream, query: Query, asking: Asking) -> Outcome:
     """The upstream keeps its own time; this is the net below it."""
     try:
-        async with asyncio.timeout(seconds + 0.25):
-            return await upstream.fetch(query, Asking(left=seconds, via=via))
+        async with asyncio.timeout(asking.left + 0.25):
+            return await upstream.fetch(query, asking)
     except TimeoutError:
-        return Failed(f"no answer within {seconds:.1f} s")
+        return Failed(f"no answer within {asking.left:.1f} s")
 
 
 class _Open:

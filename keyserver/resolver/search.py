@@ -114,10 +114,15 @@ class Searcher:
         if not self.gate.barred(upstream, search.query):
             self._tell(search, name, "asked", f"priority {spec.priority}, for up to {spec.timeout:g} s")
         via = f"{search.via},{self.via}" if search.via else self.via
-        outcome = await self.gate.ask(upstream, search.query, max(self.deadline, spec.timeout), via)
+
+        async def answered() -> bool:
+            return isinstance(search.query, ByAddress) and await self._answered(name, search.query.domain)
+
+        left = max(self.deadline, spec.timeout)
+        outcome = await self.gate.ask(upstream, search.query, left, via, answered=answered)
         finds: list[Find] = []
         if isinstance(outcome, Found):
-            outcome, finds = await self._prove(search, upstream, outcome.raw)
+            outcome, finds = await self._prove(search, upstream, outcome)
         now = self.clock()
         records: list[Record] = []
         if isinstance(outcome, Found):
@@ -132,9 +137,11 @@ class Searcher:
         if isinstance(outcome, Found):
             search.proven = True
 
-    async def _prove(self, search: Search, upstream: Upstream, raws: Sequence[Raw]) -> tuple[Outcome, list[Find]]:
-        """What an answer really holds: Found with what proves the query, Absent, or Failed where it is garbage."""
-        name, now = upstream.spec.name, self.clock()
+    async def _prove(self, search: Search, upstream: Upstream, answer: Found) -> tuple[Outcome, list[Find]]:
+        """What an answer really holds: Found with what proves the query, Absent, or Failed where it is garbage.
+
+        Where some of it is damaged and the rest proves nothing, the damaged part may have been what was asked for."""
+        name, now, raws = upstream.spec.name, self.clock(), answer.raw
         good: list[Certificate] = []
         others: list[str] = []
         refused: list[Refused] = []
@@ -157,14 +164,19 @@ class Searcher:
                     others.append(item.fingerprint)
         for item in refused[:8]:
             self._tell(search, name, "refused", f"{item.fingerprint or 'certificate'}: {item.reason}")
+        for damage in answer.damaged:
+            self._tell(search, name, "damaged", damage)
         for c in good:
             self.kits[c.proof.kind].learn(c.octets, c.proof, now)
         if good:
-            whole = not any(item.fatal for item in refused)
+            whole = not answer.damaged and not any(item.fatal for item in refused)
             return Found(()), await self._finds(name, good[:MAX_CLEANED], raws, now, whole=whole)
         if others:
             # Which ones is for the trace only: an outcome's reason is logged.
             self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
+        if answer.damaged:
+            return Failed(f"it sent damaged armor: {answer.damaged[0]}", Fault.LOCAL), []
+        if others:
             return Absent("what it sent does not prove the query"), []
         if any(item.fatal for item in refused) or not refused:
             failed = Failed(refused[0].reason if refused else "no certificate in the answer", Fault.TRANSIENT)
@@ -190,6 +202,13 @@ class Searcher:
             Find(c, Source.KEYSERVER, name, replace=whole and bool(c.proof.user_ids), chained=chained)
             for c, chained in zip(certificates, verdicts, strict=True)
         ]
+
+    async def _answered(self, name: str, domain: str) -> bool:
+        """Has this upstream ever had something for the domain? Without the store nobody can say that it had not."""
+        try:
+            return await self.store.answered(name, domain)
+        except StoreError:
+            return True
 
     async def _known(self, fingerprint: str) -> bool:
         try:

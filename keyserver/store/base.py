@@ -96,6 +96,11 @@ class Store(Protocol):
 
         At most 64 certificates. Entries come back whether expired or not: policy judges them."""
 
+    async def answered(self, upstream: str, domain: str) -> bool:
+        """Is an entry of this upstream kept, or a found record, for any address of the domain?
+
+        The domain as names have it. A scan of what this upstream has brought."""
+
     async def certificate(self, fingerprint: str) -> Shelf:
         """All entries of one certificate (blocked ones too) and its revocations; `records` is empty."""
 

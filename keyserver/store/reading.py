@@ -77,6 +77,17 @@ def certificate(db: sqlite3.Connection, fingerprint: str) -> Shelf:
     return Shelf(entries, {fingerprint: revoked[0]} if revoked else {})
 
 
+def answered(db: sqlite3.Connection, upstream: str, domain: str) -> bool:
+    """`Store.answered`."""
+    suffix = f"@{domain}"
+    record = "SELECT 1 FROM record WHERE upstream = ? AND found = 1 AND substr(name, ?) = ? LIMIT 1"
+    if db.execute(record, (upstream, -len(suffix), suffix)).fetchone():
+        return True
+    where, values = condition(Selection(upstream=upstream, domain=domain))
+    entry = f"SELECT 1 FROM entry AS e INDEXED BY entry_age WHERE {where} LIMIT 1"  # noqa: S608
+    return db.execute(entry, values).fetchone() is not None
+
+
 def _entries(db: sqlite3.Connection, fingerprint: str, limit: int) -> list[Entry]:
     return [_entry(row) for row in db.execute(ENTRIES, (fingerprint, limit))]
 

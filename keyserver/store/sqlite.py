@@ -110,6 +110,10 @@ class SqliteStore:
         """
         return await self._read(self._reader, lambda db: reading.look(db, name))
 
+    async def answered(self, upstream: str, domain: str) -> bool:
+        """As `Store.answered`."""
+        return await self._read(self._scanner, lambda db: reading.answered(db, upstream, domain))
+
     async def certificate(self, fingerprint: str) -> Shelf:
         """As `Store.certificate`."""
         return await self._read(self._reader, lambda db: reading.certificate(db, fingerprint))

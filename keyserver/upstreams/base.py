@@ -4,11 +4,17 @@ A new protocol is one module and one line in `app.parts.SCHEMES`."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from keyserver.model import Outcome, UpstreamSpec
 from keyserver.query import Query
+
+
+async def nothing_known() -> bool:
+    """Nobody remembers a host."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,9 @@ class Asking:
 
     left: float  # seconds until the answer must be here
     via: str  # names of the instances that this question came through, ours last, separated by commas
+    answered: Callable[[], Awaitable[bool]] = nothing_known
+    """Is anything kept that this upstream said of the address's domain? Then a template's host exists, and has failed
+    where it does not answer. Asked before silence is taken for absence; never raises."""
 
 
 class Upstream(Protocol):

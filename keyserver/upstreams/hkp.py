@@ -5,21 +5,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from yarl import URL
 
-from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
-from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_domain
+from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_domain, spellings
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.http import Client, check_proxy
 from keyserver.upstreams.net import SPECIAL_USE, Names, is_name, literal, template_host
-from keyserver.upstreams.verdict import verdict
+from keyserver.upstreams.verdict import UNASKABLE, verdict
 
 PORTS = {"hkp": 11371, "hkps": 443}
 SERVICES = {"hkp": "_pgpkey-http._tcp", "hkps": "_pgpkey-https._tcp"}  # as GnuPG looks for them
@@ -124,9 +125,8 @@ class Hkp:
         return f"{self.spec.name}/{host}" if host else self.spec.name
 
     async def fetch(self, query: Query, asking: Asking) -> Outcome:
-        """Ask once (see `Upstream.fetch`)."""
-        search = _search(query)
-        if search is None:
+        """Ask once (see `Upstream.fetch`); for an address with an internationalised domain once in each spelling."""
+        if _search(query) is None:
             return Absent("HKP has no words for that", remember=False)
         host = self._host(query)
         if host is None and not isinstance(query, ByAddress):
@@ -134,14 +134,23 @@ class Hkp:
         if host is None:
             return Absent("the address has no public domain that could have a keyserver")
 
+        spelled: Sequence[Query] = spellings(query) if isinstance(query, ByAddress) else (query,)
+        return _together(await asyncio.gather(*(self._ask(host, one, one is query, asking) for one in spelled)))
+
+    async def _ask(self, host: str, query: Query, first: bool, asking: Asking) -> Outcome:
+        """Ask in one spelling; `first`: in the one that every server understands."""
+
         def judge(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
             outcome = verdict(status, headers, body, self._clock())
             if status == 500 and isinstance(query, ByText) and isinstance(outcome, Failed):
                 # SKS says nothing but 500 to a word with too many hits: no asker may open its circuit with that
                 return replace(outcome, fault=Fault.LOCAL)
+            if status in UNASKABLE and isinstance(outcome, Absent) and not first:
+                return replace(outcome, remember=True)  # what it cannot be asked it does not hold
             return outcome
 
-        return await self._client.ask(URL(f"{self._endpoint.url(host)}?{search}", encoded=True), asking, judge)
+        url = URL(f"{self._endpoint.url(host)}?{_search(query)}", encoded=True)
+        return await self._client.ask(url, asking, judge)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -153,6 +162,17 @@ class Hkp:
         if not isinstance(query, ByAddress):
             return None
         return template_host(self._endpoint.host, query.domain, self._special_use)
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """What the answers to all spellings of one question say: absent only where each does."""
+    found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
+    if found:
+        raws = dict.fromkeys(raw for outcome in found for raw in outcome.raw)
+        return Found(tuple(raws), tuple(dict.fromkeys(text for outcome in found for text in outcome.damaged)))
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    for_now = [outcome for outcome in outcomes if isinstance(outcome, Absent) and not outcome.remember]
+    return (failed or for_now or outcomes)[0]
 
 
 def _search(query: Query) -> str | None:

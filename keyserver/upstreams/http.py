@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -26,13 +28,26 @@ from yarl import URL
 from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.net import Answered, Names, NoSuchHost, Service, is_global, is_name, literal
+from keyserver.upstreams.coding import RATIO
+from keyserver.upstreams.net import (
+    MIN_PATIENCE,
+    Answered,
+    Names,
+    NoSuchHost,
+    NotPublic,
+    Service,
+    is_global,
+    is_name,
+    literal,
+)
+from keyserver.upstreams.trouble import ours, proves_nothing, routed, starved
+from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
-MAX_BODY = 16 << 20  # octets of an answer
 MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
 LARGE = 1 << 20  # octets from which on an answer needs one of LARGE_AT_ONCE places
 LARGE_AT_ONCE = 2
 IN_THREAD = 64 << 10  # octets from which on a body is judged in a thread
+MAX_HEADERS = 128
 MAX_REDIRECTS = 3
 CONNECTIONS = 100  # of one upstream at once
 SRV_KEPT = 300.0  # seconds
@@ -45,10 +60,12 @@ Judge: TypeAlias = Callable[[int, Mapping[str, str], bytes], Outcome]
 class Client:
     """Asks one upstream.
 
-    `host`: as written in full in the configuration. Without it hosts are made from what is asked (a template): then
-    they are guarded, unless `allow_private`, and one that does not exist, or never answered and cannot be connected
-    to, is absent. `service`: the SRV service to look for at that host, such as `_pgpkey-http._tcp`; empty if the URL
-    has a port. `tls_ca_file` replaces the system's certificate authorities; ValueError if it is of no use.
+    `host`: as written in full in the configuration, and asked wherever it is. Without it hosts are made from what is
+    asked (a template), and one that does not exist, or never answered and cannot be connected to, is absent. Such
+    hosts, and those that SRV records and redirects lead to, must have public addresses unless `allow_private`; a host
+    written in full may redirect to itself. `service`: the SRV service to look for at that host, such as
+    `_pgpkey-http._tcp`; empty if the URL has a port. `tls_ca_file` replaces the system's certificate authorities;
+    ValueError if it is of no use.
     """
 
     def __init__(
@@ -63,13 +80,13 @@ class Client:
     ) -> None:
         self._names = names
         self._template = not host
-        self._written = frozenset({host, (proxy.raw_host if proxy else None) or ""})
+        self._host = host
+        self._public = (address := literal(host)) is not None and is_global(address)
         self._allow_private = allow_private
         self._proxy = proxy
         self._service = service if proxy is None else ""
         self._tls = _tls(str(tls_ca_file)) if tls_ca_file else None
         self._answered = Answered()
-        self._public = _Public()
         self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._closed = False
@@ -77,6 +94,7 @@ class Client:
     async def ask(self, url: URL, asking: Asking, judge: Judge) -> Outcome:
         """GET this URL and judge the answer, all within `asking.left` seconds. Raises nothing but CancelledError."""
         trip = _Trip(url.raw_host or "")
+        began = time.monotonic()
         try:
             async with asyncio.timeout(asking.left):
                 return await self._ask(url, asking.via, trip, judge)
@@ -85,7 +103,10 @@ class Client:
         except Exception as error:  # whatever a client library may raise: the border of this layer is an Outcome
             if trip.phase == "queued":
                 return Failed("too many large answers are being read", Fault.LOCAL)
-            return self._absent(trip, error) or explain(error)
+            absent = self._absent(trip, error, time.monotonic() - began)
+            if absent is not None and not await asking.answered():
+                return absent
+            return explain(error)
 
     async def close(self) -> None:
         """Close all connections; who asks afterwards gets Failed."""
@@ -96,7 +117,7 @@ class Client:
 
     async def _ask(self, url: URL, via: str, trip: _Trip, judge: Judge) -> Outcome:
         """Ask, follow redirects, and read the answer of the last one."""
-        guarded = self._template and not self._allow_private
+        guarded = self._template and not self._allow_private and self._proxy is None
         for hop in range(MAX_REDIRECTS + 1):
             async with AsyncExitStack() as held:
                 tls = await self._tls_context() if url.scheme == "https" else True
@@ -115,17 +136,18 @@ class Client:
                 trip.answers += 1
                 if response.status not in REDIRECTS:
                     body = await self._read(response, held, trip)
-                    if len(body) <= IN_THREAD:
+                    if len(body) <= IN_THREAD and not encoding(response.headers):
                         return judge(response.status, response.headers, body)
                     return await asyncio.to_thread(judge, response.status, response.headers, body)
-                guarded = guarded or self._public[url.raw_host or ""]
-                url = self._onward(url, response, guarded)
+                url = self._onward(url, response)
+                guarded = self._guarded(url.raw_host or "")
         raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
 
     async def _read(self, response: aiohttp.ClientResponse, held: AsyncExitStack, trip: _Trip) -> bytes:
         """The body, within its bound; `held` keeps a place for a large one until it has been judged."""
-        most = MAX_BODY if response.status == 200 else MAX_ERROR_BODY
-        if response.status == 200 and (response.content_length or 0) > most:
+        good, unpacked = response.status in GOOD, RATIO if encoding(response.headers) else 1
+        most = MAX_BODY if good else MAX_ERROR_BODY
+        if good and (response.content_length or 0) > most:
             raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
         body = bytearray()
         large = False
@@ -133,17 +155,23 @@ class Client:
             body += chunk
             if len(body) > most:
                 response.close()
-                if response.status == 200:
+                if good:
                     raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
                 break
-            if len(body) > LARGE and not large:
+            if len(body) * unpacked > LARGE and not large:
                 large = True
                 trip.phase = "queued"
                 await held.enter_async_context(self._large)
                 trip.phase = "connected"
         return bytes(body)
 
-    def _onward(self, url: URL, response: aiohttp.ClientResponse, guarded: bool) -> URL:
+    def _guarded(self, host: str) -> bool:
+        """Must a host that a redirect leads to have public addresses? A proxy's own address is its administrator's."""
+        if self._allow_private or self._proxy is not None:
+            return False
+        return self._template or host != self._host or self._public
+
+    def _onward(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         """Where a redirect leads, if we follow it."""
         location = response.headers.get("Location", "")
         try:
@@ -159,27 +187,36 @@ class Client:
             raise _Refused("it redirects to a URL with credentials")
         if url.scheme == "https" and target.scheme == "http":
             raise _Refused("it redirects from TLS to plain HTTP")
-        if guarded and address is not None and not is_global(address):
+        if address is not None and not is_global(address) and self._guarded(host):
             raise _Refused("it redirects to an address that is not public")
-        if self._proxy and host != url.raw_host:
-            raise _Refused("it redirects to another host, which cannot be checked behind a proxy")
+        if self._proxy and (host != url.raw_host or not (target.port == url.port or target.is_default_port())):
+            raise _Refused("it redirects to another host or port, which cannot be checked behind a proxy")
         return target
 
-    def _absent(self, trip: _Trip, error: BaseException) -> Absent | None:
-        """No host, no public address, or no connection, where nobody ever answered: a template's host is not there."""
+    def _absent(self, trip: _Trip, error: BaseException, seconds: float) -> Absent | None:
+        """No host, no public address, or no connection, where nobody ever answered: a template's host is not there.
+
+        Not so where it is our own network that fails, or where it had little time."""
         if not self._template or trip.answers or trip.host in self._answered:
             return None
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             if not isinstance(error.os_error, NoSuchHost):
                 return None
             return Absent(str(error.os_error) or "no such host")
-        if isinstance(error, aiohttp.ClientConnectorError | TimeoutError) and trip.phase == "connecting":
-            return Absent("nothing answers at its host, and never did")
-        return None
+        if trip.phase != "connecting":
+            return None
+        silent = isinstance(error, TimeoutError) and seconds >= MIN_PATIENCE
+        refused = isinstance(error, aiohttp.ClientConnectorError) and not proves_nothing(error.os_error)
+        if isinstance(error, aiohttp.ClientSSLError) and starved():
+            return None
+        return Absent("nothing answers at its host, and never did") if silent or refused else None
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = await asyncio.to_thread(_tls, None)  # reading the system's authorities takes a while
+            context = await asyncio.to_thread(_tls, None)  # reading the system's authorities takes a while
+            if starved():  # then it has read none, and nobody's certificate would ever be good again
+                raise _Refused("file descriptors are running out here", Fault.LOCAL)
+            self._tls = context
         return self._tls
 
     def _session(self, first: bool, guarded: bool) -> aiohttp.ClientSession:
@@ -194,9 +231,10 @@ class Client:
         resolver = _Addresses(
             self._names,
             guarded=guarded,
-            written=self._written,
+            allow_private=self._allow_private,
+            written=(self._proxy.raw_host or "") if self._proxy else self._host,
             service=self._service if first else "",
-            public=self._public,
+            seen=self._seen,
         )
         connector = aiohttp.TCPConnector(
             limit=CONNECTIONS,
@@ -213,9 +251,13 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
             max_line_size=8190,
             max_field_size=8190,
-            max_headers=64,
+            max_headers=MAX_HEADERS,
             trace_configs=[_tracing()],
         )
+
+    def _seen(self, host: str, addresses: Sequence[str]) -> None:
+        """Note that the host is, or once was, in the public Internet: from then on it cannot lead inside."""
+        self._public = self._public or (host == self._host and any(is_global(ip_address(a)) for a in addresses))
 
 
 def check_proxy(proxy: str) -> URL:
@@ -272,50 +314,38 @@ def _tracing() -> aiohttp.TraceConfig:
     return config
 
 
-class _Public:
-    """Which hosts have public addresses, as last resolved; unknown ones count as public. Bounded."""
-
-    def __init__(self, most: int = 1000) -> None:
-        self._private: OrderedDict[str, None] = OrderedDict()
-        self._most = most
-
-    def note(self, host: str, addresses: tuple[str, ...]) -> None:
-        """Note what a host resolved to."""
-        self._private.pop(host, None)
-        if not any(is_global(ip_address(a)) for a in addresses):
-            self._private[host] = None
-            if len(self._private) > self._most:
-                self._private.popitem(last=False)
-
-    def __getitem__(self, host: str) -> bool:
-        address = literal(host)
-        return is_global(address) if address is not None else host not in self._private
-
-
 class _Addresses(AbstractResolver):
     """What aiohttp connects to: the guarded addresses of a host, or of its SRV targets; TLS keeps the host's name."""
 
-    def __init__(self, names: Names, *, guarded: bool, written: frozenset[str], service: str, public: _Public) -> None:
+    def __init__(
+        self,
+        names: Names,
+        *,
+        guarded: bool,
+        allow_private: bool,
+        written: str,
+        service: str,
+        seen: Callable[[str, Sequence[str]], None],
+    ) -> None:
+        """`written` in full in the configuration; `seen` is told what a host resolved to."""
         self._names = names
         self._guarded = guarded
+        self._allow_private = allow_private
         self._written = written
         self._service = service
-        self._public = public
+        self._seen = seen
         self._services: OrderedDict[str, tuple[float, tuple[Service, ...]]] = OrderedDict()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of a host, best first."""
-        targets = await self._targets(host)
-        if not targets:
-            found = [(a, port) for a in await self._addresses(host, port)]
-        else:
-            every = await asyncio.gather(*(self._addresses(t.host, t.port) for t in targets), return_exceptions=True)
-            found = [(a, t.port) for t, one in zip(targets, every, strict=True) if isinstance(one, tuple) for a in one]
-            if not found:
-                raise next(one for one in every if isinstance(one, BaseException))
-        self._public.note(host, tuple(address for address, _ in found))
+        """The addresses of a host that we have a route to, best first."""
+        found = await self._by_services(host)
+        if not found:
+            in_full = not self._guarded and host == self._written
+            addresses = await self._names.guarded_addresses(host, port, not self._guarded, in_full=in_full)
+            found = [(address, port) for address in addresses]
+        self._seen(host, [address for address, _ in found])
         return [
             ResolveResult(
                 hostname=host,
@@ -325,15 +355,27 @@ class _Addresses(AbstractResolver):
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address, at in found
+            for address, at in routed(found)
         ]
 
     async def close(self) -> None:
         """Nothing to give back."""
 
-    async def _addresses(self, host: str, port: int) -> tuple[str, ...]:
-        in_full = not self._guarded and host in self._written
-        return await self._names.guarded_addresses(host, port, not self._guarded, in_full=in_full)
+    async def _by_services(self, host: str) -> list[tuple[str, int]]:
+        """Addresses and ports of a host's SRV targets; none without SRV records, and where the records of a host
+        written in full lead inside: then its own address is what the administrator meant."""
+        targets = await self._targets(host)
+        every = await asyncio.gather(
+            *(self._names.guarded_addresses(t.host, t.port, self._allow_private) for t in targets),
+            return_exceptions=True,
+        )
+        found = [(a, t.port) for t, one in zip(targets, every, strict=True) if isinstance(one, tuple) for a in one]
+        problems = [one for one in every if isinstance(one, BaseException)]
+        if found or not problems:
+            return found
+        if host == self._written and any(isinstance(problem, NotPublic) for problem in problems):
+            return []
+        raise next((problem for problem in problems if not isinstance(problem, NoSuchHost)), problems[0])
 
     async def _targets(self, host: str) -> tuple[Service, ...]:
         """SRV targets of a keyserver pool, as GnuPG looks for them; remembered for some minutes."""
@@ -354,7 +396,13 @@ class _Addresses(AbstractResolver):
 
 def explain(error: BaseException) -> Failed:
     """Why asking failed, in words that name neither host nor query: reasons are logged."""
+    beneath = getattr(error, "os_error", error)
+    if ours(beneath):
+        number = getattr(beneath, "errno", None)
+        return Failed(f"not asked: {os.strerror(number) if number else type(beneath).__name__} here", Fault.LOCAL)
     match error:
+        case aiohttp.ClientSSLError() if starved():
+            return Failed("not asked: file descriptors are running out here", Fault.LOCAL)
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as why):
             wrong_name = getattr(why, "verify_code", 0) in (
                 62,
@@ -380,8 +428,9 @@ def explain(error: BaseException) -> Failed:
             return Failed("it closed the connection without an answer")
         case aiohttp.ClientPayloadError():
             return Failed("its answer broke off")
-        case aiohttp.ClientResponseError():
-            return Failed("its answer is not proper HTTP")
+        case aiohttp.ClientResponseError(message=str() as message):
+            what = re.match(r"[A-Za-z0-9' -]{1,60}(?=:|$)", message)  # the parser's words, without what it quotes
+            return Failed(f"its answer is not proper HTTP{': ' + what[0] if what else ''}")
         case TimeoutError():
             return Failed("no answer in time")
         case OSError(errno=int() as number):

@@ -25,7 +25,8 @@ from keyserver.upstreams.ldap_kinds import X509_ATTRIBUTES, Directory, holds_ope
 from keyserver.upstreams.ldap_link import Entrance, Link, LinkError
 from keyserver.upstreams.ldap_plan import Plan
 from keyserver.upstreams.ldap_url import check_attributes, check_credentials, check_filter, parse_url
-from keyserver.upstreams.net import SPECIAL_USE, Answered, Names, NoSuchHost, template_host
+from keyserver.upstreams.net import MIN_PATIENCE, SPECIAL_USE, Answered, Names, NoSuchHost, template_host
+from keyserver.upstreams.trouble import ours, proves_nothing
 
 __all__ = ["Ldap", "parse_url"]
 
@@ -39,7 +40,6 @@ IDLE = 30.0  # seconds that an unused connection is kept
 TEMPLATE_THREADS = 2  # of one template at once: strangers' hosts must not hold all threads
 TEMPLATE_CONNECTING = 32  # connections of one template being made at once
 GRACE = 0.1  # seconds between the guard's deadline and ours, so that the guard says what was wrong
-MIN_PATIENCE = 1.0  # seconds that must have gone by before silence at a new host counts as absence
 
 
 _T = TypeVar("_T")
@@ -124,19 +124,20 @@ class Ldap:
         except LinkError as error:
             self._kinds.pop(host, None)
             enough = not error.slow or time.monotonic() - began >= MIN_PATIENCE
-            if error.unmade and enough and self._endpoint.template and host not in self._answered:
+            if error.unmade and enough and await self._never_answered(host, asking):
                 reason = "nothing answers at its host, and never did"
                 _note(self._gone, host, (reason, self._clock() + GONE_KEPT), MAX_GONE)
                 return Absent(reason)
             return Failed(error.reason, error.fault)
         except NoSuchHost as error:
-            if not self._endpoint.template or host in self._answered:
+            if not await self._never_answered(host, asking):
                 return Failed(str(error))
             _note(self._gone, host, (str(error), self._clock() + GONE_KEPT), MAX_GONE)
             return Absent(str(error))
         except Exception as error:  # the border of this layer is an Outcome
             self._kinds.pop(host, None)
-            return Failed(f"could not be asked ({type(error).__name__})")
+            fault = Fault.LOCAL if ours(error) else Fault.TRANSIENT
+            return Failed(f"could not be asked ({type(error).__name__})", fault)
 
     async def close(self) -> None:
         """Close all connections. The threads stay their owner's."""
@@ -145,6 +146,10 @@ class Ldap:
             link, timer = self._idle.pop()
             timer.cancel()
             link.close()
+
+    async def _never_answered(self, host: str, asking: Asking) -> bool:
+        """Is this a template's host of which nobody knows that it ever answered?"""
+        return self._endpoint.template and host not in self._answered and not await asking.answered()
 
     def _host(self, query: Query) -> str | None:
         if not self._endpoint.template:
@@ -215,17 +220,22 @@ class Ldap:
         except NoSuchHost:
             raise
         except OSError as error:
-            raise LinkError("its name could not be resolved") from error
+            fault = Fault.LOCAL if ours(error) else Fault.TRANSIENT
+            raise LinkError("its name could not be resolved", fault) from error
         addresses = addresses[:MAX_ADDRESSES]
         slow = False
+        problems: list[OSError] = []
         for position, address in enumerate(addresses):
             share = (end - time.monotonic()) / (len(addresses) - position)
             try:
                 return await _connected(address, self._endpoint.port, share)
             except TimeoutError:
                 slow = True
-            except OSError:
-                continue
+            except OSError as error:
+                problems.append(error)
+        if problems and not slow and all(proves_nothing(problem) for problem in problems):
+            fault = Fault.LOCAL if all(ours(problem) for problem in problems) else Fault.TRANSIENT
+            raise LinkError(f"it cannot be reached from here: {problems[0].strerror}", fault)
         if slow:
             raise LinkError("it could not be connected to in time", unmade=True, slow=True)
         raise LinkError("it cannot be connected to", unmade=True)

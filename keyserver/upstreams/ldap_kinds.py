@@ -6,17 +6,16 @@ one of them says where keys are and by which schema; commercial keyservers have 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import idna
-
-from keyserver.model import Fault, Kind, Malformed, Raw
-from keyserver.openpgp.armor import dearmor
-from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
+from keyserver.model import Fault, Found, Kind, Raw
+from keyserver.openpgp.armor import read_armor
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
 from keyserver.upstreams.ldap_link import LinkError, Reply
 
 BASE, SUBTREE = "BASE", "SUBTREE"
@@ -26,6 +25,7 @@ ACTIVE_DIRECTORY = "1.2.840.113556.1.4.800"  # in supportedCapabilities, MS-ADTS
 MAX_CONTEXTS = 8  # naming contexts that are looked into
 MAX_VALUES = 200  # certificates of one answer
 MAX_DN = 1024  # characters
+NO_CERTIFICATE = "a value that is no certificate"
 _ROOT_ATTRIBUTES = ("namingContexts", "defaultNamingContext", "supportedCapabilities")
 _INFO_ATTRIBUTES = ("pgpBaseKeySpaceDN", "pgpVersion", "pgpSoftware", "baseKeySpaceDN", "version", "software")
 _UNABLE = (3, 11, 51, 52, 80)  # results that say nothing about what the server holds
@@ -129,14 +129,17 @@ def x509_filter(query: ByAddress, template: str, active_directory: bool) -> str:
     """The filter that asks for an address's certificates: the configured one, or what the directory understands."""
     if template:
         return fill(template, query)
-    address = escape(query.address)
-    return f"(|(mail={address})(proxyAddresses=smtp:{address}))" if active_directory else f"(mail={address})"
+    return fill("(|(mail={address})(proxyAddresses=smtp:{address}))" if active_directory else "(mail={address})", query)
 
 
 def fill(template: str, query: ByAddress) -> str:
-    """A configured filter with `{address}`, `{local}` and `{domain}` put in, escaped."""
-    parts = {"address": query.address, "local": query.local, "domain": query.domain}
-    return re.sub(r"\{(address|local|domain)\}", lambda found: escape(parts[found[1]]), template)
+    """A filter with `{address}`, `{local}` and `{domain}` put in, escaped, in each spelling of the domain."""
+
+    def filled(spelling: ByAddress) -> str:
+        parts = {"address": spelling.address, "local": spelling.local, "domain": spelling.domain}
+        return re.sub(r"\{(address|local|domain)\}", lambda found: escape(parts[found[1]]), template)
+
+    return _any(filled(spelling) for spelling in spellings(query))
 
 
 def base_name(attribute: str) -> str:
@@ -149,37 +152,32 @@ def holds_openpgp(attribute: str) -> bool:
     return base_name(attribute).startswith("pgpkey")
 
 
-def openpgp_values(replies: Iterable[Reply], attributes: Sequence[str] = PGP_ATTRIBUTES) -> tuple[tuple[Raw, ...], int]:
-    """The OpenPGP certificates in entries, each octet sequence once, and how many values could not be read.
+def openpgp_values(replies: Iterable[Reply], attributes: Sequence[str] = PGP_ATTRIBUTES) -> Found:
+    """The OpenPGP certificates in entries, each octet sequence once, and which values could not be read.
 
-    A value is armored text, as GnuPG's schema has it, or binary (`dearmor` takes both).
+    A value is armored text, as GnuPG's schema has it, or binary (`read_armor` takes both).
     """
     found: dict[bytes, None] = {}
-    unreadable = 0
+    damaged: list[str] = []
     for value in _values(replies, attributes):
-        octets = _unarmored(value)
-        unreadable += not octets
-        found |= dict.fromkeys(octets)
-        if len(found) + unreadable >= MAX_VALUES:
+        armored = read_armor(value)
+        found |= dict.fromkeys(armored.blocks)
+        damaged += armored.damaged or (() if armored.blocks else (NO_CERTIFICATE,))
+        if len(found) + len(damaged) >= MAX_VALUES:
             break
-    return tuple(Raw(Kind.OPENPGP, octets) for octets in found), unreadable
+    return Found(tuple(Raw(Kind.OPENPGP, octets) for octets in found), tuple(dict.fromkeys(damaged)))
 
 
-def x509_values(replies: Iterable[Reply], attributes: Sequence[str] = X509_ATTRIBUTES) -> tuple[tuple[Raw, ...], int]:
-    """The X.509 certificates (DER) and PKCS#7 blobs in entries, each once, and how many values are neither.
+def x509_values(replies: Iterable[Reply], attributes: Sequence[str] = X509_ATTRIBUTES) -> Found:
+    """The X.509 certificates (DER) and PKCS#7 blobs in entries, each once; damaged where there are other values alone.
 
-    Both begin with a SEQUENCE. Exchange's own tag and length records in userSMIMECertificate (MS-OXOABK) do not.
+    Both begin with a SEQUENCE. Exchange's own tag and length records in userSMIMECertificate (MS-OXOABK) do not, and
+    may stand beside certificates.
     """
-    found: dict[bytes, None] = {}
-    unreadable = 0
-    for value in _values(replies, attributes):
-        if value[0] == 0x30:
-            found[value] = None
-        else:
-            unreadable += 1
-        if len(found) + unreadable >= MAX_VALUES:
-            break
-    return tuple(Raw(Kind.X509, octets) for octets in found), unreadable
+    values = list(itertools.islice(_values(replies, attributes), MAX_VALUES))
+    found = dict.fromkeys(value for value in values if value[0] == 0x30)
+    damaged = (NO_CERTIFICATE,) if values and not found else ()
+    return Found(tuple(Raw(Kind.X509, octets) for octets in found), damaged)
 
 
 def _values(replies: Iterable[Reply], attributes: Sequence[str]) -> Iterable[bytes]:
@@ -191,39 +189,22 @@ def _values(replies: Iterable[Reply], attributes: Sequence[str]) -> Iterable[byt
                     yield from (value for value in values if value)
 
 
-def _unarmored(value: bytes) -> tuple[bytes, ...]:
-    try:
-        return dearmor(value)
-    except Malformed:
-        return ()
-
-
 def _by_key_id(key_id: str) -> str:
     return f"(|(pgpCertID={escape(key_id)})(pgpSubKeyID={escape(key_id)}))"
 
 
 def _by_address(query: ByAddress, style: Style) -> str:
     """Disabled keys are left out, revoked ones are not: their revocations are news."""
-    spellings = [escape(address) for address in _spellings(query)]
     if style is Style.PGP:
-        return f"(&{_any(f'(pgpUserID=*<{s}>*)' for s in spellings)}(pgpDisabled=0))"
+        return f"(&{fill('(pgpUserID=*<{address}>*)', query)}(pgpDisabled=0))"
     if style is Style.GNUPG_2:
-        return f"(&{_any(f'(gpgMailbox={s})' for s in spellings)}(!(pgpDisabled=1)))"
-    return f"(&{_any(f for s in spellings for f in (f'(pgpUserID=*<{s}>*)', f'(pgpUserID={s})'))}(!(pgpDisabled=1)))"
+        return f"(&{fill('(gpgMailbox={address})', query)}(!(pgpDisabled=1)))"
+    return f"(&{fill('(|(pgpUserID=*<{address}>*)(pgpUserID={address}))', query)}(!(pgpDisabled=1)))"
 
 
 def _any(filters: Iterable[str]) -> str:
     parts = list(filters)
     return parts[0] if len(parts) == 1 else f"(|{''.join(parts)})"
-
-
-def _spellings(query: ByAddress) -> list[str]:
-    """The address with its domain in A-labels and, where that differs, in U-labels: user IDs hold either."""
-    try:
-        written = idna.decode(query.domain)
-    except (idna.IDNAError, UnicodeError):
-        written = query.domain
-    return list(dict.fromkeys((query.address, f"{query.local}@{written}")))
 
 
 def _keyspace(reply: Reply, *, rooted: bool) -> tuple[Style, str]:

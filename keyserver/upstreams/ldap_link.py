@@ -16,6 +16,7 @@ from typing import Any
 
 from keyserver.model import Fault, Malformed
 from keyserver.upstreams.ldap_guard import Guard, GuardError, Trouble, page_cookie
+from keyserver.upstreams.trouble import ours, starved
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 
 with warnings.catch_warnings():  # ldap3 2.9.1 imports two names that pyasn1 0.6 calls deprecated
@@ -238,6 +239,8 @@ class Link:
         try:
             self._guard.wrap(context.wrap_socket(self._guard.raw, server_hostname=self._name))
         except ssl.SSLCertVerificationError as error:
+            if starved():
+                raise LinkError("file descriptors are running out here", Fault.LOCAL) from error
             why = error.verify_message or "not trusted"
             raise LinkError(f"it shows a bad certificate: {why}", Fault.CONFIGURATION, unmade=unmade) from error
         except GuardError as error:
@@ -245,7 +248,8 @@ class Link:
         except TimeoutError as error:
             raise LinkError("it did not finish the TLS handshake in time", unmade=unmade, slow=True) from error
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise LinkError("the TLS handshake failed", unmade=unmade) from error
+            fault = Fault.LOCAL if ours(error) else Fault.TRANSIENT
+            raise LinkError("the TLS handshake failed", fault, unmade=unmade and not ours(error)) from error
 
     def _run(self, answer: str, operation: Any, *arguments: Any, **options: Any) -> None:
         """An ldap3 call, which ends with this type of answer; whatever it raises becomes LinkError.

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
+import os
 import re
 import socket
 import threading
@@ -25,9 +27,12 @@ import dns.exception
 import dns.rdatatype
 import dns.resolver
 
+from keyserver.upstreams.trouble import ours, starved
+
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_ADDRESSES = 16  # of one host; more are ignored
+MIN_PATIENCE = 1.0  # seconds that must have gone by before silence at a new host counts as absence
 SRV_TIMEOUT = 1.0  # seconds; a pool's SRV records are worth no longer wait
 HOSTS_FILE = Path("/etc/hosts")
 
@@ -248,36 +253,51 @@ class Names:
                 found = _blocking_lookup(host, port)
             except OSError as caught:
                 error = caught
-            except Exception as caught:  # such as UnicodeError for a label the codec does not like
+            except UnicodeError as caught:  # a label that the codec does not like
                 error = NoSuchHost(str(caught))
+            except Exception as caught:
+                error = OSError(f"{type(caught).__name__} while resolving a name")
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(finish, found, error)
 
-        threading.Thread(target=work, name="resolve", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="resolve", daemon=True).start()
+        except RuntimeError as error:
+            self._slots.release()
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
         return await answer
 
 
 def _blocking_lookup(host: str, port: int) -> Sequence[str]:
-    """getaddrinfo, preceded by the hosts file for absolute names: glibc does not find those in it."""
+    """getaddrinfo, preceded by the hosts file for absolute names: glibc does not find those in it.
+
+    Raises NoSuchHost, or OSError where nobody could say: the servers, or we ourselves for want of descriptors.
+    """
     if host.endswith(".") and (listed := _hosts_file(host[:-1])):
         return listed
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
+            if starved():
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
             raise NoSuchHost("no such host") from error
         raise
     return [str(info[4][0]) for info in infos]
 
 
 def _hosts_file(host: str, path: Path = HOSTS_FILE) -> list[str]:
-    """The addresses of a name in the hosts file."""
+    """The addresses of a name in the hosts file. Raises OSError where it is our own trouble that it cannot be read."""
     found = []
-    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            words = line.partition("#")[0].split()
-            if host in (word.lower() for word in words[1:]) and literal(words[0]) is not None:
-                found.append(words[0])
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                words = line.partition("#")[0].split()
+                if host in (word.lower() for word in words[1:]) and literal(words[0]) is not None:
+                    found.append(words[0])
+    except OSError as error:
+        if ours(error) and not isinstance(error, PermissionError):
+            raise
     return found
 
 

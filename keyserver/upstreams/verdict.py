@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Malformed, Outcome, Raw
-from keyserver.openpgp.armor import dearmor
+from keyserver.openpgp.armor import read_armor
+from keyserver.upstreams.coding import decoded
 
+MAX_BODY = 16 << 20  # octets of an answer, also when it has been unpacked
+GOOD = (200, 203)  # 203: a proxy on the way has changed it (RFC 9110 section 15.3.4); signatures tell what counts
 MAX_RETRY_AFTER = 3600.0  # seconds; who asks for more is asked again after this
 
+UNASKABLE = (400, 501)  # statuses that say nothing of what it holds
 _PHRASES = (b"no results found", b"no keys found", b"not found")
 _UNSPECIFIC = (b"insufficiently specific", b"too many responses", b"too many results")
 _WORDS = 65536  # octets of a body in which phrases are looked for
@@ -36,14 +40,17 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
     404 with `Cache-Control: no-store` is true for this request only: a frontend like us says so to a request that went
     round in a circle.
     """
-    if status == 200:
-        encoding = headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in ("", "identity"):
-            return Failed(f"it sent {encoding[:20]!r} encoding, which nobody asked for")
+    try:
+        body = decoded(body, coding, MAX_BODY) if (coding := encoding(headers)) else body
+    except Malformed as problem:
+        if status in GOOD:
+            return Failed(f"it sent {problem}", Fault.LOCAL)
+        body = b""
+    if status in GOOD:
         return contents(body)
     if status in (404, 410):
         return Absent(f"it answered {status}", remember="no-store" not in headers.get("Cache-Control", "").lower())
-    if status in (400, 501):
+    if status in UNASKABLE:
         return Absent(f"it cannot be asked that (it answered {status})", remember=False)
     if status in _DENIED:
         return Failed(f"{_DENIED[status]} (it answered {status})", Fault.CONFIGURATION)
@@ -57,6 +64,12 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
     return Failed(f"it answered {status}")
 
 
+def encoding(headers: Mapping[str, str]) -> str:
+    """The content coding of an answer, empty for none."""
+    coding = headers.get("Content-Encoding", "").strip().lower()
+    return "" if coding == "identity" else coding
+
+
 def contents(body: bytes) -> Outcome:
     """What the body of a 200 holds: armored blocks (HTML and text around them allowed), binary packets, or words."""
     body = body.removeprefix(_BOM)
@@ -67,12 +80,12 @@ def contents(body: bytes) -> Outcome:
     if _BEGIN in body:
         if len(body) > _LARGE and max(body.count(b"\n"), body.count(b"\r")) > len(body) // 24:
             return Failed("it sent armor in very short lines", Fault.LOCAL)  # millions of them would fill the memory
-        try:
-            blocks = dearmor(body)
-        except Malformed as error:
-            return Failed(f"it sent damaged armor: {error}")
-        if blocks:
-            return Found(tuple(Raw(Kind.OPENPGP, block) for block in blocks))
+        armored = read_armor(body, binary=False)
+        if armored.blocks:
+            return Found(tuple(Raw(Kind.OPENPGP, block) for block in armored.blocks), armored.damaged)
+        if armored.damaged:
+            # no asker may open the circuit of a host by asking for what is damaged there
+            return Failed(f"it sent damaged armor: {armored.damaged[0]}", Fault.LOCAL)
     if says_absent(body):
         return Absent("it says that it has no such certificate")
     if re.match(rb"\s*<", body):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator
 
-from keyserver.wire.keyring import Cut, Piece, Skipped
+from keyserver.model import Cut, Piece, Skipped
 
 HEAD = 4096
 """Octets at a stream's beginning that tell what it is: `openssl` writes some lines of text before a block."""
@@ -58,7 +58,10 @@ class Blocks:
             del self._held[: -len(_BEGIN)]
             return None
         del self._held[:begin]
-        end = self._held.find(_END)
+        end, next_begin = self._held.find(_END), self._held.find(_BEGIN, len(_BEGIN))
+        if next_begin >= 0 and not 0 <= end < next_begin:
+            del self._held[:next_begin]
+            return Skipped("a PEM block without its END line")
         stop = self._held.find(_DASHES, end + len(_END)) if end >= 0 else -1
         if stop < 0:
             if len(self._held) <= self._cap:

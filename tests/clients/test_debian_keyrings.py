@@ -6,9 +6,9 @@ import asyncio
 import re
 from pathlib import Path
 
-from keyserver.model import Certificate
+from keyserver.model import Certificate, Cut
 from keyserver.openpgp import clean
-from keyserver.wire.keyring import Cut, Splitter
+from keyserver.openpgp.keyring import Splitter
 from running import Gpg, Service
 from scripted import Scripted, raw
 from vectors.build import armored

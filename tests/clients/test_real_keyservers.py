@@ -16,12 +16,13 @@ from vectors.build import make
 
 ALICE = make(["Alice Adams <alice@example.org>"], seed="alice", algorithm="rsa2048", encryption=None)
 BOB = make(["Bob Brown <bob@example.org>"], seed="bob")
+JOERG = make(["J\u00f6rg <joerg@m\u00fcller.example>"], seed="joerg")
 SERVERS = {"sks": sks, "onak": onak}
 
 
 @pytest.fixture(params=["sks", "onak"])
 async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hkp]:
-    async with SERVERS[request.param](tmp_path, ALICE.octets, BOB.octets) as url:
+    async with SERVERS[request.param](tmp_path, ALICE.octets, BOB.octets, JOERG.octets) as url:
         upstream = Hkp(UpstreamSpec(request.param), url)
         yield upstream
         await upstream.close()
@@ -49,6 +50,14 @@ async def test_found(upstream: Hkp, query: Query) -> None:
 )
 async def test_absent(upstream: Hkp, query: Query) -> None:
     outcome = await upstream.fetch(query, Asking(10, "test"))
+    assert isinstance(outcome, Absent) and outcome.remember, outcome
+
+
+async def test_an_internationalised_domain(upstream: Hkp) -> None:
+    """They hold the address as its owner wrote it, and are asked in the form that we compare."""
+    outcome = await upstream.fetch(ByAddress("joerg", "xn--mller-kva.example"), Asking(10, "test"))
+    assert outcome == Found((Raw(Kind.OPENPGP, JOERG.octets),))
+    outcome = await upstream.fetch(ByAddress("nobody", "xn--mnchen-3ya.example"), Asking(10, "test"))
     assert isinstance(outcome, Absent) and outcome.remember, outcome
 
 

@@ -97,6 +97,26 @@ async def test_look_brings_every_entry_revocation_and_record_of_the_name(store: 
     assert set(shelf.records) == {said(ALICE.fpr, True, 5), said(ALICE.fpr, False, 6, "two")}
 
 
+async def test_whether_an_upstream_ever_answered_for_a_domain(store: Store) -> None:
+    await put(store, ALICE.find(origin="one"), CAROL.find(M, "example.net"))
+    await put(store, records=[said(addr("bob@b.example"), True, 5), said(addr("c@c.example"), False, 6)])
+    assert await store.answered("one", "example.org")
+    assert await store.answered("one", "b.example")
+    for upstream, domain in (
+        ("two", "example.org"),
+        ("two", "b.example"),
+        ("one", "c.example"),  # it said absent, and may have done so by not existing
+        ("one", "example.net"),  # by mail
+        ("example.net", "example.net"),
+        ("one", "xample.org"),
+        ("one", "org"),
+        ("one", "%"),
+    ):
+        assert not await store.answered(upstream, domain), (upstream, domain)
+    await store.delete(ALICE.fingerprint, NOW + 1)
+    assert not await store.answered("one", "example.org")
+
+
 async def test_a_certificate_is_found_under_each_name_of_its_index_and_no_other(store: Store) -> None:
     await put(store, ALICE.find())
     for name in ALICE.names:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keyserver.model import Cut, Piece, Skipped
 from keyserver.openpgp.armor import armor
-from keyserver.wire.keyring import Cut, Piece, Skipped, Splitter
+from keyserver.openpgp.keyring import Splitter
 
 CAP = 1 << 20
 DEBIAN = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -73,6 +74,11 @@ def test_armor_headers_and_one_long_line() -> None:
     assert split(text) == split(text, 5) == [Cut(c) for c in CERTIFICATES]
 
 
+def test_armor_without_an_empty_line_is_read_as_elsewhere() -> None:
+    text = armor(KEYRING).replace(b"\n\n", b"\n")
+    assert split(text) == split(text, 1) == [Cut(c) for c in CERTIFICATES]
+
+
 def test_every_length_form_and_partial_bodies() -> None:
     packets = old(6, b"k" * 300, 2) + old(13, b"u" * 70000, 4) + bytes([0xC2, 0xE3]) + b"12345678" + b"\x03abc"
     packets += bytes([0xC2, 0xFF]) + (5).to_bytes(4, "big") + b"hello"
@@ -97,7 +103,7 @@ def test_a_certificate_over_the_cap_is_skipped_and_the_next_one_read() -> None:
         (old(6, b"x", 1) + b"\x9b" + bytes(50), "indeterminate"),
         (armor(KEYRING)[:-60], "END line"),
         (armor(KEYRING).replace(b"PUBLIC", b"PRIVATE"), "no public key"),
-        (armor(KEYRING).replace(b"\n\n", b"\n"), "empty line"),
+        (armor(KEYRING).replace(b"\n\n", b"\nVersion: x\n"), "empty line"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n????\n-----END PGP PUBLIC KEY BLOCK-----\n", "base64"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxsA\n-----END PGP PUBLIC KEY BLOCK-----\n", "cut short"),
     ],

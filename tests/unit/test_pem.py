@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyserver.wire.keyring import Cut, Piece, Skipped
+from keyserver.model import Cut, Piece, Skipped
 from keyserver.wire.pem import Blocks, is_x509
 
 
@@ -49,6 +49,12 @@ def test_what_is_too_large_or_cut_off() -> None:
     assert cut(big + block("CERTIFICATE", b"\x30x"), 5000)[-1] == Cut(b"\x30x")
     assert Skipped("larger than any certificate") in cut(big, 5000)
     assert cut(block("CERTIFICATE", b"\x30x")[:-20]) == [Skipped("the last block is cut off")]
+
+
+def test_a_block_that_is_cut_off_does_not_cost_the_next() -> None:
+    stream = block("CERTIFICATE", b"\x30one" * 30)[:-40] + b"\n" + block("CERTIFICATE", b"\x30two")
+    for size in range(len(stream)):
+        assert cut(stream, size) == [Skipped("a PEM block without its END line"), Cut(b"\x30two")]
 
 
 def test_what_a_stream_is() -> None:

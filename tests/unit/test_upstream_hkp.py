@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -33,6 +34,7 @@ FOUND = Found((Raw(Kind.OPENPGP, ALICE),))
 ALICE_QUERY = ByAddress("alice", "example.org")
 PARTNER = ByAddress("alice", "partner.de")
 PUBLIC = "8.8.8.8"
+HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
@@ -109,6 +111,42 @@ async def test_request_lines(server: Scripted, query: Query, target: str | None)
     assert request.headers["host"] == f"127.0.0.1:{server.port}"
 
 
+JOERG = ByAddress("joerg", "xn--mller-kva.example")
+A_LABEL, U_LABEL = "joerg@xn--mller-kva.example", "joerg@m\u00fcller.example"
+
+
+async def test_an_internationalised_domain_is_asked_for_in_both_spellings(server: Scripted) -> None:
+    bob = make_certificate(["Bob <bob@example.org>"], seed="bob")
+    for routes, outcome in (
+        ({U_LABEL: key(ALICE)}, FOUND),
+        ({A_LABEL: key(ALICE)}, FOUND),
+        ({A_LABEL: key(ALICE), U_LABEL: key(ALICE)}, FOUND),
+        ({A_LABEL: key(ALICE), U_LABEL: key(bob)}, Found((*FOUND.raw, Raw(Kind.OPENPGP, bob)))),
+        ({A_LABEL: key(ALICE), U_LABEL: reply(500)}, FOUND),
+        ({}, Absent("it answered 404")),
+        ({U_LABEL: reply(400)}, Absent("it answered 404")),  # it cannot even be asked that
+        ({A_LABEL: reply(400), U_LABEL: NOT_FOUND}, Absent("it cannot be asked that (it answered 400)", False)),
+        ({U_LABEL: reply(404, Cache_Control="no-store")}, Absent("it answered 404", remember=False)),
+    ):
+        server.requests.clear()
+        server.routes = {"*": NOT_FOUND, **routes}
+        assert await ask(hkp(server), JOERG) == outcome, routes
+        assert sorted(r.term for r in server.requests) == sorted([A_LABEL, U_LABEL])
+        assert all(r.target.endswith("&exact=on") for r in server.requests)
+    for broken in (A_LABEL, U_LABEL):
+        server.routes = {"*": NOT_FOUND, broken: reply(500)}
+        failed(await ask(hkp(server), JOERG), words="500")
+        server.routes = {"*": key(ALICE), broken: scripted.hang}
+        assert await ask(hkp(server), JOERG, left=0.5) == FOUND
+
+
+async def test_other_domains_are_asked_for_once(server: Scripted) -> None:
+    for domain in ("example.org", "xn--yp8ha.example", "xn--a.example"):  # no IDNA 2008 label behind the last two
+        server.requests.clear()
+        assert await ask(hkp(server), ByAddress("a", domain)) == FOUND
+        assert [r.term for r in server.requests] == [f"a@{domain}"]
+
+
 @pytest.mark.parametrize("query", [ByHash("ihash", "00"), ByAddress("a", "b.org", Kind.X509), ByText("a", Kind.X509)])
 async def test_what_hkp_has_no_words_for_is_not_sent(server: Scripted, query: Query) -> None:
     assert await ask(hkp(server), query) == Absent("HKP has no words for that", remember=False)
@@ -158,8 +196,11 @@ def test_it_is_an_upstream() -> None:
         scripted.raw(b"HTTP/1.0 200 OK\r\n\r\n" + armored(ALICE).encode()),
         scripted.raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + ALICE),
         drip(ALICE, every=0.0),
+        gzipped(armored(ALICE).encode()),
+        reply(203, ALICE),
+        scripted.raw(HEAD + b"X-Filler: x\r\n" * 110 + b"Content-Length: %d\r\n\r\n" % len(ALICE) + ALICE),
     ],
-    ids=["plain", "chunked", "slow", "binary", "HTTP/1.0", "100", "drip"],
+    ids=["plain", "chunked", "slow", "binary", "HTTP/1.0", "100", "drip", "gzip", "203", "headers"],
 )
 async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
     server.routes["*"] = behaviour
@@ -176,9 +217,7 @@ async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
         (scripted.hang_up, "without an answer"),
         (scripted.reset, ""),
         (reply(200, armored(ALICE), length=9999), "broke off"),
-        (reply(200, armored(ALICE)[:-40]), "armor"),
         (chunked(armored(ALICE).encode(), cut=True), "broke off"),
-        (gzipped(armored(ALICE).encode()), "gzip"),
         (reply(200, "<html><body>Welcome</body></html>"), "page"),
         (reply(200, ""), "empty"),
         (reply(204), "204"),
@@ -186,10 +225,11 @@ async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
         (reply(502, "x" * 1_000_000), "502"),
         (scripted.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), ""),
         (scripted.raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n"), "not proper HTTP"),
-        (scripted.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n"), "not proper HTTP"),
+        (scripted.raw(HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"), "Duplicate Content-Length"),
+        (scripted.raw(HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), "Duplicate Content-Length"),
         (scripted.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "not proper HTTP"),
         (scripted.raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"), "not proper HTTP"),
-        (scripted.raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 500 + b"\r\n"), "not proper HTTP"),
+        (scripted.raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 500 + b"\r\n"), "Too many headers"),
         (endless(chunk=b"X: x\r\n" * 1000, head="HTTP/1.1 200 OK\r\n"), "not proper HTTP"),
         (endless(chunk=b"x" * 1000, head="HTTP/1.1 200 "), "not proper HTTP"),
         (endless(chunk=b"HTTP/1.1 100 Continue\r\n\r\n", head=""), ""),
@@ -200,6 +240,22 @@ async def test_failed(server: Scripted, behaviour: scripted.Behaviour, words: st
     began = time.monotonic()
     failed(await ask(hkp(server), left=0.5), Fault.TRANSIENT, words)
     assert time.monotonic() - began < 1.5
+
+
+async def test_damage_beside_a_good_block(server: Scripted) -> None:
+    bob = make_certificate(["Bob <bob@example.org>"], seed="bob")
+    server.routes["*"] = reply(200, armored(bob)[:-40] + "\n" + armored(ALICE))
+    outcome = await ask(hkp(server))
+    assert isinstance(outcome, Found) and outcome.raw == FOUND.raw and "END" in outcome.damaged[0]
+    server.routes["*"] = reply(200, armored(ALICE)[:-40])
+    failed(await ask(hkp(server)), Fault.LOCAL, "armor")
+
+
+async def test_what_was_wrong_with_an_answer_is_said_without_its_octets(server: Scripted) -> None:
+    server.routes["*"] = scripted.raw(HEAD + b"Content-Length: \x1b[2J@example.org\r\n\r\n")
+    outcome = await ask(hkp(server))
+    failed(outcome, words="not proper HTTP: Invalid")
+    assert "example" not in str(outcome) and "2J" not in str(outcome)
 
 
 @pytest.mark.parametrize(
@@ -367,22 +423,27 @@ async def test_never_from_a_public_host_inside(server: Scripted, internet: Inter
 async def test_nor_by_way_of_another_public_host(server: Scripted, internet: Internet) -> None:
     table = names({"keys.home.de": ["10.0.0.1"], "keys.public.de": [PUBLIC], "inside.de": ["10.0.0.2"]})
     server.routes = {
-        "*": redirect(f"http://inside.de:{server.port}/pks/lookup?search=inside"),
-        "inside": redirect(f"http://keys.public.de:{server.port}/pks/lookup?search=public"),
+        "*": redirect(f"http://keys.home.de:{server.port}/pks/lookup?search=home"),
+        "home": redirect(f"http://keys.public.de:{server.port}/pks/lookup?search=public"),
         "public": redirect(f"http://inside.de:{server.port}/pks/lookup?search=end"),
         "end": key(ALICE),
     }
     failed(await ask(hkp(f"hkp://keys.home.de:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
-    assert internet.connected == ["10.0.0.1", "10.0.0.2", PUBLIC]
+    assert internet.connected == ["10.0.0.1", "10.0.0.1", PUBLIC]
+    assert await ask(hkp(f"hkp://keys.home.de:{server.port}", names=table, allow_private=True)) == FOUND
 
 
-async def test_a_public_host_to_itself_and_a_private_one_to_others(server: Scripted, internet: Internet) -> None:
+async def test_any_host_to_itself_and_to_others_inside_by_leave_only(server: Scripted, internet: Internet) -> None:
     table = names({"keys.public.de": [PUBLIC], "keyserver": ["10.0.0.1"], "other": ["10.0.0.2"]})
     for host in ("keys.public.de", "keyserver"):
         server.routes = {"*": redirect(f"http://{host}:{server.port}/pks/lookup?search=x"), "x": key(ALICE)}
         assert await ask(hkp(f"hkp://{host}:{server.port}", names=table)) == FOUND
     server.routes["*"] = redirect(f"http://other:{server.port}/pks/lookup?search=x")
-    assert await ask(hkp(f"hkp://keyserver:{server.port}", names=table)) == FOUND
+    failed(await ask(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
+    assert await ask(hkp(f"hkp://keyserver:{server.port}", names=table, allow_private=True)) == FOUND
+    server.routes["*"] = redirect(f"http://10.0.0.9:{server.port}/pks/lookup?search=x")
+    failed(await ask(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "not public")
+    assert "10.0.0.9" not in internet.connected
 
 
 async def test_from_public_to_public(server: Scripted, internet: Internet) -> None:
@@ -482,6 +543,46 @@ async def test_a_template_host_that_once_answered_can_fail(server: Scripted, int
         await upstream.close()
 
 
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EMFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EPERM])
+async def test_our_own_trouble_is_nobodys_absence_and_nobodys_fault(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise aiohttp.ClientConnectorError(SimpleNamespace(ssl=False, host="h", port=1), OSError(number, "x"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", fail)
+    outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER)
+    failed(outcome, Fault.LOCAL, os.strerror(number))
+    named = await ask(hkp(f"hkp://keys.partner.de:{server.port}", names=names({"keys.partner.de": [PUBLIC]})))
+    failed(named, Fault.LOCAL, os.strerror(number))
+
+
+async def test_a_router_that_says_unreachable_proves_no_absence(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Any:
+        number = errno.EHOSTUNREACH
+        raise aiohttp.ClientConnectorError(SimpleNamespace(ssl=False, host="h", port=1), OSError(number, "x"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", fail)
+    failed(await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER), Fault.TRANSIENT)
+
+
+async def test_a_host_of_which_something_is_kept_has_answered_before(server: Scripted, internet: Internet) -> None:
+    async def kept() -> bool:
+        return True
+
+    await server.stop()
+    upstream = template(server, {"keys.partner.de": [PUBLIC]})
+    try:
+        failed(await upstream.fetch(PARTNER, Asking(5, "t", kept)), words="refused")
+        other = await upstream.fetch(ByAddress("a", "other.de"), Asking(5, "t", kept))
+        failed(other, words="no such host")
+        assert isinstance(await upstream.fetch(PARTNER, Asking(5, "t")), Absent)
+    finally:
+        await upstream.close()
+
+
 async def test_a_template_host_that_swallows_connections_is_absent(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -489,8 +590,10 @@ async def test_a_template_host_that_swallows_connections_is_absent(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", swallow)
-    outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=0.2)
+    outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=1.1)
     assert outcome == Absent("nothing answers at its host, and never did")
+    hurried = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=0.2)
+    failed(hurried, words="no answer")
 
 
 async def test_a_template_host_that_connects_and_says_nothing_fails(server: Scripted, internet: Internet) -> None:
@@ -551,6 +654,45 @@ async def test_srv_targets_of_templates_are_guarded(server: Scripted, internet: 
     none = await ask(hkp("hkp://keys.{domain}", names=table), ByAddress("a", "none.de"))
     assert none == Absent("its domain says that there is no keyserver")
     assert not internet.connected
+
+
+async def test_srv_records_of_a_public_host_lead_to_no_private_address(server: Scripted, internet: Internet) -> None:
+    """Whoever runs its name server chose the port, too."""
+    for inside in ("inside.de", "127.0.0.1", "pool.de"):
+        services = {"_pgpkey-http._tcp.pool.de": [Service(inside, server.port)]}
+        table = names({"inside.de": ["10.0.0.1"], "pool.de": ["127.0.0.1"]}, services)
+        assert not isinstance(await ask(hkp("hkp://pool.de", names=table)), Found)  # itself, at its own port
+        assert await ask(hkp("hkp://pool.de", names=table, allow_private=True)) == FOUND
+    assert len(server.requests) == 3
+
+
+async def test_of_srv_targets_the_public_ones_are_asked(server: Scripted, internet: Internet) -> None:
+    services = {"_pgpkey-http._tcp.pool.de": [Service("inside.de", 22), Service("a.pool.de", server.port)]}
+    table = names({"inside.de": ["10.0.0.1"], "a.pool.de": [PUBLIC], "pool.de": [PUBLIC]}, services)
+    assert await ask(hkp("hkp://pool.de", names=table)) == FOUND
+    assert internet.connected == [PUBLIC]
+
+
+async def test_a_redirect_behind_a_private_proxy(server: Scripted) -> None:
+    table = names({"proxy": ["127.0.0.1"]})
+    proxy = f"http://proxy:{server.port}"
+    for location in ("/pks/lookup?search=x", "http://keys.example.net/pks/lookup?search=x"):
+        server.routes = {"*": redirect(location), "x": key(ALICE)}
+        assert await ask(hkp("hkp://keys.example.net", proxy=proxy, names=table)) == FOUND
+    server.routes["*"] = redirect("http://keys.example.net:22/pks/lookup?search=x")
+    failed(await ask(hkp("hkp://keys.example.net", proxy=proxy, names=table)), words="port")
+
+
+async def test_a_name_that_turns_inside_while_it_redirects(server: Scripted, internet: Internet) -> None:
+    """Public at the first question, private at the second, as its own name server likes it."""
+    answers = iter([[PUBLIC], ["127.0.0.1"]])
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        return next(answers)
+
+    server.routes = {"*": redirect(f"http://keys.public.de:{server.port}/?search=x"), "x": key(ALICE)}
+    failed(await ask(hkp(f"hkp://keys.public.de:{server.port}", names=Names(lookup))), words="no public address")
+    assert internet.connected == [PUBLIC]
 
 
 async def test_a_proxy_is_asked_instead(server: Scripted) -> None:

@@ -36,7 +36,7 @@ from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Upstrea
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.ldap import Ldap, parse_url
-from keyserver.upstreams.ldap_kinds import Style, escape, openpgp_filter, parent
+from keyserver.upstreams.ldap_kinds import Style, escape, openpgp_filter, parent, x509_filter
 from keyserver.upstreams.ldap_link import Entrance, Link, LinkError, ldap3
 from keyserver.upstreams.net import Names, NoSuchHost
 from keyserver.wire.loop import LOOP_CONTROL
@@ -126,6 +126,10 @@ def entries() -> list[Entry]:
         for n in range(70)
     ]
     made.append(person(PEOPLE, "erna@example.org", description="erna@example.org", userCertificate__binary=DER[3]))
+    joerg = "joerg@m\u00fcller.example"
+    made.append(person(PEOPLE, "joerg@a.example", description=joerg, userCertificate__binary=DER[2]))
+    made.append(person(PEOPLE, "ulf@xn--mller-kva.example", userCertificate__binary=DER[1]))
+    made.append(key_entry(KEYS, "F" * 40, BOB.octets, [joerg]))
     made.append(reference(f"ou=elsewhere,{ORG}", "ldap://127.0.0.1:9/dc=elsewhere"))
     made += [base_entry(OLD), base_entry(OLD_KEYS), server_info(OLD, OLD_KEYS, version="1")]
     made.append(key_entry(OLD_KEYS, ALICE.fingerprint, ALICE.armored, ["alice@example.org"], subkeys=subkeys, schema=1))
@@ -927,6 +931,19 @@ def test_parent_and_escape() -> None:
 def test_addresses_are_asked_for_in_both_spellings_of_their_domain() -> None:
     text = openpgp_filter(ByAddress("a", "xn--mnchen-3ya.example"), Style.GNUPG_2)
     assert text == r"(&(|(gpgMailbox=a@xn--mnchen-3ya.example)(gpgMailbox=a@m\c3\bcnchen.example))(!(pgpDisabled=1)))"
+
+
+async def test_a_domain_in_u_labels_is_found_in_a_directory(slapd: Slapd, upstream: Make) -> None:
+    joerg = address("joerg@xn--mller-kva.example", Kind.X509)
+    assert x509_filter(joerg, "", False) == (r"(|(mail=joerg@xn--mller-kva.example)(mail=joerg@m\c3\bcller.example))")
+    up = upstream(f"{slapd.url}/{PEOPLE}", filter="(&(description={local}@{domain})(sn=*))")
+    assert octets(await ask(up, joerg)) == [DER[2]]
+    up = upstream(f"{slapd.url}/{PEOPLE}", filter="(description={address})", attributes=["userCertificate;binary"])
+    assert octets(await ask(up, joerg)) == [DER[2]]
+    up = upstream(f"{slapd.url}/{PEOPLE}")  # `mail` there is IA5: the other spelling finds nothing, and harms nothing
+    assert octets(await ask(up, address("ulf@xn--mller-kva.example", Kind.X509))) == [DER[1]]
+    up = upstream(f"{slapd.url}/{KEYS}", filter="(gpgMailbox={address})", attributes=["pgpKey"])
+    assert octets(await ask(up, address("joerg@xn--mller-kva.example"))) == [BOB.octets]
 
 
 def test_tls_contexts_verify(threads: ThreadPoolExecutor) -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
 import pytest
 from multidict import CIMultiDict
 
@@ -49,6 +55,14 @@ def test_a_certificate_is_found(body: bytes) -> None:
 
 def test_several_blocks_are_found_each_by_itself() -> None:
     assert judged(200, ARMORED + b"\n" + armored(BOB).encode()) == found(ALICE, BOB)
+
+
+@pytest.mark.parametrize("bad", [ARMORED[:-40] + b"\n", ARMORED.replace(b"\n\n", b"\n\n?", 1)])
+def test_a_damaged_block_costs_itself_alone(bad: bytes) -> None:
+    for body in (bad + armored(BOB).encode(), armored(BOB).encode() + bad):
+        outcome = judged(200, body)
+        assert isinstance(outcome, Found) and outcome.raw == found(BOB).raw
+        assert len(outcome.damaged) == 1
 
 
 @pytest.mark.parametrize("status", [404, 410])
@@ -148,11 +162,6 @@ def test_unspecific_searches_are_not_the_upstreams_fault(body: bytes) -> None:
         b"<!DOCTYPE html><html><body>Welcome to the hotel's wireless network</body></html>",
         b"hello",
         b"info:1:1\npub:00:1:2:3::\n",
-        ARMORED[:-40],
-        ARMORED[:200],
-        ARMORED.replace(b"Z", b"*", 1).replace(b"A", b"!", 1),
-        b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n-----END PGP PUBLIC KEY BLOCK-----\n",
-        b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ==\n-----END PGP PRIVATE KEY BLOCK-----\n",
         b"-----BEGIN PGP MESSAGE-----\n\nlQ==\n-----END PGP MESSAGE-----\n",
         b"\x1f\x8b\x08\x00" + bytes(30),
         b"\0" * 100,
@@ -163,9 +172,65 @@ def test_200_without_a_whole_certificate_fails(body: bytes) -> None:
     assert isinstance(outcome, Failed) and outcome.fault is Fault.TRANSIENT
 
 
-def test_compression_that_nobody_asked_for_fails() -> None:
-    assert isinstance(judged(200, ARMORED, Content_Encoding="gzip"), Failed)
+@pytest.mark.parametrize(
+    "body",
+    [
+        ARMORED[:-40],
+        ARMORED[:200],
+        ARMORED.replace(b"Z", b"*", 1).replace(b"A", b"!", 1),
+        b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n-----END PGP PUBLIC KEY BLOCK-----\n",
+        b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ==\n-----END PGP PRIVATE KEY BLOCK-----\n",
+    ],
+)
+def test_a_damaged_answer_says_nothing_of_the_hosts_health(body: bytes) -> None:
+    outcome = judged(200, body)
+    assert isinstance(outcome, Failed) and outcome.fault is Fault.LOCAL
+
+
+def bare(body: bytes) -> bytes:
+    """Deflate without zlib's frame, as some servers understand the word."""
+    packing = zlib.compressobj(wbits=-15)
+    return packing.compress(body) + packing.flush()
+
+
+PACKED = [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("Deflate", zlib.compress), ("deflate", bare)]
+
+
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+def test_compression_that_nobody_asked_for_is_undone(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    assert judged(200, pack(ARMORED), Content_Encoding=coding) == found(ALICE)
+    assert judged(200, pack(ALICE), Content_Encoding=coding) == found(ALICE)
+    assert isinstance(judged(500, pack(SKS_NONE), Content_Encoding=coding), Absent)
+    for bad in (ARMORED, pack(ARMORED)[:-10], b""):
+        outcome = judged(200, bad, Content_Encoding=coding)
+        assert isinstance(outcome, Failed) and coding.lower() in outcome.reason
+        assert isinstance(judged(500, bad, Content_Encoding=coding), Failed)
+
+
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+def test_bombs_are_not_unpacked(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    bomb = pack(ARMORED + bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        outcome = judged(200, bomb, Content_Encoding=coding)
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
+    assert isinstance(outcome, Failed) and outcome.fault is Fault.LOCAL and "more than" in outcome.reason
+    noise = pack(ARMORED + os.urandom(17 << 20))
+    assert isinstance(judged(200, noise, Content_Encoding=coding), Failed)
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, gzip", "\x1b[2j"])
+def test_other_codings_are_named(coding: str) -> None:
+    outcome = judged(200, ARMORED, Content_Encoding=coding)
+    assert isinstance(outcome, Failed) and repr(coding) in outcome.reason
     assert judged(200, ARMORED, Content_Encoding="identity") == found(ALICE)
+
+
+def test_203_is_an_answer() -> None:
+    assert judged(203, ARMORED) == found(ALICE)
+    assert isinstance(judged(203, b"<html>"), Failed)
 
 
 def test_armor_in_millions_of_lines_is_not_taken_apart() -> None:

@@ -1,42 +1,19 @@
 """A stream of OpenPGP keyring octets, binary or armored, cut into single certificates in bounded memory.
 
-Only the framing is read (RFC 9580 §4.2; armor §6.2): what a certificate proves, and whether it is any good, is for the
-OpenPGP layer to say. Whatever the stream holds, memory stays below the cap for one certificate plus what was fed.
+Only the framing is read (RFC 9580 §4.2): what a certificate proves, and whether it is any good, is for others to say.
+Whatever the stream holds, memory stays below the cap for one certificate plus what was fed.
 """
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
 
-_BEGIN = b"-----BEGIN PGP "
-_END = b"-----END PGP "
-_PUBLIC = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-_LINE = 65536  # octets of one armor line held back at most; longer lines are decoded piece by piece
-_HEADERS = 64  # armor header lines of one block
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+from keyserver.model import Cut, Piece, Skipped
+from keyserver.openpgp.armor import Event, Reader
+
 _STARTS = frozenset({5, 6})  # secret and public primary key packets begin a certificate
 _KEYBOX = b"KBXf"
 _BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """One certificate's packets, as they stood in the stream."""
-
-    octets: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """Something that is no certificate we can hand on, and why."""
-
-    reason: str
-
-
-Piece: TypeAlias = Cut | Skipped
 
 
 class Splitter:
@@ -199,79 +176,26 @@ class _Armor:
 
     def __init__(self, cap: int) -> None:
         self._cap = cap
-        self._line = bytearray()
-        self._block: _Packets | None = None
-        self._headers = 0  # header lines that may still come; 0: in the base64
-        self._quads = bytearray()  # base64 not yet decoded
-        self._skipping = False  # the rest of a block that cannot be read
+        self._reader = Reader()
+        self._block = _Packets(cap)
         self._seen = False
 
     def feed(self, data: bytes) -> Iterator[Piece]:
-        self._line += data
-        at = 0
-        while (end := self._line.find(b"\n", at)) >= 0:
-            yield from self._take(bytes(self._line[at:end]), whole=True)
-            at = end + 1
-        del self._line[:at]
-        if len(self._line) > _LINE:
-            line = bytes(self._line)
-            self._line.clear()
-            yield from self._take(line, whole=False)
+        yield from self._take(self._reader.feed(data))
 
     def end(self) -> Iterator[Piece]:
-        if self._line:
-            yield from self._take(bytes(self._line), whole=True)
-        if self._block is not None:
-            yield from self._finish("the armor ends without its END line")
-        elif not self._seen:
+        yield from self._take(self._reader.end())
+        if not self._seen:
             yield Skipped("neither OpenPGP packets nor ASCII armor")
 
-    def _take(self, line: bytes, whole: bool) -> Iterator[Piece]:
-        line = line.strip()
-        if line.startswith(_BEGIN) or line.endswith(_PUBLIC):
-            if self._block is not None:
-                yield from self._finish("the armor ends without its END line")
+    def _take(self, events: Iterator[Event]) -> Iterator[Piece]:
+        for event in events:
             self._seen = True
-            if line.endswith(_PUBLIC):  # text may stand before it, a byte order mark or quoting for instance
-                self._block, self._headers, self._skipping = _Packets(self._cap), _HEADERS, False
+            if isinstance(event, bytes):
+                yield from self._block.feed(event)
+                continue
+            if event.problem:
+                yield Skipped(event.problem)
             else:
-                yield Skipped(f"an armored block that is no public key: {line[:60].decode('ascii', 'replace')}")
-        elif self._block is None:
-            return
-        elif line.startswith(_END):
-            yield from self._finish("")
-        elif self._headers:
-            self._headers -= 1
-            if not line:
-                self._headers = 0
-            elif (b": " not in line and not line.endswith(b":")) or not self._headers:
-                self._skipping, self._headers = True, 0
-                yield Skipped("an armored block without an empty line after its headers")
-        elif not self._skipping and not (whole and len(line) == 5 and line.startswith(b"=")):
-            yield from self._decode(line)
-
-    def _decode(self, line: bytes) -> Iterator[Piece]:
-        assert self._block is not None
-        self._quads += line
-        ready = len(self._quads) // 4 * 4
-        quads, self._quads = bytes(self._quads[:ready]), self._quads[ready:]
-        try:
-            if quads.translate(None, _BASE64):
-                raise binascii.Error
-            octets = binascii.a2b_base64(quads)
-        except binascii.Error:
-            self._skipping = True
-            yield Skipped("an armored block with something else than base64 in it")
-            return
-        yield from self._block.feed(octets)
-
-    def _finish(self, reason: str) -> Iterator[Piece]:
-        """The block is over, well if there is no reason to the contrary."""
-        block, self._block = self._block, None
-        left, self._quads = bool(self._quads), bytearray()
-        if self._skipping:
-            self._skipping = False
-        elif reason or left:
-            yield Skipped(reason or "an armored block whose base64 is cut short")
-        elif block is not None:
-            yield from block.end()
+                yield from self._block.end()
+            self._block = _Packets(self._cap)
