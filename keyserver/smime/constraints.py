@@ -6,8 +6,9 @@ namespace, one check. Whatever cannot be decided counts against the certificate.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import idna
@@ -16,14 +17,16 @@ from keyserver.query import parse_address
 from keyserver.smime import ber, names
 from keyserver.smime.reading import NAME_CONSTRAINTS, Reading
 
+MAX_SUBTREES = 512  # of one CA
 _PERMITTED, _EXCLUDED = 0xA0, 0xA1
 _DNS_NAME, _IP_ADDRESS = 0x82, 0x87  # checked by the chain library, and no address is read from them
 _FROM_ZERO = ber.element(0x80, b"\x00")  # the only `minimum` there may be, which is the default
 
 _Form: TypeAlias = tuple[int, str | None]  # of a GeneralName: its tag, and the type of an otherName
+_Rdns: TypeAlias = tuple[frozenset[tuple[str, str | bytes]], ...]
 _MAIL = ((names.RFC822_NAME, None), (names.OTHER_NAME, names.SMTP_UTF8_MAILBOX))
 _DIRECTORY = (names.DIRECTORY_NAME, None)
-_Rdns: TypeAlias = list[frozenset[tuple[str, str | bytes]]]
+_LABEL = re.compile("[a-z0-9_-]+")
 
 
 def allow(authority: Reading, leaf: Reading) -> bool:
@@ -38,77 +41,77 @@ def allow(authority: Reading, leaf: Reading) -> bool:
 
 
 def _allow(value: bytes, leaf: Reading) -> bool:
-    permitted: dict[_Form, list[ber.Element]] = {}
-    excluded: dict[_Form, list[ber.Element]] = {}
+    found: dict[_Form, dict[int, list[ber.Element]]] = {}
     for group in ber.inside(value, ber.SEQUENCE):
-        if group.tag not in (_PERMITTED, _EXCLUDED):
+        subtrees = ber.parts(group.content)
+        if group.tag not in (_PERMITTED, _EXCLUDED) or len(subtrees) > MAX_SUBTREES:
             return False
-        for subtree in ber.parts(group.content):
+        for subtree in subtrees:
             base, *rest = ber.opened(subtree, ber.SEQUENCE)
             if any(part.octets != _FROM_ZERO for part in rest):
                 return False
-            kept = permitted if group.tag == _PERMITTED else excluded
-            kept.setdefault(_form(base), []).append(base)
-    return all(_form_allows(f, permitted.get(f, []), excluded.get(f, []), leaf) for f in permitted.keys() | excluded)
+            found.setdefault(_form(base), {}).setdefault(group.tag, []).append(base)
+    return all(_form_allows(form, k.get(_PERMITTED, []), k.get(_EXCLUDED, []), leaf) for form, k in found.items())
 
 
 def _form_allows(form: _Form, permitted: list[ber.Element], excluded: list[ber.Element], leaf: Reading) -> bool:
     if form in _MAIL:
-        return _within(leaf.addresses, permitted, excluded, _covers_address)
+        within, without = _Mailboxes(permitted), _Mailboxes(excluded)
+        if without.unclear or any(map(without.cover, leaf.addresses)):
+            return False
+        return not permitted or all(map(within.cover, leaf.addresses))
     if form == _DIRECTORY:
-        called = [ber.first(n.content) for n in leaf.alternative_names if _form(n) == form]
+        called = [ber.first(name.content) for name in leaf.alternative_names if _form(name) == form]
         subjects = [_rdns(name) for name in (leaf.subject, *called) if name.content]
-        return _within(subjects, permitted, excluded, _covers_subject)
+        inside, outside = _bases(permitted), _bases(excluded)
+        if any(_below(subject, outside) for subject in subjects):
+            return False
+        return not inside or all(_below(subject, inside) for subject in subjects)
     return form[0] in (_DNS_NAME, _IP_ADDRESS) or all(_form(name) != form for name in leaf.alternative_names)
 
 
-def _within(
-    found: Iterable[object],
-    permitted: list[ber.Element],
-    excluded: list[ber.Element],
-    covers: Callable[[ber.Element, object], bool | None],
-) -> bool:
-    """`covers` answers None where it cannot tell: then nothing is permitted, and everything excluded."""
-    return all(
-        (not permitted or any(covers(base, name) for base in permitted))
-        and all(covers(base, name) is False for base in excluded)
-        for name in found
-    )
+class _Mailboxes:
+    """Subtrees of addresses: mailboxes, all of a host, or with a leading dot all below a domain, in A-labels."""
 
+    def __init__(self, bases: Sequence[ber.Element]) -> None:
+        self.unclear = False  # one of them cannot be compared: it permits nothing, and excludes everything
+        self._kept: set[str] = set()
+        for base in bases:
+            subtree = names.mail_of(base) or ""
+            kept = parse_address(subtree) if "@" in subtree else _labels(subtree)
+            self.unclear |= kept is None
+            self._kept.add(kept or "")
 
-def _covers_address(base: ber.Element, address: object) -> bool | None:
-    """A mailbox, all of a host, or with a leading dot all below a domain; hosts are compared as A-labels."""
-    subtree, (_, _, host) = names.mail_of(base) or "", str(address).rpartition("@")
-    if "@" in subtree:
-        mailbox = parse_address(subtree)
-        return None if mailbox is None else mailbox == address
-    below = subtree.startswith(".")
-    domain = _labels(subtree[1:] if below else subtree)
-    if not domain:
-        return None
-    return host.endswith("." + domain) if below else host == domain
+    def cover(self, address: str) -> bool:
+        """Is this address, normalised, in one of them?"""
+        host = address.rpartition("@")[2]
+        labels = host.split(".")
+        above = ("." + ".".join(labels[n:]) for n in range(1, len(labels)))
+        return not self._kept.isdisjoint((address, host, *above))
 
 
 def _labels(host: str) -> str | None:
-    """A host name or domain as lower-case A-labels; None for what is none."""
+    """A host name, or a domain with its leading dot, as lower-case A-labels; None for what is neither."""
+    dot, rest = ("." if host.startswith(".") else ""), host.removeprefix(".").rstrip(".")
     try:
-        labels = [
-            s.lower() if s.isascii() else idna.encode(s, uts46=True).decode() for s in host.rstrip(".").split(".")
-        ]
+        labels = [s.lower() if s.isascii() else idna.encode(s, uts46=True).decode() for s in rest.split(".")]
     except (idna.IDNAError, UnicodeError):
         return None
-    return ".".join(labels) if all(labels) else None
+    return dot + ".".join(labels) if all(map(_LABEL.fullmatch, labels)) else None
 
 
-def _covers_subject(base: ber.Element, subject: object) -> bool | None:
+def _bases(elements: Iterable[ber.Element]) -> set[_Rdns]:
+    return {_rdns(ber.first(element.content)) for element in elements}
+
+
+def _below(subject: _Rdns, bases: set[_Rdns]) -> bool:
     """A directory name covers those that begin with it (RFC 5280 section 7.1)."""
-    subtree = _rdns(ber.first(base.content))
-    return isinstance(subject, list) and subject[: len(subtree)] == subtree
+    return any(subject[:length] in bases for length in range(len(subject) + 1))
 
 
 def _rdns(name: ber.Element) -> _Rdns:
     """A distinguished name for comparing: text without its case, its spacing and its way of being composed."""
-    return [frozenset((a.type, _folded(a)) for a in rdn) for rdn in names.distinguished(name)]
+    return tuple(frozenset((a.type, _folded(a)) for a in rdn) for rdn in names.distinguished(name))
 
 
 def _folded(attribute: names.Attribute) -> str | bytes:

@@ -6,6 +6,7 @@ The chains are real; openssl gives its verdict on each, and where ours differs t
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +121,7 @@ CASES: dict[str, Case] = {
     "excluded within permitted": Case([mail(".evil.com")], [mail("x.evil.com")], [utf8("b@x.evil.com")], BOB, False),
     "excluded: all": Case([], [mail("")], [utf8("bób@evil.com")], BOB, False, CLOSED),
     "excluded: what is no host": Case([], [mail("..")], [utf8("bób@evil.com")], BOB, False, CLOSED),
+    "excluded: an asterisk": Case([], [mail("*.partner.example")], [mail("b@x.partner.example")], BOB, False, CLOSED),
     "permitted: what is no host": Case([mail("")], [], [utf8("bób@evil.com")], BOB, False),
     "permitted: what is no mailbox": Case([mail("@evil.com")], [], [utf8("bób@evil.com")], BOB, False),
     # constraints of other forms
@@ -215,6 +217,19 @@ def test_constraints_that_cannot_be_read_allow_nothing(value: str) -> None:
     middle = authority("Middle", ROOT, extensions=[(constraint, False)])
     leaf = issue(BOB, issuer=middle, emails=["bob@a.com"], key=rsa_key(), eku=EMAIL)
     assert not ANCHORS.chained(leaf.der, [middle.der], NOW)
+
+
+def test_many_cas_with_many_constraints_are_soon_done_with() -> None:
+    """Hundreds of subtrees are honest, thousands are refused; and both by sixty CAs at once."""
+    usual, flood = ([mail(f"{n}.example") for n in range(count)] for count in (500, 2000))
+    inside, outside = [mail("bob@499.example")], [utf8(f"bób{n}@partner.example") for n in range(100)]
+    for permitted, found, good in ((usual, inside, True), (usual, outside, False), (flood, inside, False)):
+        middle, leaf = chain(Case(permitted, [], found, BOB, good))
+        constraint = x509.NameConstraints(permitted, None)
+        others = [authority("Middle", ROOT, key=middle.key, extensions=[(constraint, True)]).der for _ in range(60)]
+        begun = time.process_time()
+        assert smime.Anchors([ROOT.certificate]).chained(leaf.der, [middle.der, *others], NOW) is good
+        assert time.process_time() - begun < 2.0
 
 
 def test_another_path_that_is_not_constrained_is_taken() -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vectors.x509build import Issued, authority, rsa_key
@@ -132,13 +132,18 @@ class Parts:
 
 
 @cache
-def spki(bits: int = 2048) -> bytes:
-    return rsa_key(bits).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def alice() -> rsa.RSAPrivateKey:
+    """The key of every certificate here, but for those that are odd by their keys."""
+    return rsa_key(2048, 8)
+
+
+def spki(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 @cache
 def control() -> Parts:
-    return Parts(key=spki())
+    return Parts(key=spki(alice()))
 
 
 def built(parts: Parts) -> bytes:
@@ -175,7 +180,7 @@ def rsa_spki(modulus: bytes, exponent: bytes, parameters: bytes = NULL) -> bytes
 
 
 def _modulus() -> bytes:
-    n = rsa_key().public_key().public_numbers().n
+    n = alice().public_key().public_numbers().n
     return n.to_bytes(256, "big")
 
 
@@ -186,12 +191,12 @@ def subject(*rdns: bytes) -> bytes:
 def corpus() -> dict[str, bytes]:
     """Every kind of error by name."""
     n, e = tlv(2, b"\x00" + _modulus()), integer(65537)
-    alice = mailbox("alice@example.org")
+    address = mailbox("alice@example.org")
     mail = rdn(MAIL, "alice@example.org", IA5)
     return {
         "control": odd(),
         # values that are not DER
-        "critical-false-encoded": odd(x_names=alternative(alice, critical=FALSE)),
+        "critical-false-encoded": odd(x_names=alternative(address, critical=FALSE)),
         "ca-false-encoded": odd(x_basic=extension(BASIC, sequence(FALSE), TRUE)),
         "true-as-one": odd(x_usage=extension(USAGE, b"\x03\x02\x05\xa0", ONE)),
         "usage-trailing-zero-bits": odd(x_usage=extension(USAGE, b"\x03\x02\x00\xa0", TRUE)),
@@ -200,9 +205,9 @@ def corpus() -> dict[str, bytes]:
         "length-in-long-form": odd(wrap=long_form),
         "length-in-long-form-inside": odd(subject=long_form(subject(rdn(CN, "Alice")))),
         "indefinite-outside": odd(wrap=indefinite),
-        "indefinite-extension-value": odd(x_names=extension(ALTERNATIVE, indefinite(sequence(alice)))),
+        "indefinite-extension-value": odd(x_names=extension(ALTERNATIVE, indefinite(sequence(address)))),
         "trailing-octets": odd(wrap=lambda der: der + b"\x00\x00\x00"),
-        "trailing-in-extension": odd(x_names=extension(ALTERNATIVE, sequence(alice) + b"\x00\x00")),
+        "trailing-in-extension": odd(x_names=extension(ALTERNATIVE, sequence(address) + b"\x00\x00")),
         "rdn-set-unsorted": odd(subject=subject(tlv(
             0x31, sequence(oid(ORGANIZATION), tlv(UTF8, b"Zeta")), sequence(oid(CN), tlv(UTF8, b"A"))))),
         "rdn-set-empty": odd(subject=subject(tlv(0x31), rdn(CN, "Alice"))),
@@ -224,7 +229,7 @@ def corpus() -> dict[str, bytes]:
             0x31, sequence(oid("1.2.3.4"), integer(5))))),
         "country-of-three": odd(subject=subject(rdn(COUNTRY, "DEU", PRINTABLE), rdn(CN, "Alice"))),
         "empty-common-name": odd(subject=subject(rdn(CN, ""))),
-        "empty-subject": odd(subject=sequence(), x_names=alternative(alice, critical=TRUE)),
+        "empty-subject": odd(subject=sequence(), x_names=alternative(address, critical=TRUE)),
         "subject-zwnj": odd(subject=subject(rdn(CN, "علی\u200cرضا"))),
         "subject-bidi": odd(subject=subject(rdn(CN, "Alice \u202egro.elpmaxe"))),
         "subject-nul": odd(subject=subject(rdn(CN, "Alice\x00evil"))),
@@ -252,23 +257,23 @@ def corpus() -> dict[str, bytes]:
         "ends-before-it-begins": odd(begins=tlv(0x17, b"350101000000Z"), ends=tlv(0x17, b"250101000000Z")),
         "no-such-day": odd(ends=tlv(0x17, b"350231000000Z")),
         # alternative names
-        "bad-address-beside": odd(x_names=alternative(alice, mailbox("nobody"))),
-        "address-with-name": odd(x_names=alternative(alice, mailbox("Alice <alice@example.org>"))),
-        "address-utf8": odd(x_names=alternative(alice, mailbox("jörg@example.org"))),
-        "address-empty": odd(x_names=alternative(alice, mailbox(""))),
-        "address-nul": odd(x_names=alternative(alice, mailbox("boss@here.example\x00.evil.example"))),
-        "address-bidi": odd(x_names=alternative(alice, other(
+        "bad-address-beside": odd(x_names=alternative(address, mailbox("nobody"))),
+        "address-with-name": odd(x_names=alternative(address, mailbox("Alice <alice@example.org>"))),
+        "address-utf8": odd(x_names=alternative(address, mailbox("jörg@example.org"))),
+        "address-empty": odd(x_names=alternative(address, mailbox(""))),
+        "address-nul": odd(x_names=alternative(address, mailbox("boss@here.example\x00.evil.example"))),
+        "address-bidi": odd(x_names=alternative(address, other(
             "1.3.6.1.5.5.7.8.9", tlv(UTF8, "bob\u202e@example.org".encode())))),
-        "smtp-utf8-garbage": odd(x_names=alternative(alice, other("1.3.6.1.5.5.7.8.9", b"\x0c\x05ab"))),
-        "ip-of-five-octets": odd(x_names=alternative(alice, tlv(0x87, b"\x0a\x00\x00\x01\x05"))),
-        "dns-umlaut": odd(x_names=alternative(alice, tlv(0x82, "müller.example".encode()))),
-        "dns-with-space": odd(x_names=alternative(alice, tlv(0x82, b"not a host"))),
-        "uri-relative": odd(x_names=alternative(alice, tlv(0x86, b"//"))),
-        "principal-name": odd(x_names=alternative(alice, other(
+        "smtp-utf8-garbage": odd(x_names=alternative(address, other("1.3.6.1.5.5.7.8.9", b"\x0c\x05ab"))),
+        "ip-of-five-octets": odd(x_names=alternative(address, tlv(0x87, b"\x0a\x00\x00\x01\x05"))),
+        "dns-umlaut": odd(x_names=alternative(address, tlv(0x82, "müller.example".encode()))),
+        "dns-with-space": odd(x_names=alternative(address, tlv(0x82, b"not a host"))),
+        "uri-relative": odd(x_names=alternative(address, tlv(0x86, b"//"))),
+        "principal-name": odd(x_names=alternative(address, other(
             "1.3.6.1.4.1.311.20.2.3", tlv(UTF8, b"alice@corp.example")))),
         "names-empty": odd(x_names=alternative(), subject=subject(rdn(CN, "Alice"), mail)),
         "names-garbage": odd(x_names=extension(ALTERNATIVE, b"\x04\x01a"), subject=subject(rdn(CN, "Alice"), mail)),
-        "names-cut-off": odd(x_names=extension(ALTERNATIVE, sequence(alice, b"\x81\x20ab"))),
+        "names-cut-off": odd(x_names=extension(ALTERNATIVE, sequence(address, b"\x81\x20ab"))),
         "names-twice": odd(x_more=alternative(mailbox("carol@example.org"))),
         "names-dns-and-subject": odd(x_names=alternative(tlv(0x82, b"example.org")), subject=subject(mail)),
         "names-bad-address-and-subject": odd(x_names=alternative(mailbox("nobody")), subject=subject(mail)),
@@ -300,7 +305,7 @@ def corpus() -> dict[str, bytes]:
         "key-padded-exponent": odd(key=rsa_spki(n, tlv(2, b"\x00\x01\x00\x01"))),
         "key-even-exponent": odd(key=rsa_spki(n, integer(65536))),
         "key-exponent-one": odd(key=rsa_spki(n, integer(1))),
-        "key-for-pss-only": odd(key=spki().replace(
+        "key-for-pss-only": odd(key=spki(alice()).replace(
             sequence(oid("1.2.840.113549.1.1.1"), NULL), sequence(oid("1.2.840.113549.1.1.10")) ).replace(
             b"\x30\x82\x01\x22", b"\x30\x82\x01\x20", 1)),
         # refused for what it is
@@ -309,6 +314,6 @@ def corpus() -> dict[str, bytes]:
         "server-only": odd(x_extended=extension(EXTENDED, sequence(oid("1.3.6.1.5.5.7.3.1")))),
         "unknown-critical": odd(x_more=extension("1.2.3.4", NULL, TRUE)),
         "unknown-critical-as-one": odd(x_more=extension("1.2.3.4", NULL, ONE)),
-        "key-of-1024-bits": odd(key=spki(1024)),
+        "key-of-1024-bits": odd(key=spki(rsa_key(1024))),
         "signed-with-sha1": odd(inner=sequence(oid("1.2.840.113549.1.1.5"), NULL)),
     }  # fmt: skip
