@@ -1,7 +1,8 @@
-"""Name constraints of a CA over all that a certificate is found by (RFC 5280 section 4.2.1.10, RFC 9598 section 6).
+"""Name constraints of a CA over every address in a certificate (RFC 5280 section 4.2.1.10, RFC 9598 section 6).
 
 The chain library checks rfc822Names alone; an address may stand in an SmtpUTF8Mailbox or in the subject as well. One
-namespace, one check. Whatever cannot be decided counts against the certificate.
+namespace, one check; it covers the subject's addresses also where alternative names outrank them, as clients find
+certificates by those, too. Whatever cannot be decided counts against the certificate.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _LABEL = re.compile("[a-z0-9_-]+")
 
 
 def allow(authority: Reading, leaf: Reading) -> bool:
-    """May this CA speak for every address, and the subject, of this certificate?
+    """May this CA speak for every address in this certificate, and for its subject?
 
     Of each form that it constrains, a permitted subtree must cover each name and no excluded one may.
     """
@@ -57,9 +58,10 @@ def _allow(value: bytes, leaf: Reading) -> bool:
 def _form_allows(form: _Form, permitted: list[ber.Element], excluded: list[ber.Element], leaf: Reading) -> bool:
     if form in _MAIL:
         within, without = _Mailboxes(permitted), _Mailboxes(excluded)
-        if without.unclear or any(map(without.cover, leaf.addresses)):
+        claimed = [parse_address(text) or "" for text in (*leaf.alternative_mail, *leaf.subject_mail)]
+        if "" in claimed or without.unclear or any(map(without.cover, claimed)):
             return False
-        return not permitted or all(map(within.cover, leaf.addresses))
+        return not permitted or all(map(within.cover, claimed))
     if form == _DIRECTORY:
         called = [ber.first(name.content) for name in leaf.alternative_names if _form(name) == form]
         subjects = [_rdns(name) for name in (leaf.subject, *called) if name.content]

@@ -142,7 +142,7 @@ def _read(octets: bytes) -> Reading:
         algorithms=(inner, outer),
         issuer=issuer,
         begins=_time(begins),
-        ends=_time(ends),
+        ends=min(_time(ends), NO_EXPIRY),
         subject=subject,
         subject_name=subject_name,
         key=key,

@@ -140,8 +140,8 @@ def _cleaned(der: bytes, now: int, limits: Limits) -> Certificate | Refused:
         return Refused(str(why), fingerprint)
     except Malformed as problem:
         return Refused(f"cannot be read: {problem}", fingerprint, fatal=True)
-    except Exception as problem:  # a broken part that nobody thought of
-        return Refused(f"cannot be read: {type(problem).__name__}", fingerprint, fatal=True)
+    except Exception:  # too few parts, or too many, where nothing names them
+        return Refused("cannot be read: one of its parts is broken", fingerprint, fatal=True)
 
 
 def _check(certificate: Reading, limits: Limits) -> None:

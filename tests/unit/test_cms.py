@@ -23,6 +23,7 @@ from keyserver.smime import cms
 from keyserver.smime.reading import read
 from keyserver.wire import mime
 from mails import openssl, signed, text
+from vectors import x509odd
 from vectors.x509build import Issued, authority, issue, name, person, rsa_key
 
 CA = authority()
@@ -253,6 +254,20 @@ def test_many_signers_and_certificates_are_refused() -> None:
 
 
 STRUCTURE, COVERED = detached(signed(CONTENT, ALICE, extra=[CA]))
+
+
+@pytest.mark.parametrize("broken", [b"\x30\x03\x02\x01\x05", b"\x30\x00", x509odd.odd(serial=x509odd.tlv(2))])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_broken_certificate_beside_the_signers_costs_itself(broken: bytes, first: bool) -> None:
+    info = asn1.ContentInfo.load(STRUCTURE)
+    held = [choice.chosen.dump() for choice in info["content"]["certificates"]]
+    held.insert(0 if first else 2, broken)
+    fields = [info["content"][n] for n in ("version", "digest_algorithms", "encap_content_info")]
+    parts = [*(f.dump() for f in fields), x509odd.tlv(0xA0, *held), info["content"]["signer_infos"].dump()]
+    structure = x509odd.sequence(x509odd.oid("1.2.840.113549.1.7.2"), x509odd.tlv(0xA0, x509odd.sequence(*parts)))
+    (one,), _ = cms.verify(structure, COVERED)
+    assert one.signer == ALICE.der
+    assert broken in one.others
 
 
 @settings(max_examples=300, deadline=None)
