@@ -16,6 +16,7 @@ import pytest
 
 from directory import Slapd, base_entry
 from directory import person as entry_of
+from keyserver import smime
 from mails import signed, text
 from running import Service
 from vectors import x509odd
@@ -84,6 +85,18 @@ async def test_imported(tmp_path: Path, form: str) -> None:
         assert out.read_text().count("BEGIN CERTIFICATE") == len(FILES)
         odd = fingerprint(FILES["critical-false-encoded.der"])
         assert "not strict DER" in await asyncio.to_thread(service.cli, "cache", "show", odd)
+
+
+async def test_one_bad_certificate_in_an_imported_bundle(tmp_path: Path) -> None:
+    """Costs itself, and is named."""
+    good, bad = FILES["control.der"], CORPUS["server-only"]
+    (tmp_path / "two.p7b").write_bytes(smime.pack([good, bad]))
+    with Service(tmp_path) as service:
+        told = await asyncio.to_thread(service.cli, "cache", "import", str(tmp_path / "two.p7b"), "--json")
+        (report,) = json.loads(told)["imports"]
+        assert (report["new"], report["refused"]) == (1, 1)
+        assert report["problems"] == [f"{fingerprint(bad)}: its extended key usage does not allow e-mail protection"]
+        assert await answered(service) == [good]
 
 
 @pytest.mark.parametrize("attribute", ["userCertificate;binary", "userSMIMECertificate"])
