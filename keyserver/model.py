@@ -163,6 +163,7 @@ class Skipped:
 Piece: TypeAlias = Cut | Skipped
 
 
+@dataclass(frozen=True, slots=True)
 class Voucher:
     """What stands behind an entry for one address: mails From it that carried the certificate, an approval."""
 

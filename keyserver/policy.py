@@ -16,6 +16,7 @@ from keyserver.query import ByAddress, ByText, Query
 MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
 MAX_ANSWER = 20  # rule 12: certificates in one answer
 FOREVER = 2**53
+SKEW = 60  # seconds by which clocks may differ; what is dated later than that comes from a clock that was wrong
 
 
 class Freshness(StrEnum):
@@ -53,18 +54,22 @@ class Verdict:
     reason: str
 
 
-def expires_at(entry: Entry, terms: Terms) -> int | None:
-    """When an entry's time to live ends (rule 3); None: never."""
+def expires_at(entry: Entry, now: int, terms: Terms) -> int | None:
+    """When an entry's time to live ends (rule 3); None: never. One from the future counts as cached now (rule 5)."""
     if entry.source is Source.LOCAL:
         return None
     if entry.source is Source.MAILFLOW:
-        return entry.seen_at + MAILFLOW_TTL
-    return entry.cached_at + terms.ttl_of(entry.origin)
+        return _dated(entry.seen_at, now) + MAILFLOW_TTL
+    return _dated(entry.cached_at, now) + terms.ttl_of(entry.origin)
+
+
+def _dated(at: int, now: int) -> int:
+    return now if at > now + SKEW else at
 
 
 def judge(entry: Entry, view: View, now: int, terms: Terms, address: str | None = None) -> Verdict:
     """Rules 3, 4, 6 and 10 for one entry, asked for by this address (None: by what its key itself proves)."""
-    end = expires_at(entry, terms)
+    end = expires_at(entry, now, terms)
     if end is None or now < end:
         freshness, until = Freshness.FRESH, FOREVER if end is None else end
     elif entry.source is Source.KEYSERVER and now < end + terms.serve_stale:
@@ -175,6 +180,11 @@ def told(spec: UpstreamSpec, domain: str, terms: Terms) -> str:
 def with_subdomains(domains: Iterable[str]) -> tuple[str, ...]:
     """Internal domains cover what lies below them: a host name inside is as private as the domain."""
     return tuple(d for domain in domains for d in (domain, f"*.{domain}"))
+
+
+def is_believed(record: Record, now: int, terms: Terms) -> bool:
+    """Is an upstream's word still believed (rule 11)? A word from the future is none (rule 5)."""
+    return record.at <= now + SKEW and now < record_until(record, terms)
 
 
 def record_until(record: Record, terms: Terms) -> int:

@@ -130,7 +130,7 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
         source=entry.source.value,
         origin=entry.origin,
         cached_at=entry.cached_at,
-        expires_at=expires_at(entry, terms),
+        expires_at=expires_at(entry, now, terms),
         approved=entry.approved,
         vouchers=entry.vouchers,
         status=status,

@@ -113,6 +113,7 @@ async def _open_hkp(
         instance=parts.installation.instance,
         explain=config.hkp.explain,
         text_search=config.policy.text_search != "off",
+        complaint=lambda: parts.keeper.clockwatch.complaint,
         max_size=config.cache.max_size,
     )
     runner = make_runner(make_app(desk, hkp.routes, certs.routes))

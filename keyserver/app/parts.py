@@ -78,6 +78,11 @@ def anchors_of(trust_anchors: str) -> smime.Anchors:
         raise CannotStart(f"smime.trust_anchors: {file} cannot be used: {problem}") from None
 
 
+def _counting() -> float:
+    """Seconds since the machine started, its sleep included: what sleeps through a night has not seen a jump."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class CannotStart(Exception):
     """One clear line about what keeps the service from starting."""
 
@@ -179,9 +184,15 @@ def mailflow_rules(config: Config) -> Rules:
 
 @contextlib.asynccontextmanager
 async def opened(
-    config: Config, *, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    config: Config,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    counting: Callable[[], float] | None = None,
 ) -> AsyncIterator[Parts]:
-    """Everything but the listeners, open until the block ends. Raises CannotStart."""
+    """Everything but the listeners, open until the block ends. Raises CannotStart.
+
+    counting: a clock that nobody sets and that goes on while the machine sleeps."""
 
     def now() -> int:
         return int(clock())
@@ -245,6 +256,7 @@ async def opened(
         resolver,
         terms,
         clock=now,
+        counting=counting or _counting,
         purge_interval=config.cache.purge_interval,
         prefetch=config.cache.prefetch,
         asked=gather,
@@ -271,7 +283,7 @@ async def opened(
         clock=now,
         monotonic=monotonic,
         harvester=intake,
-        purge_expired=keeper.purge,
+        purge_expired=keeper.purge_now,
         max_certificate=config.policy.max_certificate_size,
         text_search=config.policy.text_search != "off",
     )

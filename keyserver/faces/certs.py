@@ -14,13 +14,12 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 from aiohttp import web
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from cryptography.x509 import load_der_x509_certificate
 
 from keyserver.faces.pages import Pages
 from keyserver.faces.replies import REFUSALS, STATUS, Desk, finish, hops, looped, plain
 from keyserver.model import Answered, Kind, State
 from keyserver.query import BadQuery, ByAddress, ByHash, Query, parse
+from keyserver.smime import pack
 
 FACE = "certs"
 ADDRESSES = frozenset({"uri", "email"})
@@ -92,8 +91,7 @@ def render(certificates: Sequence[Answered], accept: str) -> web.Response:
     """One certificate, or several in the form that the client accepts."""
     ders = [a.certificate.octets for a in certificates]
     if PKCS7 in accept.lower():
-        bundle = pkcs7.serialize_certificates([load_der_x509_certificate(der) for der in ders], Encoding.DER)
-        return web.Response(body=bundle, headers={"Content-Type": f"{PKCS7}; smime-type=certs-only"})
+        return web.Response(body=pack(ders), headers={"Content-Type": f"{PKCS7}; smime-type=certs-only"})
     if len(ders) == 1:
         return web.Response(body=ders[0], content_type="application/pkix-cert")
     boundary = hashlib.sha256(b"".join(ders)).hexdigest()[:32]  # the same certificates give the same body and ETag

@@ -35,7 +35,10 @@ def make_app(desk: Desk, *faces: Routes) -> web.Application:
 
     async def ready(request: web.Request) -> web.StreamResponse:
         problem = await unready(desk)
-        return plain(503, problem) if problem else plain(200, "ok")
+        if problem:
+            return plain(503, problem)
+        complaint = desk.complaint()
+        return plain(200, f"ok, but {complaint}" if complaint else "ok")
 
     app = web.Application(middlewares=[manners])
     app.router.add_get("/", search_page)

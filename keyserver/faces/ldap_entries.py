@@ -6,13 +6,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-
 from keyserver.faces.ldap_schema import KNOWN, Attribute, Rule, find, normal
 from keyserver.model import Answered, Kind, Proof, UserId, Validity
 from keyserver.openpgp.armor import armor
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, Query, name_of
+from keyserver.smime import pack
 from keyserver.wire import ldap as wire
 
 Values = tuple[bytes, ...]
@@ -183,7 +181,7 @@ def person_node(answered: Answered, space: str, subschema: str) -> Node:
     name = (facts.common_name if facts else "") or (mail[0] if mail else certificate.fingerprint)
 
     def bundle(_: Node) -> Values:
-        return (pkcs7.serialize_certificates([x509.load_der_x509_certificate(octets)], Encoding.DER),)
+        return (pack([octets]),)
 
     attributes: dict[str, Values | Maker] = {
         "objectclass": (b"inetOrgPerson", b"organizationalPerson", b"person", b"pkiUser", b"top"),

@@ -84,6 +84,7 @@ class Desk:
     instance: str  # our name in `Via`
     explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
     text_search: bool = False
+    complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
     max_size: int = 0  # octets of the database above which /readyz complains; 0: never
 
 

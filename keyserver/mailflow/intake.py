@@ -237,7 +237,7 @@ class Intake:
             reasons.append(f"its sender {missing}")
         if before and self.rules.hold_changed:
             reasons.append("the address showed another certificate before")
-        if kind is Kind.X509 and any(u.address != sender for u in certificate.proof.user_ids):
+        if kind is Kind.X509 and any(c.address != sender for c in certificate.proof.claims):
             reasons.append("it names other addresses than its sender's")
         own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
         voucher = own[0].voucher(sender) if own else None
@@ -264,7 +264,7 @@ class Intake:
         )
         result = Why.HELD if reasons else Why.CACHED
         caught = Caught(certificate.fingerprint, kind, how, result, not own, chained, tuple(reasons), before)
-        return find, caught, max((e.seen_at for e in own), default=0)
+        return find, caught, min(now, max((e.seen_at for e in own), default=0))
 
     def _chained(self, certificate: Certificate, others: tuple[bytes, ...], now: int) -> bool:
         return self._kits[certificate.proof.kind].chained(certificate.octets, others, now)
@@ -274,7 +274,7 @@ class Intake:
         for nothing, or a forged mail would keep its victim's own certificate out."""
         found = []
         for entry in entries:
-            end = expires_at(entry, self._terms)
+            end = expires_at(entry, now, self._terms)
             if speaks(entry, sender, _EVERY_VIEW, self._terms) or (end is not None and end <= now):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them

@@ -23,11 +23,12 @@ class Search:
     begun: int  # the store's deletion counter when it started
     refresh: bool = False  # what is cached stays whatever upstreams say
     via: str = ""  # instances that the question which started it came through
+    client: str = ""  # the network of whoever started it; empty: ourselves, or a Unix socket
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: dict[str, Outcome | None] = field(default_factory=dict)  # None: still under way
     records: list[Record] = field(default_factory=list)
     uncached: list[Entry] = field(default_factory=list)  # proven, but the store could not take them
-    proven: bool = False
+    proven: bool = False  # something that can be handed out was found
     cleaned: int = 0  # certificates
     steps: list[Step] = field(default_factory=list)
     started: float = 0.0
@@ -76,6 +77,19 @@ class Asked:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def network_of(client: str | None) -> str:
+    """The network of a client's address (IPv4 /24, IPv6 /64); empty where it has none (a Unix socket)."""
+    try:
+        address = ipaddress.ip_address((client or "").partition("%")[0])
+    except ValueError:
+        return ""
+    return _network(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    return str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
+
+
 class MissLimit:
     """A token bucket of searches for each client network (IPv4 /24, IPv6 /64); trusted networks are left alone."""
 
@@ -94,11 +108,10 @@ class MissLimit:
             address = ipaddress.ip_address(client.partition("%")[0])
         except ValueError:
             return True
-        mapped = getattr(address, "ipv4_mapped", None)
-        address = mapped or address
+        address = getattr(address, "ipv4_mapped", None) or address
         if any(address.version == n.version and address in n for n in self._trusted):
             return True
-        network = str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
+        network = _network(address)
         now = self._monotonic()
         tokens, then = self._buckets.pop(network, (self._burst, now))
         tokens = min(self._burst, tokens + (now - then) * self._rate)

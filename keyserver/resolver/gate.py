@@ -1,4 +1,4 @@
-"""The gate before the upstreams: circuit breakers, concurrency limits, counts and latencies.
+"""The gate before the upstreams: circuit breakers, queries held back by themselves, limits, counts and latencies.
 
 Health belongs to a *target* (an upstream, or the host that a template makes), limits and counts to the upstream.
 """
@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from keyserver.model import Absent, Failed, Fault, Found, Outcome
+from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome
 from keyserver.query import Query
-from keyserver.resolver.plan import Health, after
+from keyserver.resolver.plan import Health, Hold, Question, after, held
 from keyserver.upstreams.base import Asking, Upstream, nothing_known
 
 TARGETS = 10_000  # hosts of templates whose health is remembered
 AT_ONCE = 32  # questions to one upstream
 TEMPLATES_AT_ONCE = 64  # questions to hosts made of addresses, all templates together
 LATENCIES = 512
+HOLDS = 10_000  # queries that failed by themselves
+ASKERS = 64  # client networks of one upstream that are remembered, each for LATELY
+LATELY = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,15 @@ class _Desk:
     counts: Counter[str]
     latencies: deque[float]
     last_error: str = ""
+    askers: OrderedDict[str, float] = field(default_factory=OrderedDict)  # client network -> when it last asked
+
+    def alone(self, client: str, now: float) -> bool:
+        """Note that a client asks; has nobody else asked lately?"""
+        self.askers[client] = now
+        self.askers.move_to_end(client)
+        if len(self.askers) > ASKERS:
+            self.askers.popitem(last=False)
+        return not any(other != client and now - then < LATELY for other, then in self.askers.items())
 
 
 class Gate:
@@ -61,6 +73,7 @@ class Gate:
         self._observe = observe
         self._health: OrderedDict[str, Health] = OrderedDict()
         self._probing: set[str] = set()
+        self._holds: OrderedDict[tuple[str, Name], Hold] = OrderedDict()
         self._desks: dict[str, _Desk] = {}
         self._templates = asyncio.Semaphore(TEMPLATES_AT_ONCE)
 
@@ -71,12 +84,14 @@ class Gate:
         left: float,
         via: str,
         *,
+        client: str = "",
         force: bool = False,
         answered: Callable[[], Awaitable[bool]] = nothing_known,
     ) -> Outcome:
         """Ask once, if health and limits allow; waiting for a free place counts against `left` seconds.
 
-        `force` asks although the circuit is open (an administrator's test); `answered`: see `Asking`."""
+        `client`: the network that asks; `force` asks although the circuit is open (an administrator's test);
+        `answered`: see `Asking`."""
         desk = self._desk(upstream)
         target = upstream.target(query)
         if not force and (reason := self.barred(upstream, query)):
@@ -84,6 +99,7 @@ class Gate:
         if self._state(target) == "half-open":
             self._probing.add(target)
         began = self._monotonic()
+        alone = desk.alone(client, began)
         outcome: Outcome | None = None
         try:
             async with asyncio.timeout(left):
@@ -95,7 +111,8 @@ class Gate:
             outcome = Failed("too many questions to it under way", Fault.LOCAL)
         finally:
             self._probing.discard(target)
-        self._note(desk, upstream.spec.name, target, outcome, self._monotonic() - began)
+        self._count(desk, upstream.spec.name, outcome, self._monotonic() - began)
+        self._judge(target, outcome, Question(query.name, client), alone)
         return outcome
 
     def barred(self, upstream: Upstream, query: Query) -> str:
@@ -104,6 +121,9 @@ class Gate:
         state = self._state(target)
         if state == "open" or (state == "half-open" and target in self._probing):
             return f"not asked, its circuit is open: {self._health[target].reason}"
+        hold = self._holds.get((target, query.name))
+        if hold is not None and self._monotonic() < hold.until:
+            return f"not asked, it failed {hold.failures} times for this very query"
         return ""
 
     def _state(self, target: str) -> str:
@@ -132,30 +152,42 @@ class Gate:
             retry_in=round(max(0.0, worst.closed_until - now), 1),
         )
 
-    def blame(self, upstream: Upstream, query: Query, outcome: Failed) -> None:
-        """An answer that came in good order proved to be garbage: that is the upstream's failure too."""
-        desk = self._desk(upstream)
-        self._note(desk, upstream.spec.name, upstream.target(query), outcome, None)
-
     def _desk(self, upstream: Upstream) -> _Desk:
         name = upstream.spec.name
         if name not in self._desks:
             self._desks[name] = _Desk(asyncio.Semaphore(AT_ONCE), Counter(), deque(maxlen=LATENCIES))
         return self._desks[name]
 
-    def _note(self, desk: _Desk, name: str, target: str, outcome: Outcome, seconds: float | None) -> None:
+    def _count(self, desk: _Desk, name: str, outcome: Outcome, seconds: float) -> None:
         word = {Found: "found", Absent: "absent", Failed: "failed"}[type(outcome)]
         desk.counts[word] += 1
-        if seconds is not None:
-            desk.latencies.append(seconds)
-            self._observe(name, word, seconds)
+        desk.latencies.append(seconds)
+        self._observe(name, word, seconds)
         if isinstance(outcome, Failed):
             desk.last_error = outcome.reason
-        health = after(self._health.pop(target, Health()), outcome, self._monotonic(), self._random())
+
+    def _judge(self, target: str, outcome: Outcome, by: Question, alone: bool) -> None:
+        """What an outcome says of the host, and of the query itself."""
+        now = self._monotonic()
+        before = self._health.pop(target, Health())
+        health = after(before, outcome, now, self._random(), by, alone=alone)
         if health != Health():
             self._health[target] = health
             while len(self._health) > TARGETS:
                 self._health.popitem(last=False)
+        hold = self._holds.pop((target, by.query), Hold())
+        if isinstance(outcome, Failed) and outcome.fault in _ITS_OWN:
+            self._holds[target, by.query] = held(hold, now)
+            if len(self._holds) > HOLDS:
+                self._holds.popitem(last=False)
+        elif isinstance(outcome, Failed):
+            self._holds[target, by.query] = hold
+        elif before.trips:  # the host was ill: what failed meanwhile was not its own trouble
+            self._holds = OrderedDict((k, v) for k, v in self._holds.items() if k[0] != target)
+
+
+_ITS_OWN = (Fault.TRANSIENT, Fault.CONFIGURATION)
+"""Faults that may be the query's own."""
 
 
 async def _within(upstream: Upstream, query: Query, asking: Asking) -> Outcome:
@@ -165,6 +197,8 @@ async def _within(upstream: Upstream, query: Query, asking: Asking) -> Outcome:
             return await upstream.fetch(query, asking)
     except TimeoutError:
         return Failed(f"no answer within {asking.left:.1f} s")
+    except MemoryError:
+        return Failed("no memory here to ask it", Fault.LOCAL)
 
 
 class _Open:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from keyserver.model import Record, Source
 from keyserver.policy import MAILFLOW_TTL, Terms
 from keyserver.query import from_name
+from keyserver.resolver.clockwatch import ClockWatch
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.watch import Watch
 from keyserver.store.base import Store, StoreError
@@ -34,11 +35,13 @@ class Keeper:
         terms: Terms,
         *,
         clock: Callable[[], int],
+        counting: Callable[[], float],
         purge_interval: int,
         prefetch: bool,
         asked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`asked` makes whoever answers from memory report what was asked for (`Resolver.note_asked`)."""
+        """`asked` makes whoever answers from memory report what was asked for (`Resolver.note_asked`); `counting`: a
+        clock that nobody sets, in seconds."""
         self._store = store
         self._resolver = resolver
         self._terms = terms
@@ -47,6 +50,8 @@ class Keeper:
         self._prefetch = prefetch
         self._asked = asked
         self._tried: dict[str, int] = {}
+        self._counting = counting
+        self.clockwatch = ClockWatch(clock(), counting())
 
     async def run(self) -> None:
         """Until cancelled; a store in trouble is reported and tried again."""
@@ -54,23 +59,38 @@ class Keeper:
         async with asyncio.TaskGroup() as group:
             group.create_task(_every(self._purge_interval, self.purge))
             group.create_task(_every(FLUSH_EVERY, self.flush))
-            group.create_task(_every(POLL_EVERY, self._store.poll))
+            group.create_task(_every(POLL_EVERY, self.poll))
             if self._prefetch:
                 shortest = min([self._terms.ttl, *(s.ttl for s in self._terms.upstreams.values() if s.ttl)])
                 group.create_task(_every(max(1.0, shortest * PREFETCH_SHARE / 10), self.prefetch))
 
     async def _look_over(self) -> None:
-        """Say at once what is wrong with the store that we begin with."""
+        """Say at once what is wrong with the store, or the clock, that we begin with."""
         try:
             healthy = (await self._store.stats()).healthy
+            self.clockwatch.newest(await self._store.newest(), self._clock(), self._counting())
         except StoreError as problem:
             healthy = str(problem)
         if healthy:
             log.error("the cache is not healthy: %s", healthy)
 
+    async def poll(self) -> None:
+        """Notice what other processes changed, and whether the clock has jumped."""
+        self.clockwatch.look(self._clock(), self._counting())
+        await self._store.poll()
+
+    async def purge_now(self) -> int:
+        """An administrator's word: delete what has expired by the clock as it is."""
+        self.clockwatch.look(self._clock(), self._counting())
+        self.clockwatch.trust()
+        return await self.purge()
+
     async def purge(self) -> int:
-        """Delete what has expired, in small batches; how many rows. Expiry is judged at lookup: this only tidies."""
+        """Delete what has expired, in small batches; how many rows. Expiry is judged at lookup: this only tidies, and
+        waits while the clock cannot be believed."""
         now, total = self._clock(), 0
+        if not self.clockwatch.look(now, self._counting()):
+            return 0
         kept = self._terms.serve_stale
         cutoffs: dict[tuple[Source, str | None], int] = {
             (Source.KEYSERVER, None): now - self._terms.ttl - kept,

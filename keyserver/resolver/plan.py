@@ -5,22 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from keyserver.model import Absent, Failed, Fault, Found, Outcome, UpstreamSpec
+from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, UpstreamSpec
 from keyserver.policy import Terms, hears
 from keyserver.query import Query
 
-OPENS_AFTER = 4  # failures in a row
+OPENS_AFTER = 4  # different queries that failed since the last good answer
+MISCONFIGURED_AFTER = 2  # the same, where the upstream says that somebody has to mend it
+CLIENTS = 2  # networks that they must have come from, where more than one asks
+SUSPECTS = 16  # failed questions that are remembered
 FIRST_PAUSE = 5.0  # seconds; doubles with every further failure
 LONGEST_PAUSE = 300.0
 CONFIGURATION_PAUSE = 600.0  # somebody has to mend it: ask rarely
 LONGEST_OBEYED = 3600.0  # of an upstream's own Retry-After
+HELD_AFTER = 3  # failures in a row of one query, from which on it is asked rarely by itself
+LONGEST_HOLD = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked, and from which client network ("" for our own refreshes)."""
+
+    query: Name
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What earlier answers say of a target; times are monotonic seconds."""
+    """What earlier answers say of a target; times are monotonic seconds.
 
-    failures: int = 0
+    One query that fails may be that query's own trouble, and an asker chooses what he asks: only different queries, of
+    at least two client networks where there are two, say that the host is ill.
+    """
+
+    suspects: tuple[Question, ...] = ()  # what failed since the last good answer
+    trips: int = 0  # how often it was closed to questions since then
     closed_until: float = 0.0  # nobody asks before
     reason: str = ""
 
@@ -31,23 +49,46 @@ class Health:
         return "open" if now < self.closed_until else "half-open"
 
 
-def after(health: Health, outcome: Outcome, now: float, jitter: float) -> Health:
-    """Health after one more outcome. `jitter` in 0…1 spreads the probes of several nodes."""
+def after(health: Health, outcome: Outcome, now: float, jitter: float, by: Question, *, alone: bool) -> Health:
+    """Health after one more outcome. `jitter` in 0…1 spreads the probes of several nodes; `alone`: nobody but this
+    question's client has asked lately."""
     if not isinstance(outcome, Failed):
         return Health()
     if outcome.fault is Fault.LOCAL:
         return health
-    failures = health.failures + 1
-    spread = 0.75 + jitter / 2
     if outcome.fault is Fault.BUSY:
         pause = min(LONGEST_OBEYED, max(1.0, outcome.retry_after or 60.0))
-    elif outcome.fault is Fault.CONFIGURATION:
-        pause = CONFIGURATION_PAUSE * spread
-    elif failures < OPENS_AFTER:
-        return replace(health, failures=failures, reason=outcome.reason)
-    else:
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(16, failures - OPENS_AFTER)) * spread
-    return Health(failures, now + pause, outcome.reason)
+        return Health(health.suspects, health.trips + 1, now + pause, outcome.reason)
+    suspects = (*(s for s in health.suspects if s.query != by.query or s.client != by.client), by)[-SUSPECTS:]
+    seen = replace(health, suspects=suspects, reason=outcome.reason)
+    if health.state(now) == "open" or not (health.state(now) == "half-open" or _ill(suspects, outcome, alone)):
+        return seen
+    pause = LONGEST_PAUSE if outcome.fault is Fault.TRANSIENT else CONFIGURATION_PAUSE
+    if outcome.fault is Fault.TRANSIENT:
+        pause = min(pause, FIRST_PAUSE * 2 ** min(16, health.trips))
+    return replace(seen, trips=health.trips + 1, closed_until=now + pause * (0.75 + jitter / 2))
+
+
+def _ill(suspects: Sequence[Question], outcome: Failed, alone: bool) -> bool:
+    enough = OPENS_AFTER if outcome.fault is Fault.TRANSIENT else MISCONFIGURED_AFTER
+    clients = len({s.client for s in suspects})
+    return len({s.query for s in suspects}) >= enough and (alone or clients >= CLIENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One query that fails by itself: how often in a row, and until when (monotonic seconds) it is not asked again."""
+
+    failures: int = 0
+    until: float = 0.0
+
+
+def held(hold: Hold, now: float) -> Hold:
+    """After one more failure of that query."""
+    failures = hold.failures + 1
+    if failures < HELD_AFTER:
+        return Hold(failures)
+    return Hold(failures, now + min(LONGEST_HOLD, FIRST_PAUSE * 2 ** min(16, failures - HELD_AFTER)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from keyserver.model import (
 )
 from keyserver.policy import FOREVER, Terms
 from keyserver.query import ByText, Query
-from keyserver.resolver.asked import Asked, MissLimit, Search
+from keyserver.resolver.asked import Asked, MissLimit, Search, network_of
 from keyserver.resolver.gate import UpstreamStatus
 from keyserver.resolver.plan import Tiers, combine, tiers_of
 from keyserver.resolver.search import Searcher
@@ -93,11 +93,15 @@ class Resolver:
         sifted = sift(shelf, query, view, now, self._terms, self._kits, known)
         for fingerprint, why in sifted.passed_over:
             tell("cache", "passed over", f"{fingerprint}: {why}")
-        if sifted.certificates and not self._worth_another_search(sifted, known, now):
+        if (
+            sifted.certificates
+            and not self._worth_another_search(sifted, known, now)
+            and not _bare(sifted, known, tiers)
+        ):
             tell("cache", "hit", _why_hit(sifted))
             self.note_asked((query.name,), now)
-            return self._found(query, sifted, How.HIT, "cached", keep=True, steps=steps)
-        if known.negative or self._lately_found_nothing(known, now):
+            return self._found(query, sifted, How.HIT, "cached", keep=True, steps=steps, known=known)
+        if known.negative or (not sifted.certificates and self._lately_found_nothing(known, now)):
             tell("records", "negative", "every upstream that may be asked has said absent")
             return self._absent(query, known, "every upstream said absent", keep=True, steps=steps)
         if looped:
@@ -116,7 +120,7 @@ class Resolver:
             if not self._misses.take(client):
                 tell("search", "refused", "this network has started too many searches this minute")
                 return self._without_search(query, shelf, view, now, State.BUSY, "too many searches", steps)
-            search = self._start(query, begun, tiers, known, via=via)
+            search = self._start(query, begun, tiers, known, via=via, client=network_of(client))
             for name, why in tiers.left_out.items():
                 tell(name, "not asked", why)
         else:
@@ -196,9 +200,17 @@ class Resolver:
         return Shelf(tuple(entries), revocations, shelf.records, shelf.begun)
 
     def _start(
-        self, query: Query, begun: int, tiers: Tiers, known: OnRecord, *, refresh: bool = False, via: str = ""
+        self,
+        query: Query,
+        begun: int,
+        tiers: Tiers,
+        known: OnRecord,
+        *,
+        refresh: bool = False,
+        via: str = "",
+        client: str = "",
     ) -> Search:
-        search = Search(query, begun, refresh, via, started=self._monotonic())
+        search = Search(query, begun, refresh, via, client, started=self._monotonic())
         return self._asked.start(
             _key(query, begun, via, refresh=refresh), search, lambda s: self._searcher.run(s, tiers, known)
         )
@@ -225,7 +237,8 @@ class Resolver:
         known = on_record(shelf.records, _names(tiers), now, self._terms)
         sifted = sift(shelf, query, view, now, self._terms, self._kits, known)
         if sifted.certificates:
-            return self._found(query, sifted, How.MISS, "searched", keep=not search.uncached, steps=steps)
+            keep = not search.uncached and not _bare(sifted, known, tiers)
+            return self._found(query, sifted, How.MISS, "searched", keep=keep, steps=steps, known=known)
         outcome = combine([o or NEVER_ANSWERED for o in search.outcomes.values()] or [NEVER_ANSWERED])
         if isinstance(outcome, Absent):
             return self._absent(query, known, outcome.reason, keep=known.negative, steps=steps, how=How.MISS)
@@ -256,26 +269,40 @@ class Resolver:
 
     def _worth_another_search(self, sifted: Sifted, known: OnRecord, now: int) -> bool:
         """Rule 12: all that is known has expired by itself, and nobody was asked lately."""
-        if not sifted.all_expired:
-            return False
-        newest = max(e.cached_at for a in sifted.certificates for e in a.entries)
-        newest = max([newest, *(r.at for r in known.living.values())])
-        return now - newest >= self._terms.negative_ttl
+        return sifted.all_expired and now >= self._next_search(sifted, known, now)
+
+    def _next_search(self, sifted: Sifted, known: OnRecord, now: int) -> int:
+        """When what has expired by itself is searched again."""
+        times = [e.cached_at for a in sifted.certificates for e in a.entries] + [r.at for r in known.living.values()]
+        return min(now, max(times)) + self._terms.negative_ttl
 
     def _lately_found_nothing(self, known: OnRecord, now: int) -> bool:
         """A finished search left nothing that may be answered (blocked, revoked): not asked again at every lookup."""
         found = [r.at for r in known.living.values() if r.found]
         return bool(found) and now - max(found) < self._terms.negative_ttl
 
-    def _found(self, query: Query, sifted: Sifted, how: How, reason: str, *, keep: bool, steps: list[Step]) -> Answer:
+    def _found(
+        self,
+        query: Query,
+        sifted: Sifted,
+        how: How,
+        reason: str,
+        *,
+        keep: bool,
+        steps: list[Step],
+        known: OnRecord | None = None,
+    ) -> Answer:
+        now, until = self._clock(), sifted.until
+        if sifted.all_expired and known is not None:
+            until = min(until, self._next_search(sifted, known, now))
         return Answer(
             state=State.FOUND,
             how=how,
             reason=reason,
             certificates=sifted.certificates,
             names=names_behind(query, sifted.certificates),
-            since=min(e.cached_at for e in sifted.certificates[0].entries),
-            until=sifted.until,
+            since=min(now, *(e.cached_at for e in sifted.certificates[0].entries)),
+            until=until,
             keep=keep and not sifted.stale,
             steps=tuple(steps),
             query=query.name,
@@ -302,6 +329,14 @@ def _key(query: Query, begun: int, via: str, *, refresh: bool = False) -> tuple[
     """What is one search. Not joined across a delete; nor by a question that came through another frontend, which may
     be the very one that our search is waiting for."""
     return (query.name, begun, via, refresh)
+
+
+def _bare(sifted: Sifted, known: OnRecord, tiers: Tiers) -> bool:
+    """Rule 11, last sentence: all that is known has no user ID, and somebody may still be asked for more."""
+    proofs = [a.certificate.proof for a in sifted.certificates]
+    if not proofs or any(p.user_ids or p.kind is not Kind.OPENPGP for p in proofs):
+        return False
+    return any(name not in known.living for name in _names(tiers))
 
 
 def _silent(who: str, what: str, why: str) -> None:

@@ -58,8 +58,9 @@ class Searcher:
     async def run(self, search: Search, tiers: Tiers, known: OnRecord) -> None:
         """Ask until something is proven; settle as soon as waiters can be answered; go on for stragglers.
 
-        A fingerprint (or key ID) settles at the first proven answer, an address when its tier has answered or its
-        time is up. A tier with a successor gets at most half of what is left.
+        A fingerprint (or key ID) settles at the first proven answer with a user ID, an address when its tier has
+        answered or its time is up. A certificate without user IDs is found, and nothing that can be handed out yet: the
+        others are asked, too. A tier with a successor gets at most half of what is left.
         """
         end = self.monotonic() + self.deadline
         stragglers: set[asyncio.Task[None]] = set()
@@ -119,7 +120,7 @@ class Searcher:
             return isinstance(search.query, ByAddress) and await self._answered(name, search.query.domain)
 
         left = max(self.deadline, spec.timeout)
-        outcome = await self.gate.ask(upstream, search.query, left, via, answered=answered)
+        outcome = await self.gate.ask(upstream, search.query, left, via, client=search.client, answered=answered)
         finds: list[Find] = []
         if isinstance(outcome, Found):
             outcome, finds = await self._prove(search, upstream, outcome)
@@ -134,7 +135,7 @@ class Searcher:
             await self._keep(search, name, finds, records, now)
         search.records += records
         search.outcomes[name] = outcome
-        if isinstance(outcome, Found):
+        if isinstance(outcome, Found) and any(_complete(find.certificate) for find in finds):
             search.proven = True
 
     async def _prove(self, search: Search, upstream: Upstream, answer: Found) -> tuple[Outcome, list[Find]]:
@@ -179,9 +180,8 @@ class Searcher:
         if others:
             return Absent("what it sent does not prove the query"), []
         if any(item.fatal for item in refused) or not refused:
-            failed = Failed(refused[0].reason if refused else "no certificate in the answer", Fault.TRANSIENT)
-            self.gate.blame(upstream, search.query, failed)
-            return failed, []
+            # Whoever asks chooses what is asked: what cannot be read there says nothing of the host's health.
+            return Failed(refused[0].reason if refused else "no certificate in the answer", Fault.LOCAL), []
         return Absent(f"refused: {refused[0].reason}"), []
 
     async def _finds(
@@ -249,6 +249,11 @@ class Searcher:
 
     def _tell(self, search: Search, who: str, what: str, why: str = "") -> None:
         search.steps.append(Step((self.monotonic() - search.started) * 1000, who, what, why))
+
+
+def _complete(certificate: Certificate) -> bool:
+    """May it stand as an answer by itself? An OpenPGP certificate without user IDs only updates what clients hold."""
+    return certificate.proof.kind is not Kind.OPENPGP or bool(certificate.proof.user_ids)
 
 
 def _entry(find: Find, now: int) -> Entry:

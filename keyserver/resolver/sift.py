@@ -12,6 +12,7 @@ from keyserver.policy import (
     Freshness,
     Terms,
     approved_for,
+    is_believed,
     judge,
     keeps,
     order_key,
@@ -55,7 +56,7 @@ class OnRecord:
 
 def on_record(records: Sequence[Record], asked: Sequence[str], now: int, terms: Terms) -> OnRecord:
     """`asked`: names of the upstreams that may be asked now."""
-    living = {r.upstream: r for r in records if now < record_until(r, terms)}
+    living = {r.upstream: r for r in records if is_believed(r, now, terms)}
     negative = bool(asked) and all(name in living and not living[name].found for name in asked)
     return OnRecord(living, negative, min((record_until(r, terms) for r in living.values()), default=FOREVER))
 

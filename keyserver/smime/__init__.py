@@ -3,7 +3,7 @@
 URLs in certificates (CRL, OCSP, AIA) are not followed: whoever makes a certificate could otherwise make us call them.
 """
 
-from keyserver.smime.bundle import intermediates, unpack
+from keyserver.smime.bundle import intermediates, pack, unpack
 from keyserver.smime.chain import Anchors, load_anchors
 from keyserver.smime.x509 import Limits, clean, index, merge, merge_revocations, prove, revocations
 
@@ -16,6 +16,7 @@ __all__ = [
     "load_anchors",
     "merge",
     "merge_revocations",
+    "pack",
     "prove",
     "revocations",
     "unpack",

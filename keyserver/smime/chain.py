@@ -1,8 +1,9 @@
 """Does a certificate's chain lead to a trust anchor (RFC 5280 section 6), by a policy made for mail?
 
 The library's default policy is made for TLS and refuses every mail certificate; this one asks the end-entity
-certificate for emailProtection (where it limits itself at all) and CAs for their right to issue. No revocation is
-looked up: that would mean following URLs that the certificate's maker chose.
+certificate for emailProtection (where it limits itself at all) and CAs for their right to issue, and to issue for these
+addresses. What the library cannot load has no chain. No revocation is looked up: that would mean following URLs that
+the certificate's maker chose.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from keyserver.smime.bundle import MAX_CERTIFICATE, load
+from keyserver.smime.constraints import allow
+from keyserver.smime.reading import Reading, read
 
 MAX_DEPTH = 4
 KEPT_PER_ANCHOR = 64  # intermediates that completed a chain
@@ -46,25 +50,28 @@ class Anchors:
         if self._store is None:
             return False
         try:
-            leaf = load(der)
-            given = [load(i) for i in intermediates if len(i) <= MAX_CERTIFICATE][:KEPT_PER_ANCHOR]
-            when = datetime.datetime.fromtimestamp(now, datetime.UTC)
-            verifier = (
-                PolicyBuilder()
-                .store(self._store)
-                .time(when)
-                .max_chain_depth(MAX_DEPTH)
-                .extension_policies(ca_policy=_CA, ee_policy=_LEAF)
-                .build_client_verifier()
-            )
-            known = [c for kept in self._kept.values() for c in kept.values() if c.subject == leaf.issuer]
-            chain = verifier.verify(leaf, [*given, *known, *self._issuers(given)]).chain
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of names whose length is beyond the standard's
+                chain = self._chain(der, intermediates, now)
         except (VerificationError, ValueError, TypeError):
-            return False
-        if _constrained_subject(leaf, chain):
             return False
         self._keep(chain)
         return True
+
+    def _chain(self, der: bytes, intermediates: Iterable[bytes], now: int) -> Sequence[x509.Certificate]:
+        assert self._store is not None
+        leaf = load(der)
+        given = [load(i) for i in intermediates if len(i) <= MAX_CERTIFICATE][:KEPT_PER_ANCHOR]
+        verifier = (
+            PolicyBuilder()
+            .store(self._store)
+            .time(datetime.datetime.fromtimestamp(now, datetime.UTC))
+            .max_chain_depth(MAX_DEPTH)
+            .extension_policies(ca_policy=_ca_for(read(der)), ee_policy=_LEAF)
+            .build_client_verifier()
+        )
+        known = [c for kept in self._kept.values() for c in kept.values() if c.subject == leaf.issuer]
+        return verifier.verify(leaf, [*given, *known, *self._issuers(given)]).chain
 
     def _issuers(self, given: Sequence[x509.Certificate]) -> list[x509.Certificate]:
         wanted = {c.issuer for c in given}
@@ -77,20 +84,6 @@ class Anchors:
             kept[certificate.fingerprint(_SHA256)] = certificate
         while len(kept) > KEPT_PER_ANCHOR:
             kept.popitem(last=False)
-
-
-def _constrained_subject(leaf: x509.Certificate, chain: Sequence[x509.Certificate]) -> bool:
-    """A leaf whose address stands only in its subject escapes name constraints: refused under a constrained CA."""
-    try:
-        leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        for certificate in chain[1:]:
-            try:
-                certificate.extensions.get_extension_for_class(x509.NameConstraints)
-            except x509.ExtensionNotFound:
-                continue
-            return True
-    return False
 
 
 def _rule(good: Callable[[Any], bool], why: str) -> Callable[[Any, x509.Certificate, Any], None]:
@@ -114,3 +107,13 @@ _CA = (
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _rule(lambda e: e.key_cert_sign, "may not sign certificates"))
     .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _for_mail)
 )
+
+
+def _ca_for(leaf: Reading) -> ExtensionPolicy:
+    """What is asked of each CA, the anchor too, that stands above this certificate."""
+
+    def constrained(policy: Any, certificate: x509.Certificate, extension: Any) -> None:
+        if extension is not None and not allow(read(certificate.public_bytes(Encoding.DER)), leaf):
+            raise ValueError("its name constraints do not allow every name of the certificate")
+
+    return _CA.may_be_present(x509.NameConstraints, Criticality.AGNOSTIC, constrained)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from asn1crypto import cms as asn1
 from asn1crypto import core, parser
-from asn1crypto import x509 as asn1_x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa, utils
 
 from keyserver.model import Malformed
-from keyserver.smime.bundle import MAX_BUNDLE, MAX_CERTIFICATE, load
+from keyserver.smime import ber
+from keyserver.smime.bundle import MAX_BUNDLE, MAX_CERTIFICATE
+from keyserver.smime.reading import Reading, read
 
 MAX_STRUCTURE = 2 << 20  # octets of a detached signature; opaque ones carry the content and are bounded by the caller
 MAX_SIGNERS = 4
@@ -151,26 +153,33 @@ def _only(attributes: Any, name: str) -> Any:
 
 
 def _named(sid: Any, certificates: list[bytes]) -> bytes | None:
-    for der in certificates:
-        parsed = asn1_x509.Certificate.load(der)
+    named = sid.chosen
+    for der, certificate in _readable(certificates):
         if sid.name == "issuer_and_serial_number":
-            named = sid.chosen
-            body = parsed["tbs_certificate"]
-            if named["serial_number"].native == body["serial_number"].native and (
-                named["issuer"].dump() == body["issuer"].dump()
+            if named["serial_number"].native == ber.number(certificate.serial) and (
+                named["issuer"].dump() == certificate.issuer.octets
             ):
                 return der
-        elif parsed.key_identifier is not None and parsed.key_identifier == sid.chosen.native:
+        elif certificate.key_identifier and certificate.key_identifier == named.native:
             return der
     return None
+
+
+def _readable(certificates: list[bytes]) -> Iterator[tuple[bytes, Reading]]:
+    """Those that can be read: a broken one beside them costs itself."""
+    for der in certificates:
+        try:
+            yield der, read(der)
+        except Malformed:
+            continue
 
 
 def _check(der: bytes, signer: Any, digest_name: str, hashed: bytes, signed: Octets) -> None:
     """The signature itself, over `signed` and so over its digest."""
     try:
-        key: Any = load(der).public_key()
-    except UnsupportedAlgorithm:
-        raise NotVerified("signed with a kind of key that is not known") from None
+        key: Any = read(der).public_key()
+    except Malformed as problem:
+        raise NotVerified(f"the signer's key: {problem}") from None
     signature = signer["signature"].native
     scheme = signer["signature_algorithm"]
     algorithm = _HASHES[digest_name]
@@ -219,7 +228,7 @@ def _preferred(attributes: Any, certificates: list[bytes]) -> bytes | None:
                 wanted = _wanted(attribute["values"].contents)
             except _UNREADABLE:
                 return None
-            return next((der for der in certificates if wanted in _identifiers(der)), None)
+            return next((der for der, found in _readable(certificates) if wanted in _identifiers(found)), None)
     return None
 
 
@@ -231,9 +240,7 @@ def _wanted(value: bytes) -> bytes:
     return bytes(contents)
 
 
-def _identifiers(der: bytes) -> tuple[bytes, ...]:
+def _identifiers(certificate: Reading) -> tuple[bytes, ...]:
     """Everything by which a preference may name this certificate."""
-    parsed = asn1_x509.Certificate.load(der)
-    body = parsed["tbs_certificate"]
-    named = (body["issuer"].dump() + body["serial_number"].dump(),)
-    return (*named, bytes(parsed.key_identifier)) if parsed.key_identifier else named
+    identifier = certificate.key_identifier
+    return (certificate.issuer.octets + certificate.serial.octets, *([identifier] if identifier else ()))

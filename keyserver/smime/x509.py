@@ -1,33 +1,36 @@
 """One X.509 end-entity certificate: is it fit to be kept, and what does it prove (RFC 5280, RFC 8398, RFC 9598).
 
-Octets are kept as they came; nothing is re-encoded. Every property is read in a `try`: the parser is lazy, and odd
-certificates raise only when looked into.
+What openssl and gpgsm read and can encrypt to is kept, its octets as they came; what is odd about it becomes a remark.
+One bad name costs that name. What would deceive its reader, or is too weak, costs the certificate.
 """
 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from asn1crypto import cms as asn1_cms
-from asn1crypto import core as asn1_core
-from asn1crypto import x509 as asn1_x509
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from keyserver.model import Certificate, Claim, Kind, Malformed, Name, Proof, Refused, UserId, Validity, X509Facts
 from keyserver.query import name_of, parse_address
+from keyserver.smime import ber, names, signing
 from keyserver.smime.bundle import MAX_CERTIFICATE, load, unpack
+from keyserver.smime.reading import NO_EXPIRY, Reading, read
 
-_SMTP_UTF8_MAILBOX = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")
-_MAIL = {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-_TRICKS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-_WEAK_HASHES = (hashes.SHA1, hashes.MD5)
+EMAIL_PROTECTION, ANY_PURPOSE = "1.3.6.1.5.5.7.3.4", "2.5.29.37.0"
+KNOWN_CRITICAL = frozenset(
+    {
+        *(f"2.5.29.{n}" for n in (14, 15, 16, 17, 18, 19, 30, 31, 32, 33, 35, 36, 37, 46, 54)),
+        "1.3.6.1.5.5.7.1.1",
+        "1.3.6.1.5.5.7.1.11",
+    }
+)
+"""The extensions of RFC 5280 section 4.2: any other that is critical forbids to use the certificate."""
 YEAR = 365 * 86400
+_LONG = 40 * YEAR  # a lifetime worth a remark
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,8 @@ class Limits:
     """What one certificate may hold."""
 
     octets: int = MAX_CERTIFICATE
-    alternative_names: int = 128
-    serial_bits: int = 160  # RFC 5280 section 4.1.2.2: at most 20 octets
-    lifetime: int = 40 * YEAR
+    alternative_names: int = 128  # and as many addresses in the subject
+    serial: int = 128  # octets
     rsa_bits: int = 2048
     curve_bits: int = 256
 
@@ -55,16 +57,7 @@ def clean(octets: bytes, now: int, limits: Limits = Limits()) -> list[Certificat
         ders = unpack(octets)
     except Malformed as problem:
         return [Refused(str(problem), fatal=True)]
-    results: list[Certificate | Refused] = []
-    for der in ders:
-        fingerprint = hashlib.sha256(der).hexdigest().upper()
-        try:
-            _check(der, limits)
-            results.append(Certificate(der, prove(der, now)))
-        except _Unfit as why:
-            results.append(Refused(str(why), fingerprint))
-        except Exception as problem:  # whatever lazily parsed field is broken
-            results.append(Refused(f"cannot be read: {type(problem).__name__}", fingerprint, fatal=True))
+    results = [_cleaned(der, now, limits) for der in ders]
     fit = [r for r in results if isinstance(r, Certificate)]
     return list(fit) + [r for r in results if isinstance(r, Refused) and not (fit and r.reason == _IS_CA)]
 
@@ -74,19 +67,18 @@ _IS_CA = "a CA certificate, not a person's"
 
 def prove(der: bytes, now: int) -> Proof:
     """What a certificate that `clean` let in proves at Unix time `now`."""
-    certificate = load(der)
-    sha256, sha1 = hashlib.sha256(der).hexdigest().upper(), hashlib.sha1(der).hexdigest().upper()  # noqa: S324
-    begins = int(certificate.not_valid_before_utc.timestamp())
-    ends = int(certificate.not_valid_after_utc.timestamp())
+    certificate = read(der)
+    sha256, sha1 = hashlib.sha256(der).hexdigest().upper(), _sha1(der)
+    begins, ends = certificate.begins, certificate.ends
+    expires = None if ends == NO_EXPIRY else ends
     valid = begins <= now <= ends
-    found = addresses(certificate)
-    usage = _key_usage(certificate)
-    algorithm, bits = _key(certificate)
+    found = certificate.addresses
+    algorithm, bits = _key(certificate.public_key())
     strong = frozenset(
         {
             name_of(Kind.X509, "fpr", sha256),
             name_of(Kind.X509, "fpr", sha1),
-            *(name_of(Kind.X509, a, d) for a, d in _search_hashes(der, sha1)),
+            *(name_of(Kind.X509, a, d) for a, d in _search_hashes(certificate, sha1)),
         }
     )
     claimed = frozenset(name_of(Kind.X509, "addr", address) for address in found)
@@ -98,30 +90,25 @@ def prove(der: bytes, now: int) -> Proof:
         algorithm=algorithm,
         bits=bits,
         created=begins,
-        expires=ends,
+        expires=expires,
         validity=Validity.VALID if valid else Validity.EXPIRED,
-        can_encrypt=valid and _encrypts(certificate, usage),
-        user_ids=tuple(UserId(a, a, begins, ends, False) for a in found),
+        can_encrypt=valid and _encrypts(certificate),
+        user_ids=tuple(UserId(a, a, begins, expires, False) for a in found),
         subkeys=(),
         strong=strong,
         weak=claimed if valid else frozenset(),
         index=strong | claimed,
         newest=begins,
-        turns=begins if now < begins else ends + 1 if valid else None,
-        claims=tuple(Claim(a, a) for a in found),
-        x509=X509Facts(
-            subject=certificate.subject.rfc4514_string(),
-            issuer=certificate.issuer.rfc4514_string(),
-            serial=f"{certificate.serial_number:X}",
-            not_before=begins,
-            not_after=ends,
-            common_name=_attribute(certificate, NameOID.COMMON_NAME),
-            surname=_attribute(certificate, NameOID.SURNAME),
-            given_name=_attribute(certificate, NameOID.GIVEN_NAME),
-            key_usage=usage,
-            sha1=sha1,
-        ),
+        turns=begins if now < begins else ends + 1 if valid and expires is not None else None,
+        claims=tuple(Claim(mail, parse_address(mail)) for mail in dict.fromkeys(_mail(certificate))),
+        marks=tuple(_remarks(certificate)),
+        x509=_facts(certificate, sha1),
     )
+
+
+def _mail(certificate: Reading) -> tuple[str, ...]:
+    """Everything that a client may find it by as an address, also what does not count for us."""
+    return certificate.alternative_mail + certificate.subject_mail
 
 
 def index(der: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:
@@ -148,82 +135,55 @@ def merge_revocations(one: bytes, other: bytes) -> bytes:
     return b""
 
 
-def addresses(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The proven addresses: rfc822Name and SmtpUTF8Mailbox; without these the subject's emailAddress."""
-    raw = _alternative_addresses(certificate)
-    if not raw:
-        raw = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)]
-    return tuple(dict.fromkeys(a for a in map(parse_address, raw) if a))
-
-
-def _alternative_addresses(certificate: x509.Certificate) -> list[str]:
+def _cleaned(der: bytes, now: int, limits: Limits) -> Certificate | Refused:
+    fingerprint = hashlib.sha256(der).hexdigest().upper()
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    found = [str(n) for n in names.get_values_for_type(x509.RFC822Name) if str(n).isascii()]
-    for other in names.get_values_for_type(x509.OtherName):
-        if other.type_id == _SMTP_UTF8_MAILBOX:
-            found.append(_utf8_string(other.value))
-    return found
+        if len(der) > limits.octets:
+            raise _Unfit(f"larger than {limits.octets} octets")
+        _check(read(der), limits)
+        return Certificate(der, prove(der, now))
+    except _Unfit as why:
+        return Refused(str(why), fingerprint)
+    except Malformed as problem:
+        return Refused(f"cannot be read: {problem}", fingerprint, fatal=True)
+    except Exception:  # too few parts, or too many, where nothing names them
+        return Refused("cannot be read: one of its parts is broken", fingerprint, fatal=True)
 
 
-def _utf8_string(der: bytes) -> str:
-    return str(asn1_core.UTF8String.load(der, strict=True).native)
-
-
-def _check(der: bytes, limits: Limits) -> None:
+def _check(certificate: Reading, limits: Limits) -> None:
     """Raises _Unfit with the reason why a certificate is not kept."""
-    if len(der) > limits.octets:
-        raise _Unfit(f"larger than {limits.octets} octets")
-    certificate = load(der)
-    if certificate.version is not x509.Version.v3:
-        raise _Unfit("not an X.509 version 3 certificate")
-    serial = asn1_x509.Certificate.load(der)["tbs_certificate"]["serial_number"].native
-    if not 0 < serial < 1 << limits.serial_bits:
-        raise _Unfit("its serial number is not positive or longer than 20 octets")
-    _check_dates(certificate, limits)
-    extensions = certificate.extensions
-    basic = [e.value for e in extensions if isinstance(e.value, x509.BasicConstraints)]
-    if any(b.ca for b in basic):
+    if certificate.is_ca:
         raise _Unfit(_IS_CA)
-    for extension in extensions:
-        value = extension.value
-        if isinstance(value, x509.SubjectAlternativeName) and len(list(value)) > limits.alternative_names:
-            raise _Unfit(f"more than {limits.alternative_names} alternative names")
-        if isinstance(value, x509.ExtendedKeyUsage) and not _MAIL & set(value):
-            raise _Unfit("its extended key usage does not allow e-mail protection")
-        if extension.critical and isinstance(value, x509.UnrecognizedExtension):
-            raise _Unfit(f"an unknown critical extension {extension.oid.dotted_string}")
-    _check_names(certificate)
+    if len(certificate.serial.content) > limits.serial:
+        raise _Unfit(f"a serial number of more than {limits.serial} octets")
+    if certificate.begins >= certificate.ends:
+        raise _Unfit("it ends before it begins")
+    for extension in certificate.extensions:
+        if extension.critical and extension.type not in KNOWN_CRITICAL:
+            raise _Unfit(f"an unknown critical extension {extension.type}")
+    if any(purposes and not purposes & {EMAIL_PROTECTION, ANY_PURPOSE} for purposes in certificate.purposes):
+        raise _Unfit("its extended key usage does not allow e-mail protection")
+    _check_names(certificate, limits)
     _check_strength(certificate, limits)
 
 
-def _check_dates(certificate: x509.Certificate, limits: Limits) -> None:
-    begins, ends = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    if begins >= ends:
-        raise _Unfit("it ends before it begins")
-    if ends - begins > limits.lifetime:
-        raise _Unfit(f"valid for more than {limits.lifetime // YEAR} years")
-
-
-def _check_names(certificate: x509.Certificate) -> None:
-    texts = [str(a.value) for a in certificate.subject] + _alternative_addresses(certificate)
-    for text in texts:
-        if any(unicodedata.category(c) in _TRICKS for c in text):
-            raise _Unfit("a name with control or direction-changing characters")
-    mail = _alternative_addresses(certificate)
-    mail += [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)]
-    if any(text.count("@") != 1 for text in mail):
-        raise _Unfit("an address without exactly one @")
-    if not addresses(certificate):
+def _check_names(certificate: Reading, limits: Limits) -> None:
+    if max(len(certificate.alternative_names), len(certificate.subject_mail)) > limits.alternative_names:
+        raise _Unfit(f"more than {limits.alternative_names} alternative names, or addresses in its subject")
+    if any(map(names.deceives, certificate.alternative_mail + certificate.subject_mail)):
+        raise _Unfit("an address with control or direction-changing characters")
+    if not certificate.addresses:
         raise _Unfit("it names no e-mail address")
 
 
-def _check_strength(certificate: x509.Certificate, limits: Limits) -> None:
-    if isinstance(certificate.signature_hash_algorithm, _WEAK_HASHES):
-        raise _Unfit(f"signed with {certificate.signature_hash_algorithm.name.upper()}")
-    key = certificate.public_key()
+def _check_strength(certificate: Reading, limits: Limits) -> None:
+    for algorithm in certificate.algorithms:
+        if (weakness := signing.weakness(algorithm)) is not None:
+            raise _Unfit(weakness)
+    try:
+        key = certificate.public_key()
+    except Malformed as problem:
+        raise _Unfit(str(problem)) from None
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < limits.rsa_bits or key.key_size > 16384:
             raise _Unfit(f"an RSA key of {key.key_size} bits; accepted are {limits.rsa_bits} to 16384")
@@ -234,9 +194,58 @@ def _check_strength(certificate: x509.Certificate, limits: Limits) -> None:
         raise _Unfit("a DSA key")
 
 
-def _key(certificate: x509.Certificate) -> tuple[int, int]:
+def _remarks(certificate: Reading) -> Iterator[str]:
+    """What is odd about a certificate that is kept all the same."""
+    if not _strict(certificate.octets):
+        yield "not strict DER"
+    if certificate.version != 3:
+        yield f"X.509 version {certificate.version}"
+    serial = certificate.serial.content
+    if ber.number(certificate.serial) <= 0:
+        yield "serial number not positive"
+    elif len(serial) > 20:  # RFC 5280 section 4.1.2.2
+        yield "serial number longer than 20 octets"
+    if certificate.ends == NO_EXPIRY:
+        yield "no expiry"
+    elif certificate.ends - certificate.begins > _LONG:
+        yield f"valid for more than {_LONG // YEAR} years"
+    if any(a.shown is None for rdn in certificate.subject_name for a in rdn):
+        yield "a name that cannot be shown"
+    if any(parse_address(text) is None for text in certificate.alternative_mail + certificate.subject_mail):
+        yield "names something that is no address"
+
+
+def _strict(der: bytes) -> bool:
+    """Does a strict parser read all of it, too?"""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of lengths beyond the standard's
+            certificate = load(der)
+            return all((certificate.subject is not None, certificate.extensions is not None, certificate.public_key()))
+    except Exception:  # of several unrelated types
+        return False
+
+
+def _facts(certificate: Reading, sha1: str) -> X509Facts:
+    shown = {
+        a.type: a.shown or "" for rdn in reversed(certificate.subject_name) for a in reversed(rdn)
+    }  # the first of a type counts
+    return X509Facts(
+        subject=names.written(certificate.subject_name),
+        issuer=names.written(names.distinguished(certificate.issuer)),
+        serial=f"{ber.number(certificate.serial):X}",
+        not_before=certificate.begins,
+        not_after=certificate.ends,
+        common_name=shown.get(names.COMMON_NAME, ""),
+        surname=shown.get(names.SURNAME, ""),
+        given_name=shown.get(names.GIVEN_NAME, ""),
+        key_usage=certificate.usage or (),
+        sha1=sha1,
+    )
+
+
+def _key(key: PublicKeyTypes) -> tuple[int, int]:
     """The key's algorithm, by OpenPGP's numbers (as listings use them), and its bits; 0 for any other."""
-    key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
         return 1, key.key_size
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -246,47 +255,25 @@ def _key(certificate: x509.Certificate) -> tuple[int, int]:
     return (28, 456) if isinstance(key, ed448.Ed448PublicKey) else (0, 0)
 
 
-def _key_usage(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return ()
-    words = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    return tuple(word for word in words if getattr(usage, word))
-
-
-def _encrypts(certificate: x509.Certificate, usage: tuple[str, ...]) -> bool:
+def _encrypts(certificate: Reading) -> bool:
     """May mail be encrypted to this key (RFC 8550 section 4.4.2)?"""
-    key = certificate.public_key()
+    key, usage = certificate.public_key(), certificate.usage
     if isinstance(key, rsa.RSAPublicKey):
-        return not usage or "key_encipherment" in usage
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return not usage or "key_agreement" in usage
-    return False
+        return not certificate.signs_only and (usage is None or "key_encipherment" in usage)
+    return isinstance(key, ec.EllipticCurvePublicKey) and (usage is None or "key_agreement" in usage)
 
 
-def _attribute(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
-    found = certificate.subject.get_attributes_for_oid(oid)
-    return str(found[0].value) if found else ""
-
-
-def _search_hashes(der: bytes, sha1: str) -> list[tuple[str, str]]:
+def _search_hashes(certificate: Reading, sha1: str) -> list[tuple[str, str]]:
     """RFC 4387 section 2.1: SHA-1 over the DER of certificate, issuer, subject, issuer and serial, key identifier."""
-    parsed = asn1_x509.Certificate.load(der)
-    body = parsed["tbs_certificate"]
-    issuer_and_serial = asn1_cms.IssuerAndSerialNumber(
-        {"issuer": body["issuer"], "serial_number": body["serial_number"].native}
-    )
+    issuer, serial = certificate.issuer.octets, certificate.serial.octets
     found = [
         ("certhash", sha1),
-        ("ihash", _sha1(body["issuer"].dump())),
-        ("shash", _sha1(body["subject"].dump())),
-        ("iandshash", _sha1(issuer_and_serial.dump())),
+        ("ihash", _sha1(issuer)),
+        ("shash", _sha1(certificate.subject.octets)),
+        ("iandshash", _sha1(ber.element(ber.SEQUENCE, issuer, serial))),
     ]
-    identifier = parsed.key_identifier
-    if identifier:
-        found.append(("skidhash", _sha1(bytes(identifier))))
-    return found
+    identifier = certificate.key_identifier
+    return [*found, ("skidhash", _sha1(identifier))] if identifier else found
 
 
 def _sha1(octets: bytes) -> str:

@@ -167,6 +167,9 @@ class Store(Protocol):
     async def most_used(self, limit: int) -> tuple[Name, ...]:
         """Names asked for most recently, for rendering ahead."""
 
+    async def newest(self) -> int | None:
+        """The latest cached_at, seen_at or `at` of any entry or record; None for an empty store."""
+
     async def stats(self) -> StoreStats:
         """Counts; may be a few seconds old."""
 

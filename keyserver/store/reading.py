@@ -275,6 +275,22 @@ def _expired_found(
     return records
 
 
+def newest(db: sqlite3.Connection) -> int | None:
+    """`Store.newest`."""
+    seeks: list[tuple[str, tuple[str, ...]]] = [
+        ("SELECT max(at) FROM entry INDEXED BY entry_mail WHERE source = 'mailflow'", ()),
+        ("SELECT max(at) FROM record INDEXED BY record_absent WHERE found = 0", ()),
+    ]
+    with instant(db):
+        for source in (Source.KEYSERVER, Source.LOCAL):
+            origins = _jump(db, "entry", "origin", "source = ?", (str(source),))
+            seeks += [("SELECT max(at) FROM entry WHERE source = ? AND origin = ?", (str(source), o)) for o in origins]
+        for upstream in _jump(db, "record", "upstream", "found = 1", ()):
+            seeks.append(("SELECT max(at) FROM record WHERE found = 1 AND upstream = ?", (upstream,)))
+        found = [db.execute(sql, values).fetchone()[0] for sql, values in seeks]
+    return max((at for at in found if at is not None), default=None)
+
+
 def octets(db: sqlite3.Connection) -> int:
     """Octets of the pages in use; what was freed is used again and does not count."""
     pages, free, size = (db.execute(f"PRAGMA {what}").fetchone()[0] for what in _SIZES)

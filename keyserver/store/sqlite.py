@@ -139,6 +139,10 @@ class SqliteStore:
         """As `Store.most_used`."""
         return await self._read(self._scanner, lambda db: reading.most_used(db, limit))
 
+    async def newest(self) -> int | None:
+        """As `Store.newest`; an index seek for each source, origin and upstream."""
+        return await self._read(self._scanner, reading.newest)
+
     async def stats(self) -> StoreStats:
         """As `Store.stats`. While writing fails, each call tries again, so that health returns by itself."""
         if self._cannot_write:

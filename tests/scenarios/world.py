@@ -22,6 +22,7 @@ from keyserver.model import (
     Kind,
     Outcome,
     Raw,
+    Selection,
     Source,
     UpstreamSpec,
     View,
@@ -142,8 +143,15 @@ class World:
             settings=Settings(),
         )
         self.keeper = Keeper(
-            self.store, self.resolver, self.terms, clock=lambda: self.now, purge_interval=900, prefetch=True
+            self.store,
+            self.resolver,
+            self.terms,
+            clock=lambda: self.now,
+            counting=lambda: self.monotonic_offset,
+            purge_interval=900,
+            prefetch=True,
         )
+        await self.keeper._look_over()
         self.running = True
 
     async def stop(self) -> None:
@@ -165,7 +173,7 @@ class World:
         return word
 
     def named(self, answer: Answer) -> list[str]:
-        by_fingerprint = {m.fingerprint: n for n, m in self.certificates.items()}
+        by_fingerprint = {m.fingerprint: n for n, m in reversed(self.certificates.items())}
         return [by_fingerprint[a.certificate.fingerprint] for a in answer.certificates]
 
     async def mail(self, name: str, sender: str, *, held: bool = False, authenticated: bool = True) -> None:
@@ -230,6 +238,9 @@ class World:
                 del self.upstreams[plain[0]]
                 self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
                 await self._again()
+            case "certificate" if "bare" in options:  # another's, without its user IDs
+                whole = self.certificates[options["bare"]]
+                self.certificates[plain[0]] = replace(whole, octets=openpgp.cut(whole.octets, lambda claim: False))
             case "certificate":
                 self.certificate(plain[0], *plain[1:], **{k: int(v) if v.isdigit() else v for k, v in options.items()})
             case "says":
@@ -258,6 +269,17 @@ class World:
             case "pass":
                 self.now += seconds(plain[0])
                 self.monotonic_offset += seconds(plain[0])
+            case "clock":  # somebody sets it; no time passes
+                self.now += (-1 if plain[0].startswith("-") else 1) * seconds(plain[0].lstrip("+-"))
+                await self.keeper.poll()
+            case "entries":
+                page = await self.store.list(Selection(), 1000)
+                assert len(page.entries) == int(plain[0]), f"{line}\n got {len(page.entries)}"
+            case "purge_now":
+                await self.keeper.purge_now()
+            case "complains":
+                assert (plain[0] if plain else "") in self.keeper.clockwatch.complaint, self.keeper.clockwatch.complaint
+                assert bool(plain) == bool(self.keeper.clockwatch.complaint)
             case "delete":
                 await self.store.delete(self.certificates[plain[0]].fingerprint, self.now)
             case "block":
@@ -276,6 +298,9 @@ class World:
                 self.upstreams[plain[1]] = replace(old, spec=replace(old.spec, name=plain[1]))
                 self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
                 await self._again()
+            case "until":
+                answer = await self.get(self.term(plain[0]))
+                assert answer.until == self.now + seconds(plain[1]), f"{line}\n got {answer.until - self.now} s"
             case "shows":
                 answer = await self.get(self.term(plain[0]), View(answer_mailflow="mailflow" in plain[1:]))
                 ids = {u.text for a in answer.certificates for u in a.certificate.proof.user_ids}

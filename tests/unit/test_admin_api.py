@@ -160,7 +160,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
         monotonic=loop.time,
         settings=Settings(),
     )
-    keeper = Keeper(store, resolver, terms, clock=clock, purge_interval=900, prefetch=False)
+    keeper = Keeper(store, resolver, terms, clock=clock, counting=lambda: 0.0, purge_interval=900, prefetch=False)
     service = Service(
         store=store,
         resolver=resolver,

@@ -13,7 +13,6 @@ import pytest
 from asn1crypto import cms as asn1
 from asn1crypto import core
 from asn1crypto import x509 as asn1_x509
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from hypothesis import given, settings
@@ -21,8 +20,10 @@ from hypothesis import strategies as st
 
 from keyserver.model import Malformed
 from keyserver.smime import cms
+from keyserver.smime.reading import read
 from keyserver.wire import mime
 from mails import openssl, signed, text
+from vectors import x509odd
 from vectors.x509build import Issued, authority, issue, name, person, rsa_key
 
 CA = authority()
@@ -255,6 +256,20 @@ def test_many_signers_and_certificates_are_refused() -> None:
 STRUCTURE, COVERED = detached(signed(CONTENT, ALICE, extra=[CA]))
 
 
+@pytest.mark.parametrize("broken", [b"\x30\x03\x02\x01\x05", b"\x30\x00", x509odd.odd(serial=x509odd.tlv(2))])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_broken_certificate_beside_the_signers_costs_itself(broken: bytes, first: bool) -> None:
+    info = asn1.ContentInfo.load(STRUCTURE)
+    held = [choice.chosen.dump() for choice in info["content"]["certificates"]]
+    held.insert(0 if first else 2, broken)
+    fields = [info["content"][n] for n in ("version", "digest_algorithms", "encap_content_info")]
+    parts = [*(f.dump() for f in fields), x509odd.tlv(0xA0, *held), info["content"]["signer_infos"].dump()]
+    structure = x509odd.sequence(x509odd.oid("1.2.840.113549.1.7.2"), x509odd.tlv(0xA0, x509odd.sequence(*parts)))
+    (one,), _ = cms.verify(structure, COVERED)
+    assert one.signer == ALICE.der
+    assert broken in one.others
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutations_never_verify_another_signer_and_never_raise_otherwise(data: st.DataObject) -> None:
@@ -267,7 +282,7 @@ def test_mutations_never_verify_another_signer_and_never_raise_otherwise(data: s
     except (Malformed, cms.NotVerified):
         return
     key = ALICE.certificate.public_key()
-    assert all(x509.load_der_x509_certificate(s.signer).public_key() == key for s in found)
+    assert all(read(s.signer).public_key() == key for s in found)
 
 
 @given(st.binary(max_size=400))

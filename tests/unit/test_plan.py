@@ -1,13 +1,25 @@
 """Tiers, combined outcomes, and what outcomes say of health."""
 
 import asyncio
+from dataclasses import replace
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, UpstreamSpec
 from keyserver.policy import Terms
 from keyserver.query import ByAddress, ByFingerprint, Query
 from keyserver.resolver.asked import Asked, MissLimit, Search
 from keyserver.resolver.gate import Gate
-from keyserver.resolver.plan import LONGEST_OBEYED, OPENS_AFTER, Health, after, combine, tiers_of
+from keyserver.resolver.plan import (
+    HELD_AFTER,
+    LONGEST_OBEYED,
+    OPENS_AFTER,
+    Health,
+    Hold,
+    Question,
+    after,
+    combine,
+    held,
+    tiers_of,
+)
 from keyserver.upstreams.base import Asking
 
 FOUND = Found((Raw(Kind.OPENPGP, b"x"),))
@@ -32,37 +44,83 @@ def test_tiers_by_priority_and_who_is_left_out() -> None:
     assert tiers_of(specs, ByAddress("a", "x.org"), Terms()).tiers[0][0].name == "t"
 
 
-def test_the_circuit_opens_after_repeated_failures_and_backs_off() -> None:
-    health, now = Health(), 0.0
-    for _ in range(OPENS_AFTER - 1):
-        health = after(health, FAILED, now, 0.5)
-        assert health.state(now) == "closed"
+def failing(health: Health, now: float, *names: str, client: str = "x", alone: bool = True) -> Health:
+    for name in names:
+        health = after(health, FAILED, now, 0.5, Question(name, client), alone=alone)
+    return health
+
+
+DOWN = [f"q{n}" for n in range(OPENS_AFTER)]
+
+
+def test_the_circuit_opens_after_different_queries_failed_and_backs_off() -> None:
+    health, now = failing(Health(), 0.0, *DOWN[:-1]), 0.0
+    assert health.state(now) == "closed"
     pauses = []
     for _ in range(12):
-        health = after(health, FAILED, now, 0.5)
+        health = failing(health, now, DOWN[-1])
         assert health.state(now) == "open"
+        assert failing(health, now, "more", "and more") == replace(health, suspects=health.suspects + MORE), "told once"
         pauses.append(health.closed_until - now)
         now = health.closed_until
         assert health.state(now) == "half-open"
     assert pauses == sorted(pauses)
     assert pauses[1] == 2 * pauses[0]
     assert pauses[-1] == 300
-    assert after(health, ABSENT, now, 0.5) == Health()
+    assert after(health, ABSENT, now, 0.5, Question("q"), alone=True) == Health()
+
+
+MORE = (Question("more", "x"), Question("and more", "x"))
+
+
+def test_one_query_opens_nothing_however_often_it_fails() -> None:
+    assert failing(Health(), 0.0, *["poison"] * 100).state(0.0) == "closed"
+
+
+def test_one_client_opens_nothing_where_there_are_two() -> None:
+    names = [f"q{n}" for n in range(50)]
+    health = failing(Health(), 0.0, *names, alone=False)
+    assert health.state(0.0) == "closed"
+    assert len(health.suspects) <= 16
+    assert failing(health, 0.0, "other", client="y", alone=False).state(0.0) == "open"
+    assert failing(Health(), 0.0, *names).state(0.0) == "open", "nobody else asks"
+
+
+def test_what_somebody_has_to_mend_closes_for_long_but_not_by_one_query() -> None:
+    denied = Failed("403", Fault.CONFIGURATION)
+    health = after(Health(), denied, 0.0, 0.5, Question("poison"), alone=True)
+    assert health.state(0.0) == "closed"
+    assert after(health, denied, 0.0, 0.5, Question("other"), alone=True).closed_until == 600
+
+
+def test_a_query_that_fails_by_itself_is_held_back_by_itself() -> None:
+    hold, now = Hold(), 100.0
+    for _ in range(HELD_AFTER - 1):
+        hold = held(hold, now)
+        assert hold.until <= now
+    pauses = [(hold := held(hold, now)).until - now for _ in range(8)]
+    assert pauses[0] == 5 and pauses == sorted(pauses) and pauses[-1] == 60
 
 
 def test_jitter_spreads_probes() -> None:
-    broken = Health(failures=OPENS_AFTER)
-    assert after(broken, FAILED, 0, 0.0).closed_until < after(broken, FAILED, 0, 1.0).closed_until
+    broken = failing(Health(), 0, *DOWN[:-1])
+    last = Question(DOWN[-1], "x")
+    early, late = (after(broken, FAILED, 0, jitter, last, alone=True) for jitter in (0.0, 1.0))
+    assert early.closed_until < late.closed_until
 
 
 def test_retry_after_is_obeyed_up_to_an_hour() -> None:
-    assert after(Health(), Failed("429", Fault.BUSY, 120.0), 0, 0.5).closed_until == 120
-    assert after(Health(), Failed("429", Fault.BUSY, 1e9), 0, 0.5).closed_until == LONGEST_OBEYED
-    assert after(Health(), Failed("429", Fault.BUSY), 0, 0.5).closed_until == 60
+    def until(outcome: Failed) -> float:
+        return after(Health(), outcome, 0, 0.5, Question("q"), alone=True).closed_until
+
+    assert until(Failed("429", Fault.BUSY, 120.0)) == 120
+    assert until(Failed("429", Fault.BUSY, 1e9)) == LONGEST_OBEYED
+    assert until(Failed("429", Fault.BUSY)) == 60
 
 
 def test_our_own_limits_are_not_the_upstreams_fault() -> None:
-    assert after(Health(failures=2), Failed("full", Fault.LOCAL), 0, 0.5) == Health(failures=2)
+    health = failing(Health(), 0, "a")
+    assert after(health, Failed("full", Fault.LOCAL), 0, 0.5, Question("b"), alone=True) == health
 
 
 class Peer:
@@ -89,14 +147,15 @@ class Peer:
 
 
 ASK = ByFingerprint("AA" * 20)
+OTHERS = [ByFingerprint(f"{n:02X}" * 20) for n in range(OPENS_AFTER)]
 
 
 async def test_an_open_circuit_is_not_asked_and_one_probe_closes_it() -> None:
     now = 100.0
     gate = Gate(lambda: now, lambda: 0.5)
     peer = Peer(FAILED)
-    for _ in range(OPENS_AFTER):
-        await gate.ask(peer, ASK, 1, "via")
+    for query in OTHERS:
+        await gate.ask(peer, query, 1, "via")
     assert gate.status(peer).state == "open"
     refused = await gate.ask(peer, ASK, 1, "via")
     assert isinstance(refused, Failed)
@@ -114,9 +173,52 @@ async def test_an_open_circuit_is_not_asked_and_one_probe_closes_it() -> None:
 async def test_a_forced_question_passes_an_open_circuit() -> None:
     gate = Gate(lambda: 100.0, lambda: 0.5)
     peer = Peer(Failed("no", Fault.CONFIGURATION))
-    await gate.ask(peer, ASK, 1, "via")
+    for query in OTHERS:
+        await gate.ask(peer, query, 1, "via")
     peer.outcome = ABSENT
+    assert isinstance(await gate.ask(peer, ASK, 1, "via"), Failed)
     assert isinstance(await gate.ask(peer, ASK, 1, "via", force=True), Absent)
+
+
+async def test_a_poisoned_query_is_held_back_and_the_others_are_asked() -> None:
+    now = 100.0
+    gate = Gate(lambda: now, lambda: 0.5)
+    peer = Peer(FAILED)
+    for _ in range(20):
+        await gate.ask(peer, ASK, 1, "via", client="mallory")
+    assert peer.calls == HELD_AFTER
+    refused = await gate.ask(peer, ASK, 1, "via")
+    assert isinstance(refused, Failed) and refused.fault is Fault.LOCAL and "this very query" in refused.reason
+    peer.outcome = ABSENT
+    assert isinstance(await gate.ask(peer, OTHERS[0], 1, "via"), Absent)
+    now += 5
+    assert isinstance(await gate.ask(peer, ASK, 1, "via"), Absent), "asked again by and by"
+
+
+async def test_an_ill_host_that_recovers_leaves_no_query_held_back() -> None:
+    now = 100.0
+    gate = Gate(lambda: now, lambda: 0.5)
+    peer = Peer(FAILED)
+    for query in OTHERS * HELD_AFTER:
+        await gate.ask(peer, query, 1, "via", force=True)
+    now += 301
+    peer.outcome = ABSENT
+    assert isinstance(await gate.ask(peer, ASK, 1, "via"), Absent)
+    assert all([isinstance(await gate.ask(peer, query, 1, "via"), Absent) for query in OTHERS])
+
+
+async def test_no_memory_here_is_nobodys_illness() -> None:
+    gate = Gate(lambda: 100.0, lambda: 0.5)
+    peer = Peer(ABSENT)
+
+    async def fetch(query: Query, asking: Asking) -> Outcome:
+        raise MemoryError
+
+    peer.fetch = fetch  # type: ignore[method-assign]
+    for query in OTHERS:
+        outcome = await gate.ask(peer, query, 1, "via")
+        assert isinstance(outcome, Failed) and outcome.fault is Fault.LOCAL
+    assert gate.status(peer).state == "closed"
 
 
 async def test_questions_at_once_are_limited_and_waiting_counts() -> None:

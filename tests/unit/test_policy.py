@@ -50,14 +50,14 @@ def test_mailflow_lives_180_days_from_the_last_mail(days: int, answers: bool) ->
 
 
 def test_local_never_expires() -> None:
-    assert expires_at(LOCAL, Terms()) is None
+    assert expires_at(LOCAL, NOW, Terms()) is None
     assert judge(LOCAL, VIEW, NOW + 5000 * DAY, Terms()).until == FOREVER
 
 
 def test_an_upstreams_own_ttl_and_one_that_left() -> None:
     terms = Terms(ttl=DAY, upstreams={"a": UpstreamSpec("a", ttl=3600)})
-    assert expires_at(ENTRY, terms) == NOW + 3600
-    assert expires_at(replace(ENTRY, origin="gone"), terms) == NOW + DAY
+    assert expires_at(ENTRY, NOW, terms) == NOW + 3600
+    assert expires_at(replace(ENTRY, origin="gone"), NOW, terms) == NOW + DAY
 
 
 def test_mailflow_needs_consent() -> None:
