@@ -219,7 +219,7 @@ class UpstreamSection(Section):
     )
     allow_private: Switch = key(
         False,
-        "may its name resolve to an address that is not global? "
+        "may its {domain} host, its SRV records and its redirects lead to an address that is not global? "
         "(always allowed for addresses and names written here in full)",
     )
     starttls: Switch = key(False, "ldap: go over to TLS before anything is asked")

@@ -11,14 +11,19 @@ from typing import TypeAlias
 
 from keyserver.model import Malformed
 
-_PUBLIC, _PRIVATE = b"PUBLIC KEY BLOCK", b"PRIVATE KEY BLOCK"
+_PUBLIC = b"PUBLIC KEY BLOCK"
+_PRIVATE = (b"PRIVATE KEY BLOCK", b"SECRET KEY BLOCK")
 _BEGIN, _END = b"-----BEGIN PGP " + _PUBLIC + b"-----", b"-----END PGP " + _PUBLIC + b"-----"
 _BOM = b"\xef\xbb\xbf"
 
-_MARKER = re.compile(rb"-----(BEGIN|END) PGP ([A-Z0-9 ,/]{1,40})-----")
+_MARKER = re.compile(
+    rb"-----(BEGIN|END) PGP"
+    rb" ((?:PUBLIC|PRIVATE|SECRET) KEY BLOCK|MESSAGE[A-Z0-9 ,/]{0,24}|SIGNED MESSAGE|SIGNATURE|ARMORED FILE)-----"
+)
 _KEPT = 64  # octets at the end of what came so far that may be the beginning of a marker
 _LINE = 1 << 16  # octets of an unfinished line that are held back
 _STEP = 1 << 20  # octets of a text that are worked on at once
+_MAX_BLOCKS = 10_000  # of one text, of any kind, whole or not
 _MAX_DAMAGED = 8  # remarks on one text
 _EMPTY_LINE = re.compile(rb"^[ \t]*\n", re.MULTILINE)
 _CHECKSUM = re.compile(rb"^[ \t]*=(?=[^=\s])", re.MULTILINE)  # `=` alone is padding that odd wrapping put on a line
@@ -231,11 +236,15 @@ def read_armor(text: bytes, *, binary: bool = True) -> Armored:
     blocks: list[bytes] = []
     damaged: dict[str, None] = {}
     block = bytearray()
+    seen = 0
     for event in _events(reader, text):
         if isinstance(event, bytes):
             block += event
             continue
-        if event.label == _PRIVATE:
+        seen += 1
+        if seen > _MAX_BLOCKS:
+            return Armored(tuple(blocks), (f"more than {_MAX_BLOCKS} blocks", *damaged)[:_MAX_DAMAGED])
+        if event.label in _PRIVATE:
             damaged["a private key block, which nobody should send to a keyserver"] = None
         elif event.label == _PUBLIC and event.problem:
             damaged[event.problem] = None

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import ssl
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,25 +20,23 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.coding import RATIO
+from keyserver.upstreams.http_addresses import Addresses
 from keyserver.upstreams.net import (
     MIN_PATIENCE,
     Answered,
     Names,
     NoSuchHost,
-    NotPublic,
-    Service,
     is_global,
     is_name,
     literal,
 )
-from keyserver.upstreams.trouble import ours, proves_nothing, routed, starved
+from keyserver.upstreams.trouble import ours, proves_nothing, starved
 from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
 MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
@@ -50,7 +46,6 @@ IN_THREAD = 64 << 10  # octets from which on a body is judged in a thread
 MAX_HEADERS = 128
 MAX_REDIRECTS = 3
 CONNECTIONS = 100  # of one upstream at once
-SRV_KEPT = 300.0  # seconds
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 Judge: TypeAlias = Callable[[int, Mapping[str, str], bytes], Outcome]
@@ -228,7 +223,7 @@ class Client:
         return session
 
     def _new_session(self, first: bool, guarded: bool) -> aiohttp.ClientSession:
-        resolver = _Addresses(
+        resolver = Addresses(
             self._names,
             guarded=guarded,
             allow_private=self._allow_private,
@@ -312,86 +307,6 @@ def _tracing() -> aiohttp.TraceConfig:
     config.on_connection_create_end.append(enters("connected"))
     config.on_connection_reuseconn.append(enters("connected"))
     return config
-
-
-class _Addresses(AbstractResolver):
-    """What aiohttp connects to: the guarded addresses of a host, or of its SRV targets; TLS keeps the host's name."""
-
-    def __init__(
-        self,
-        names: Names,
-        *,
-        guarded: bool,
-        allow_private: bool,
-        written: str,
-        service: str,
-        seen: Callable[[str, Sequence[str]], None],
-    ) -> None:
-        """`written` in full in the configuration; `seen` is told what a host resolved to."""
-        self._names = names
-        self._guarded = guarded
-        self._allow_private = allow_private
-        self._written = written
-        self._service = service
-        self._seen = seen
-        self._services: OrderedDict[str, tuple[float, tuple[Service, ...]]] = OrderedDict()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The addresses of a host that we have a route to, best first."""
-        found = await self._by_services(host)
-        if not found:
-            in_full = not self._guarded and host == self._written
-            addresses = await self._names.guarded_addresses(host, port, not self._guarded, in_full=in_full)
-            found = [(address, port) for address in addresses]
-        self._seen(host, [address for address, _ in found])
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=at,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address, at in routed(found)
-        ]
-
-    async def close(self) -> None:
-        """Nothing to give back."""
-
-    async def _by_services(self, host: str) -> list[tuple[str, int]]:
-        """Addresses and ports of a host's SRV targets; none without SRV records, and where the records of a host
-        written in full lead inside: then its own address is what the administrator meant."""
-        targets = await self._targets(host)
-        every = await asyncio.gather(
-            *(self._names.guarded_addresses(t.host, t.port, self._allow_private) for t in targets),
-            return_exceptions=True,
-        )
-        found = [(a, t.port) for t, one in zip(targets, every, strict=True) if isinstance(one, tuple) for a in one]
-        problems = [one for one in every if isinstance(one, BaseException)]
-        if found or not problems:
-            return found
-        if host == self._written and any(isinstance(problem, NotPublic) for problem in problems):
-            return []
-        raise next((problem for problem in problems if not isinstance(problem, NoSuchHost)), problems[0])
-
-    async def _targets(self, host: str) -> tuple[Service, ...]:
-        """SRV targets of a keyserver pool, as GnuPG looks for them; remembered for some minutes."""
-        if not self._service:
-            return ()
-        now = asyncio.get_running_loop().time()
-        until, services = self._services.get(host, (0.0, ()))
-        if now >= until:
-            services = (await self._names.services(f"{self._service}.{host}"))[:4]
-            self._services[host] = (now + SRV_KEPT, services)
-            self._services.move_to_end(host)
-            if len(self._services) > 1000:
-                self._services.popitem(last=False)
-        if services and all(s.host == "." for s in services):
-            raise NoSuchHost("its domain says that there is no keyserver")
-        return tuple(s for s in services if s.host != ".")
 
 
 def explain(error: BaseException) -> Failed:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import resource
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +18,15 @@ from typing import Any
 
 import pytest
 
-from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
+from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.hkp import Hkp
 from keyserver.upstreams.ldap import Ldap
-from keyserver.upstreams.net import Names, NoSuchHost
+from keyserver.upstreams.net import Names, NoSuchHost, Service
 from scenarios.world import World
-from scripted import Scripted, key
+from scripted import Scripted, key, redirect, reply
+from vectors.build import armored, make
 
 PARTNER = ByAddress("alice", "partner.de")
 ROOT = Path(__file__).parents[2]
@@ -216,3 +220,69 @@ async def test_a_directory_that_refuses_after_a_restart_has_failed() -> None:
         assert isinstance(gone, Failed)
         assert isinstance(await upstream.fetch(PARTNER, Asking(3.0, "t")), Absent)
         await upstream.close()
+
+
+# Where it leads us, and what it sends
+
+
+async def test_no_record_and_no_redirect_opens_a_port_of_ours(tmp_path: Path) -> None:
+    """The server stands for whatever listens on this machine; who asked for it is a name server or a keyserver."""
+    async with Scripted({"*": key(make(seed="inside").octets)}) as inside:
+        for host in ("127.0.0.1", "localhost", "::ffff:127.0.0.1", "keys.partner.de"):
+
+            async def lookup(name: str, port: int) -> Sequence[str]:
+                return ["127.0.0.1"]
+
+            async def services(name: str, target: str = host) -> Sequence[Service]:
+                return [Service(target, inside.port)]
+
+            for url in ("hkp://keys.partner.de", "hkps://keys.partner.de", "hkp://keys.{domain}"):
+                assert not isinstance(await asked(url, Names(lookup, services)), Found), (url, host)
+        for url in ("http://127.0.0.1", "http://localhost", "http://[::ffff:127.0.0.1]", "//127.0.0.1"):
+            async with Scripted({"*": redirect(f"{url}:{inside.port}/x")}) as outside:
+                names = table(keys_partner_de="127.0.0.1", localhost="127.0.0.1")
+                outcome = await asked(f"hkp://keys.partner.de:{outside.port}", names)
+                assert isinstance(outcome, Failed) and "public" in outcome.reason, url
+        assert not inside.connections
+
+
+HEADER = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n"
+FLOODS = {
+    "gzip bomb": reply(200, gzip.compress(HEADER + bytes(100 << 20)), Content_Encoding="gzip"),
+    "gzip bomb in an error": reply(500, gzip.compress(bytes(60 << 20)), Content_Encoding="gzip"),
+    "blocks without end": reply(200, HEADER * 400_000),
+    "private blocks": reply(200, b"-----BEGIN PGP PRIVATE KEY BLOCK-----" * 400_000),
+    "one long line": reply(200, HEADER + b"A" * (15 << 20)),
+    "dashes": reply(200, HEADER + b"-" * (15 << 20)),
+    "nothing but checksums": reply(200, HEADER + b"=AAAA\n" * (2 << 20)),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_floods_cost_little_and_are_no_absence(name: str) -> None:
+    async with Scripted({"*": FLOODS[name]}) as server:
+        tracemalloc.start()
+        began = time.process_time()
+        outcome = await asked(f"hkp://127.0.0.1:{server.port}", table())
+        spent, most = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert isinstance(outcome, Failed)
+    assert (spent < 3, most < 100 << 20) == (True, True), (spent, most >> 20)
+
+
+async def test_a_good_certificate_beside_damage_is_answered_and_the_damage_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    alice = world.certificate("alice", "Alice <alice@partner.de>")
+    cut = armored(world.certificate("bob", "Bob <bob@partner.de>").octets)[:-60] + "\n"
+    world.upstream("keys")
+    async with Scripted({"*": reply(200, cut + armored(alice.octets))}) as server:
+        world.upstreams["keys"] = upstream = Hkp(UpstreamSpec("keys"), server.url)  # type: ignore[assignment]
+        await world.start()
+        try:
+            answer = await world.get("alice@partner.de")
+            assert world.named(answer) == ["alice"]
+            assert [s.why for s in answer.steps if s.what == "damaged"] == ["an armored block without its END line"]
+            await world.play("get carol@partner.de -> failed")  # it may have been the one that was cut
+        finally:
+            await upstream.close()
+            await world.stop()

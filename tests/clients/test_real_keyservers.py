@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -73,3 +76,39 @@ async def test_words_with_too_many_hits_do_not_open_a_circuit(tmp_path: Path) ->
         outcome = await upstream.fetch(ByText("clone"), Asking(10, "test"))
         await upstream.close()
     assert outcome == Failed("it answered 500", Fault.LOCAL)
+
+
+NGINX = """
+daemon off; worker_processes 1; master_process off; pid {at}/pid; error_log {at}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b; fastcgi_temp_path {at}/c;
+  uwsgi_temp_path {at}/d; scgi_temp_path {at}/e;
+  server {{
+    listen 127.0.0.1:{port}; root {at}/www;
+    location = /pks/lookup {{ gzip_static always; {headers} try_files /alice.asc =404; }}
+  }}
+}}
+"""
+
+
+async def test_a_proxy_that_compresses_unasked_and_adds_seventy_headers(tmp_path: Path) -> None:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "alice.asc").write_text(ALICE.armored)
+    (tmp_path / "www" / "alice.asc.gz").write_bytes(gzip.compress(ALICE.armored.encode()))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    headers = " ".join(f"add_header X-Filler-{n} {n};" for n in range(70))
+    (tmp_path / "nginx.conf").write_text(NGINX.format(at=tmp_path, port=port, headers=headers))
+    process = await asyncio.create_subprocess_exec("nginx", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path))
+    upstream = Hkp(UpstreamSpec("nginx"), f"hkp://127.0.0.1:{port}")
+    try:
+        async with asyncio.timeout(10):
+            while isinstance(outcome := await upstream.fetch(ByAddress("a", "b.example"), Asking(2, "t")), Failed):
+                assert "refused" in outcome.reason, outcome
+                await asyncio.sleep(0.05)
+        assert outcome == Found((Raw(Kind.OPENPGP, ALICE.octets),))
+    finally:
+        await upstream.close()
+        process.terminate()
+        await process.wait()
