@@ -175,14 +175,16 @@ class Searcher:
         if others:
             # Which ones is for the trace only: an outcome's reason is logged.
             self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
+        # Whoever asks chooses what is asked: what cannot be read there says nothing of the host's health.
         if answer.damaged:
             return Failed(f"it sent damaged armor: {answer.damaged[0]}", Fault.LOCAL), []
+        if unread := next((item for item in refused if item.fatal), None):
+            return Failed(unread.reason, Fault.LOCAL), []
         if others:
             return Absent("what it sent does not prove the query"), []
-        if any(item.fatal for item in refused) or not refused:
-            # Whoever asks chooses what is asked: what cannot be read there says nothing of the host's health.
-            return Failed(refused[0].reason if refused else "no certificate in the answer", Fault.LOCAL), []
-        return Absent(f"refused: {refused[0].reason}"), []
+        if refused:
+            return Absent(f"refused: {refused[0].reason}"), []
+        return Failed("no certificate in the answer", Fault.LOCAL), []
 
     async def _finds(
         self, name: str, certificates: Sequence[Certificate], raws: Sequence[Raw], now: int, *, whole: bool
