@@ -111,6 +111,8 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
         return f"{entry.origin} is not believed for this address: {why}" if why else ""
     if in_domains(domain, with_subdomains(terms.internal_domains)):
         return f"{domain} is internal, and no mail speaks for it"
+    if "." not in domain:
+        return f"{domain} is no public domain, and no mail speaks for it"
     voucher = entry.voucher(address)
     if voucher is None:
         return "seen in mail, but in none from this address that is on record"
@@ -174,6 +176,8 @@ def told(spec: UpstreamSpec, domain: str, terms: Terms) -> str:
         return f"it is only told addresses of {', '.join(spec.domains)}"
     if not spec.domains and in_domains(domain, with_subdomains(terms.internal_domains)):
         return f"{domain} is internal and this upstream does not list it"
+    if not spec.domains and "." not in domain:
+        return f"{domain} is no public domain and this upstream does not list it"
     return ""
 
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 from typing import TypeAlias
+from urllib.parse import unquote
 
 import idna
 
@@ -118,7 +119,7 @@ Query: TypeAlias = ByFingerprint | ByKeyId | ByAddress | ByHash | ByText
 
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010FFFF]+"
-_LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*\Z")
+_LOCAL = re.compile(rf"\.*{_ATOM}(?:\.+{_ATOM})*\.*\Z")
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -144,15 +145,16 @@ def from_name(name: Name) -> Query:
 def parse(search: str, kind: Kind = Kind.OPENPGP) -> Query:
     """What a search term asks for. Raises BadQuery (ShortKeyId for 8 hex digits) with a sentence for the client.
 
-    `0x` is optional, spaces in hex are tolerated, an address may stand in angle brackets, and a space inside an
-    address is read as the `+` that GnuPG and form decoding turn into one.
+    `0x` or `openpgp4fpr:` is optional, spaces, colons, dots and hyphens in hex are tolerated; a term with exactly one
+    address in it is that address, and a space inside an address is read as the `+` that GnuPG and form decoding turn
+    into one.
     """
     term = search.strip()
     if not term:
         raise BadQuery("the search term is empty; give a fingerprint, a 16-digit key ID or an address")
     if len(term) > MAX_TERM:
         raise BadQuery(f"the search term is longer than {MAX_TERM} characters")
-    hexed = _HEX.match(re.sub(r"\s+", "", term))
+    hexed = _HEX.match(_SEPARATORS.sub("", _FINGERPRINT_URI.sub("", term)))
     if hexed and (digits := hexed[1].upper()):
         if len(digits) in (40, 64):
             return ByFingerprint(digits, kind)
@@ -162,30 +164,82 @@ def parse(search: str, kind: Kind = Kind.OPENPGP) -> Query:
             raise ShortKeyId("8-digit key IDs are easily forged and not answered; give the fingerprint")
         if term[:2] in ("0x", "0X"):
             raise BadQuery("a key ID has 16 hex digits, a fingerprint 40 or 64")
-    bare = term[1:-1].strip() if term.startswith("<") and term.endswith(">") else term
-    if address := parse_address(re.sub(r"\s", "+", bare)):
+    if address := _address_in(term):
         local, domain = address.rsplit("@", 1)
         return ByAddress(local, domain, kind)
     return ByText(" ".join(term.casefold().split()), kind)
 
 
+_SEPARATORS = re.compile(r"[\s:.\-]+")
+_FINGERPRINT_URI = re.compile(r"\Aopenpgp4fpr:", re.IGNORECASE)
+_MAILTO = re.compile(r"\Amailto:([^?]*)(?:\?.*)?\Z", re.IGNORECASE | re.DOTALL)
+
+
+def _address_in(term: str) -> str | None:
+    """The one address in a search term: all of it, a `mailto:` URI (RFC 6068), what stands in its only angle brackets,
+    or its only word that is an address."""
+    if uri := _MAILTO.match(term):
+        return parse_address(unquote(uri[1]))
+    if "<" in term or ">" in term:
+        inner = bracketed(term)
+        return parse_address(inner if '"' in inner else _SPACES.sub("+", inner.strip())) if inner else None
+    if address := parse_address(term if '"' in term else _SPACES.sub("+", term)):
+        return address
+    found = {address for word in re.split(r"[\s,;()]+", term) if (address := parse_address(word))}
+    return found.pop() if len(found) == 1 and term.count("@") == 1 else None
+
+
+_SPACES = re.compile(r"\s")
+
+
+def bracketed(text: str) -> str | None:
+    """What stands in the only pair of angle brackets of a text; None where there is no such pair, or more brackets."""
+    start, end = text.find("<"), text.find(">")
+    if text.count("<") != 1 or text.count(">") != 1 or end < start:
+        return None
+    return text[start + 1 : end]
+
+
 def parse_address(text: str) -> str | None:
     """The normalised form of a bare e-mail address, or None where the strict rule does not admit it.
 
-    One `@`; an unquoted dot-atom (UTF-8 allowed, NFC, lower case) of at most 64 octets; a domain through IDNA
-    (UTS #46, STD3 rules) with a dot in it, whose last label is not numeric. No control, format, surrogate or
-    line-separating character anywhere.
+    One `@` outside quotes; a local part of at most 64 octets (UTF-8 allowed, NFC, lower case): atoms with dots
+    anywhere, as mobile carriers have issued them, or a quoted string (RFC 5321 section 4.1.2), whose quotes vanish
+    where they are not needed; a domain as `parse_domain` takes it. No control, format, surrogate or line-separating
+    character anywhere.
     """
     if len(text) > 320 or any(unicodedata.category(c) in _FORBIDDEN for c in text):
         return None
-    local, at, domain = text.partition("@")
-    if not at or "@" in domain or not _LOCAL.match(local):
+    local, at, domain = text.rpartition("@")
+    if not at:
         return None
-    local = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower())
-    if len(local.encode()) > 64 or any(c.isspace() for c in local):
+    unquoted = _unquoted(local) if local.startswith('"') else local
+    if unquoted is None:
+        return None
+    unquoted = unicodedata.normalize("NFC", unicodedata.normalize("NFC", unquoted).lower())
+    local = unquoted if _LOCAL.match(unquoted) else _quoted(unquoted)
+    if text[0] != '"' and local != unquoted:
+        return None
+    if len(local.encode()) > 64 or not _PRINTED.match(unquoted):
         return None
     host = parse_domain(domain)
     return f"{local}@{host}" if host else None
+
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\Z')
+_ESCAPED = re.compile(r'["\\]')
+_PRINTED = re.compile(r"(?:\S| )+\Z")
+
+
+def _quoted(text: str) -> str:
+    """A quoted string that says this."""
+    return '"' + _ESCAPED.sub(r"\\\g<0>", text) + '"'
+
+
+def _unquoted(local: str) -> str | None:
+    """What a quoted string says."""
+    found = _QUOTED.match(local)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else None
 
 
 def spellings(query: ByAddress) -> tuple[ByAddress, ...]:
@@ -200,14 +254,23 @@ def spellings(query: ByAddress) -> tuple[ByAddress, ...]:
 
 
 def parse_domain(text: str) -> str | None:
-    """The lower-case A-label form of a domain name with at least two labels, or None."""
+    """The lower-case A-label form of a domain name, or None.
+
+    What is ASCII already needs no verdict of IDNA: letters, digits, hyphens and underscores are a host's name, whatever
+    an A-label stands for (RFC 1123 section 2.1). The last label is not numeric: that is an address of IP.
+    """
     if not text or len(text) > 253:
         return None
-    try:
-        host = idna.encode(text, uts46=True, std3_rules=True, transitional=False).decode("ascii").lower()
-    except (idna.IDNAError, UnicodeError):
-        return None
+    host = text.lower()
+    if not host.isascii():
+        try:
+            host = idna.encode(text, uts46=True, std3_rules=True, transitional=False).decode("ascii").lower()
+        except (idna.IDNAError, UnicodeError):
+            return None
     labels = host.split(".")
-    if len(labels) < 2 or not all(labels) or labels[-1].isdigit() or len(host) > 253:
+    if len(host) > 253 or labels[-1].isdigit() or not all(map(_LABEL.match, labels)):
         return None
     return host
+
+
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")

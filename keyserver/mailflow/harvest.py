@@ -22,6 +22,8 @@ MAX_LAYERS = 3  # opaque signatures inside each other
 _PGP_MESSAGE = b"-----BEGIN PGP MESSAGE-----"
 _SMIME_SIGNATURE = ("application/pkcs7-signature", "application/x-pkcs7-signature")
 _SMIME = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+_OCTETS = "application/octet-stream"
+_KEY_FILES = (".asc", ".pgp", ".gpg")
 _NESTED = ("message/rfc822", "message/global", "message/partial", "message/external-body")
 
 
@@ -113,9 +115,9 @@ class _Collecting:
             self._signed(message, part)
         elif part.type == "multipart/encrypted":
             self._encrypted()
-        elif part.type in _SMIME:
+        elif part.type in _SMIME or (part.type == _OCTETS and part.filename.endswith(".p7m")):
             self._opaque(message, part, layer)
-        elif part.type == "application/pgp-keys":
+        elif part.type == "application/pgp-keys" or (part.type == _OCTETS and part.filename.endswith(_KEY_FILES)):
             self._keys(message.decoded(part, MAX_KEYS))
         elif part.type in _NESTED:
             self._note(Why.NESTED, "a message inside the mail is not read: what it carries is not its forwarder's")
@@ -124,7 +126,7 @@ class _Collecting:
 
     def _signed(self, message: mime.Message, part: mime.Part) -> None:
         """`multipart/signed` (RFC 8551 section 3.5): the first part's very octets, with CRLF."""
-        if len(part.parts) != 2 or part.parts[1].type not in _SMIME_SIGNATURE:
+        if len(part.parts) != 2 or not _is_signature(part.parts[1]):
             if part.parameters.get("protocol", "").lower() in _SMIME_SIGNATURE:
                 self._note(Why.UNREADABLE, "a multipart/signed that has not two parts, content and signature")
             return
@@ -204,6 +206,11 @@ class _Collecting:
         remark = Remark(why, text)
         if remark not in self.remarks:
             self.remarks.append(remark)
+
+
+def _is_signature(part: mime.Part) -> bool:
+    """An S/MIME signature, by its type or by the name of its file (RFC 8551 section 3.9)."""
+    return part.type in _SMIME_SIGNATURE or (part.type == _OCTETS and part.filename.endswith(".p7s"))
 
 
 def _journaled(message: mime.Message) -> mime.Message | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from keyserver.query import parse_address
-
-_FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+from keyserver.query import bracketed, parse_address
 
 
 def text_of(user_id: bytes) -> str:
@@ -20,21 +18,20 @@ def text_of(user_id: bytes) -> str:
 def address_of(user_id: bytes) -> str | None:
     """The normalised address that a user ID claims, or None.
 
-    Either exactly one `<…>`, ending the string, or no bracket and a bare address. No control, format or
-    line-separating character anywhere: what a reader cannot see must not decide whose certificate this is.
+    What stands in exactly one pair of angle brackets, whatever is around it; or, without any bracket, the whole text.
+    The rule is strict about the address itself (`parse_address`): a name may hold joiners, emoji and marks of writing
+    direction, since it does not decide whose certificate this is; control characters and line separators it may not.
     """
     text = text_of(user_id)
-    if not (text.isascii() and text.isprintable()):
-        if any(unicodedata.category(c) in _FORBIDDEN for c in text):
-            return None
-        if not text.isascii() and not _is_utf8(user_id) and not _ascii_address(text):
-            return None
-    text = text.strip(" ")
-    if "<" not in text and ">" not in text:
-        return parse_address(text)
-    if text.count("<") != 1 or text.count(">") != 1 or not text.endswith(">"):
+    if any(unicodedata.category(c) in _BREAKS for c in text):
         return None
-    return parse_address(text[text.index("<") + 1 : -1])
+    address = bracketed(text) if "<" in text or ">" in text else text.strip(" ")
+    if address is None or not (address.isascii() or _is_utf8(user_id)):
+        return None
+    return parse_address(address)
+
+
+_BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def _is_utf8(user_id: bytes) -> bool:
@@ -43,7 +40,3 @@ def _is_utf8(user_id: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _ascii_address(text: str) -> bool:
-    return text[text.find("<") + 1 :].isascii()

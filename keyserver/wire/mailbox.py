@@ -21,7 +21,8 @@ def one_mailbox(values: Sequence[bytes]) -> str:
     """The normalised address in the From field. Raises Malformed with the reason why there is none.
 
     Accepted are `address`, `<address>`, `words <address>`, with quoted words and comments anywhere between; encoded
-    words are words. Not accepted: several fields or mailboxes, groups, routes, an unquoted `@` before the address."""
+    words are words. A name that should be quoted and is not (a comma, a colon, the address again) is read where no
+    other address can be meant. Not accepted: several fields or mailboxes, groups, routes."""
     if len(values) != 1:
         raise Malformed("no From header" if not values else f"{len(values)} From headers")
     if len(values[0]) > MAX_FROM:
@@ -41,16 +42,37 @@ def one_mailbox(values: Sequence[bytes]) -> str:
 
 def _spelled(words: list[str]) -> str:
     """The address among the tokens: the only thing in angle brackets, or all there is."""
-    if any(word in (",", ";", ":") for word in words):
+    if ";" in words or ("<" not in words and any(word in (",", ":") for word in words)):
         raise Malformed("a From header with more than one mailbox, or a group")
     if "<" not in words:
-        return "".join(words) if all(not word.startswith('"') for word in words) else ""
+        return "".join(words)
     at = words.index("<")
     if words[-1] != ">" or words.count("<") != 1 or words.count(">") != 1:
         raise Malformed("a From header that does not end with its one <address>")
-    if "@" in words[:at]:
+    address = "".join(words[at + 1 : -1])
+    if not _harmless(words[:at], address):
         raise Malformed("a From header with an address before its address")
-    return "".join(words[at + 1 : -1])
+    return address
+
+
+def _harmless(name: list[str], address: str) -> bool:
+    """Is there no other address in a name that should have been quoted? Whatever stands around an `@` in it must be the
+    address itself, or a domain that no mail comes from: another reader may take it for the sender."""
+    pieces: list[list[str]] = [[]]
+    for word in name:
+        if word in (",", ":"):
+            pieces.append([])
+        else:
+            pieces[-1].append(word)
+    for piece in pieces:
+        if "@" not in piece:
+            continue
+        said = parse_address("".join(piece).replace(" ", ""))
+        if said is not None and said == parse_address(address):
+            continue
+        if piece.count("@") != 1 or "." in "".join(piece[piece.index("@") + 1 :]):
+            return False
+    return True
 
 
 def _tokens(text: str) -> list[str]:

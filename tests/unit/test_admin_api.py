@@ -181,7 +181,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
             identity=str,
             room=Room(),
         ),
-        purge_expired=keeper.purge,
+        purge_expired=keeper.purge_now,
         max_certificate=1 << 20,
     )
     runner = make_runner(make_api(service, TOKEN, lambda: b"# HELP lookups x\n"))

@@ -186,7 +186,7 @@ def test_mistakes_between_keys_are_named_beside_wrong_values(tmp_path: Path) -> 
         ('url = "hkp://h:99999"', "url", "accepted is scheme://host"),
         ('url = "hkp://"', "url", "host name"),
         ('url = "hkps://h"\nproxy = "http://u:p@proxy:3128"', "proxy", "without credentials"),
-        ('url = "hkps://h"\ndomains = ["example.org", "nodots"]', "domains", "'nodots' is none"),
+        ('url = "hkps://h"\ndomains = ["example.org", "no dots"]', "domains", "'no dots' is none"),
         ('url = "hkps://h"\ntls_ca_file = "/nonexistent/ca.pem"', "tls_ca_file", "No such file"),
         ('url = "hkps://h"\nbind_password = "hunter2"', "bind_password", "bind_password_file"),
         ('url = "hkps://h"\ntimeout = "0s"', "timeout", "1 second to"),
