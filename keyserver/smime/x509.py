@@ -108,7 +108,7 @@ def prove(der: bytes, now: int) -> Proof:
         index=strong | claimed,
         newest=begins,
         turns=begins if now < begins else ends + 1 if valid else None,
-        claims=tuple(Claim(a, a) for a in found),
+        claims=_claims(certificate),
         x509=X509Facts(
             subject=certificate.subject.rfc4514_string(),
             issuer=certificate.issuer.rfc4514_string(),
@@ -156,12 +156,25 @@ def addresses(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(dict.fromkeys(a for a in map(parse_address, raw) if a))
 
 
+def _claims(certificate: x509.Certificate) -> tuple[Claim, ...]:
+    """Every text that a mail program may take for an address, whether it proves one to us or not: gpgsm finds a
+    certificate by the emailAddress in its subject, whatever its alternative names say."""
+    subject = [str(attribute.value) for attribute in certificate.subject]
+    texts = [*_alternative_mail(certificate), *(t for t in subject if "@" in unicodedata.normalize("NFKC", t))]
+    return tuple(Claim(text, parse_address(text)) for text in dict.fromkeys(texts))
+
+
 def _alternative_addresses(certificate: x509.Certificate) -> list[str]:
+    return _alternative_mail(certificate, loose=False)
+
+
+def _alternative_mail(certificate: x509.Certificate, *, loose: bool = True) -> list[str]:
+    """`loose`: an rfc822Name that is not ASCII, too, which proves nothing (RFC 9598 section 3)."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    found = [str(n) for n in names.get_values_for_type(x509.RFC822Name) if str(n).isascii()]
+    found = [str(n) for n in names.get_values_for_type(x509.RFC822Name) if loose or str(n).isascii()]
     for other in names.get_values_for_type(x509.OtherName):
         if other.type_id == _SMTP_UTF8_MAILBOX:
             found.append(_utf8_string(other.value))
