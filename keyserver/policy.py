@@ -5,18 +5,20 @@ Rule numbers are those of the cache rules in docs/cache-rules.md.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyserver.model import Answered, Claim, Entry, Kind, Record, Source, UpstreamSpec, Validity, View
-from keyserver.query import ByAddress, ByText, Query
+from keyserver.query import ByAddress, ByText, Query, parse_address
 
 MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
 MAX_ANSWER = 20  # rule 12: certificates in one answer
 FOREVER = 2**53
 SKEW = 60  # seconds by which clocks may differ; what is dated later than that comes from a clock that was wrong
+_BETWEEN_WORDS = re.compile(r"[\s<>()\[\]\",;:\\]+")
 
 
 class Freshness(StrEnum):
@@ -97,8 +99,9 @@ def judge(entry: Entry, view: View, now: int, terms: Terms, address: str | None 
 def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
     """May this entry's origin speak for this address, to this view? Empty for yes, else why not (rules 6 and 10).
 
-    A certificate names whom it likes: an upstream speaks while it would be told the address, mail for the address that
-    it came from, an administrator's own entries for all. An approval lifts neither `domains` nor `internal_domains`.
+    A certificate names whom it likes: an upstream speaks while it would be told the address (a template, one upstream
+    of many hosts, where the address's own host has sent it), mail for the address that it came from, an administrator's
+    own entries for all. An approval lifts neither `domains` nor `internal_domains`.
     """
     domain = address.rpartition("@")[2]
     if entry.source is Source.LOCAL:
@@ -107,8 +110,12 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
         spec = terms.upstreams.get(entry.origin)
         if spec is None:
             return f"{entry.origin} is no upstream any more, and speaks for no address"
-        why = told(spec, domain, terms)
-        return f"{entry.origin} is not believed for this address: {why}" if why else ""
+        if why := told(spec, domain, terms):
+            return f"{entry.origin} is not believed for this address: {why}"
+        voucher = entry.voucher(address)
+        if spec.template and (voucher is None or not (voucher.authenticated or voucher.approved)):
+            return f"{entry.origin} is another host for each domain, and this address's own did not send it"
+        return ""
     if in_domains(domain, with_subdomains(terms.internal_domains)):
         return f"{domain} is internal, and no mail speaks for it"
     if "." not in domain:
@@ -133,15 +140,28 @@ def approved_for(entry: Entry, address: str | None) -> bool:
 def keeps(entry: Entry, claim: Claim, view: View, terms: Terms) -> bool:
     """May a user ID of this entry stand in an answer that goes by its origin's word (rule 6)?
 
-    What has no address by the strict rule may still show one to a client that reads more loosely: it stays only where
-    nothing in it could be taken for an address, and the origin speaks for whatever it likes.
+    Clients read more loosely than the strict rule (gpg takes `ceo@here.example <m@attacker.example>` for either): what
+    it shows beside its address must be the origin's to say, too. One without an address stays only where nothing in it
+    could be taken for one, and the origin speaks for whatever it likes.
     """
     if entry.source is Source.LOCAL:
         return True
     if claim.address is not None:
-        return not speaks(entry, claim.address, view, terms)
+        return all(a is not None and not speaks(entry, a, view, terms) for a in shown_by(claim))
     spec = terms.upstreams.get(entry.origin) if entry.source is Source.KEYSERVER else None
     return spec is not None and not spec.domains and "@" not in unicodedata.normalize("NFKC", claim.text)
+
+
+def shown_by(claim: Claim) -> frozenset[str | None]:
+    """Addresses that a user ID shows to whoever reads it loosely: its own, and any word with an `@` inside.
+
+    None stands for a word that is no address by the strict rule."""
+    own = frozenset({claim.address} if claim.address is not None else ())
+    text = unicodedata.normalize("NFKC", claim.text)
+    if own and text.count("@") == 1:
+        return own
+    words = (word.strip(".'@") for word in _BETWEEN_WORDS.split(text) if "@" in word)
+    return own.union(parse_address(word) for word in words if "@" in word)
 
 
 def _mute(entry: Entry, view: View, terms: Terms) -> str:

@@ -21,7 +21,7 @@ class Choice:
 
 def choices(
     entries: Iterable[tuple[Entry, Proof]], address: str | None, source: Source | None, upstream: str | None
-) -> Iterator[Choice]:
+) -> Iterator[tuple[Entry, Choice]]:
     """What may be meant: entries of this source and upstream (an upstream's name alone means its own entries), each
     with every address that it names, or with the one that is given."""
     for entry, proof in entries:
@@ -29,9 +29,9 @@ def choices(
             continue
         if upstream is not None and (entry.source, entry.origin) != (Source.KEYSERVER, upstream):
             continue
-        for named in sorted({claim.address for claim in proof.claims if claim.address}):
+        for named in sorted({user_id.address for user_id in proof.user_ids if user_id.address}):
             if address is None or named == address:
-                yield Choice(entry.fingerprint, entry.source.value, entry.origin, named)
+                yield entry, Choice(entry.fingerprint, entry.source.value, entry.origin, named)
 
 
 def without_effect(entry: Entry, address: str, view: View, terms: Terms) -> str:

@@ -45,6 +45,7 @@ from keyserver.policy import Terms
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.asked import Search
 from keyserver.resolver.gate import UpstreamStatus
+from keyserver.resolver.resolver import PASSED_OVER
 from keyserver.resolver.sift import Kit, merged_of
 from keyserver.store.base import Store, Stored, StoreError
 
@@ -53,7 +54,7 @@ ADMINISTRATOR = "administrator"
 
 MAX_LISTED = 1000  # entries in one page of a listing
 _PAGE = 200  # entries read at once while exporting
-_WORTH_TELLING = ("asked", "passed over")  # steps of the other kind of certificates that belong into a lookup's story
+_WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's story
 
 
 class Problem(Exception):
@@ -83,9 +84,9 @@ class Ambiguous(Refusal):
 class Undecided(Refusal):
     """An approval that fits several entries or addresses; one of them must be named."""
 
-    def __init__(self, fingerprint: str, fit: Sequence[Choice]) -> None:
+    def __init__(self, fit: Sequence[Choice]) -> None:
         super().__init__(
-            f"an approval of {fingerprint} fits {len(fit)} entries or addresses:"
+            f"an approval of {fit[0].fingerprint} fits {len(fit)} entries or addresses:"
             " name one by its address, source and upstream"
         )
         self.choices = tuple(fit)
@@ -226,28 +227,37 @@ class Service:
     async def approve(
         self, term: str, address: str | None = None, source: Source | None = None, upstream: str | None = None
     ) -> Choice:
-        """Approve one entry for one address; where several fit, Undecided lists them and none is chosen.
+        """Approve one entry for one address; where several fit, Ambiguous or Undecided lists them and none is chosen.
 
-        `address` defaults to `term` where that is one, else to the only one that the certificate names."""
-        fingerprint = await self.find(term)
+        `address` defaults to `term` where that is one, else to the only one for which an approval has an effect."""
         meant = self._read(address or term)
         if address and not isinstance(meant, ByAddress):
             raise Unusable(f"address is {address!r}; accepted is an address such as alice@example.org")
-        now = self._clock()
-        shelf = await self._store.certificate(fingerprint)
-        proved = [(e, self._kits[e.kind].prove(e.octets, now)) for e in shelf.entries]
         wanted = meant.address if isinstance(meant, ByAddress) else None
-        fit = list(choices(proved, wanted, source, upstream))
+        try:
+            named: Sequence[Candidate] = [Candidate(await self.find(term), ())]
+        except Ambiguous as several:
+            named = several.candidates
+        shelves = [await self._store.certificate(candidate.fingerprint) for candidate in named]
+        now = self._clock()
+        proved = [(e, self._kits[e.kind].prove(e.octets, now)) for shelf in shelves for e in shelf.entries]
+        judged = [
+            (choice, without_effect(entry, choice.address, self._view, self._terms))
+            for entry, choice in choices(proved, wanted, source, upstream)
+        ]
+        fit = [choice for choice, why in judged if not why]
+        if not judged:
+            raise NotKnown(f"{term} has no such entry{f' that names {wanted}' if wanted else ''}")
         if not fit:
-            raise NotKnown(f"{fingerprint} has no such entry{f' that names {wanted}' if wanted else ''}")
+            raise Refusal(f"no approval changes this: {judged[0][1]}")
+        fingerprints = {choice.fingerprint for choice in fit}
+        if len(fingerprints) > 1:
+            raise Ambiguous(term, [c for c in named if c.fingerprint in fingerprints])
         if len(fit) > 1:
-            raise Undecided(fingerprint, fit)
+            raise Undecided(fit)
         (choice,) = fit
-        (entry,) = (e for e in shelf.entries if (e.source, e.origin) == (choice.source, choice.origin))
-        if why := without_effect(entry, choice.address, self._view, self._terms):
-            raise Refusal(f"no approval changes this: {why}")
-        if not await self._store.approve(fingerprint, entry.source, entry.origin, choice.address):
-            raise NotKnown(f"{fingerprint} was deleted at the same moment")
+        if not await self._store.approve(choice.fingerprint, Source(choice.source), choice.origin, choice.address):
+            raise NotKnown(f"{choice.fingerprint} was deleted at the same moment")
         return choice
 
     async def refresh(self, term: str) -> Refreshed:

@@ -20,10 +20,10 @@ from keyserver.mailflow.room import MAX_MAILS, Holding, Room
 from keyserver.mailflow.signed import names
 from keyserver.mailflow.verdict import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
 from keyserver.model import Certificate, Entry, Find, Kind, Refused, Source, Validity, View, Voucher
-from keyserver.policy import MAILFLOW_TTL, Terms, expires_at, speaks
+from keyserver.policy import MAILFLOW_TTL, Terms, approved_for, expires_at, is_believed, shown_by, speaks
 from keyserver.query import name_of
 from keyserver.resolver.sift import Kit
-from keyserver.store.base import Store, Stored, StoreError
+from keyserver.store.base import Shelf, Store, Stored, StoreError
 
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
@@ -228,19 +228,20 @@ class Intake:
         kind = certificate.proof.kind
         origin = sender.rpartition("@")[2]
         chained = await self._in_thread(self._chained, certificate, others, now)
-        entries = (await self._store.look(name_of(kind, "addr", sender))).entries
-        mine = [e for e in entries if e.fingerprint == certificate.fingerprint]
-        before = () if mine else await self._shown_before(entries, sender, now)
+        shelf = await self._store.look(name_of(kind, "addr", sender))
+        mine = [e for e in shelf.entries if e.fingerprint == certificate.fingerprint]
+        own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
+        voucher = own[0].voucher(sender) if own else None
+        known = voucher is not None or any(self._known_by(e, sender, shelf, now) for e in mine)
+        before = () if known else await self._shown_before(shelf, sender, now)
         reasons = []
         if not (seen.authenticated or chained):
             missing = "was not authenticated" + (", and no good chain vouches for it" if kind is Kind.X509 else "")
             reasons.append(f"its sender {missing}")
         if before and self.rules.hold_changed:
             reasons.append("the address showed another certificate before")
-        if kind is Kind.X509 and any(c.address != sender for c in certificate.proof.claims):
+        if kind is Kind.X509 and _names_others(certificate, sender):
             reasons.append("it names other addresses than its sender's")
-        own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
-        voucher = own[0].voucher(sender) if own else None
         if voucher is not None and not voucher.waits:
             reasons = []  # a later mail, perhaps a forged one, takes nothing away from what is good already
         elif voucher is not None and not reasons:
@@ -269,13 +270,27 @@ class Intake:
     def _chained(self, certificate: Certificate, others: tuple[bytes, ...], now: int) -> bool:
         return self._kits[certificate.proof.kind].chained(certificate.octets, others, now)
 
-    async def _shown_before(self, entries: Sequence[Entry], sender: str, now: int) -> tuple[str, ...]:
-        """Fingerprints of other valid certificates that this address is known by; what no origin may speak for counts
-        for nothing, or a forged mail would keep its victim's own certificate out."""
+    def _known_by(self, entry: Entry, sender: str, shelf: Shelf, now: int) -> bool:
+        """Is this address known by this entry's certificate? What no origin may speak for counts for nothing, or a
+        forged mail would keep its victim's own certificate out; nor does what an upstream sent for another question
+        (rule 10). What mail showed before senders were kept came from this domain, that much is sure."""
+        end = expires_at(entry, now, self._terms)
+        if end is not None and end <= now:
+            return False
+        if entry.source is Source.MAILFLOW and not entry.vouchers:
+            return entry.origin == sender.rpartition("@")[2]
+        if speaks(entry, sender, _EVERY_VIEW, self._terms):
+            return False
+        if entry.source is not Source.KEYSERVER or approved_for(entry, sender):
+            return True
+        words = (r for r in shelf.records if r.found and r.upstream == entry.origin)
+        return any(is_believed(record, now, self._terms) for record in words)
+
+    async def _shown_before(self, shelf: Shelf, sender: str, now: int) -> tuple[str, ...]:
+        """Fingerprints of other valid certificates that this address is known by."""
         found = []
-        for entry in entries:
-            end = expires_at(entry, now, self._terms)
-            if speaks(entry, sender, _EVERY_VIEW, self._terms) or (end is not None and end <= now):
+        for entry in shelf.entries:
+            if not self._known_by(entry, sender, shelf, now):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them
             proof = self._kits[entry.kind].prove(entry.octets, now)
@@ -337,6 +352,13 @@ def _unfit(certificate: Certificate, candidate: Candidate, sender: str, most: in
         f"{candidate.how}: the certificate does not name the From address",
         f"it names {listed or 'nobody'}, the mail is from {sender}",
     )
+
+
+def _names_others(certificate: Certificate, sender: str) -> bool:
+    """Does anything in it look like another address, to whoever reads more loosely than we do?"""
+    proof = certificate.proof
+    shown = frozenset[str | None]().union(*map(shown_by, proof.claims))
+    return bool(shown.union(u.address for u in proof.user_ids) - {sender})
 
 
 def _stored(caught: Caught, verdict: Stored) -> Caught:

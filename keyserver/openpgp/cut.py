@@ -5,20 +5,19 @@ Only octets that `clean` or `merge` made may come in. Subkeys, the primary's own
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Container
 
-from keyserver.model import Claim
 from keyserver.openpgp import packets
 from keyserver.openpgp.parts import read, write
-from keyserver.openpgp.proof import claim_of
+from keyserver.openpgp.userid import text_of
 
 
-def cut(octets: bytes, stays: Callable[[Claim], bool]) -> bytes:
-    """The certificate with only those user IDs of which `stays` is true."""
+def cut(octets: bytes, texts: Container[str]) -> bytes:
+    """The certificate without the user IDs that say one of these texts."""
     parts = read(octets)
     parts.components = {
         place: component
         for place, component in parts.components.items()
-        if component.tag != packets.USER_ID or stays(claim_of(component))
+        if component.tag != packets.USER_ID or text_of(component.body) not in texts
     }
     return write(parts)

@@ -70,15 +70,10 @@ def judge(parts: Parts, now: int) -> Proof:
     )
 
 
-def claim_of(component: Component) -> Claim:
-    """What a user ID says, believed or not."""
-    return Claim(text_of(component.body), address_of(component.body))
-
-
 def _claims(parts: Parts) -> tuple[Claim, ...]:
     """What all user IDs say, in an order that no copy's history decides."""
     user_ids = [c for c in parts.components.values() if c.tag == packets.USER_ID]
-    return tuple(claim_of(c) for c in sorted(user_ids, key=lambda c: c.body))
+    return tuple(Claim(text_of(c.body), address_of(c.body)) for c in sorted(user_ids, key=lambda c: c.body))
 
 
 @dataclass(slots=True)

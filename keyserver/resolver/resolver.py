@@ -34,6 +34,8 @@ from keyserver.store.base import Shelf, Store, StoreError
 
 ASKED_NAMES = 100_000  # names whose last question waits to be written
 NEVER_ANSWERED = Failed("no answer by the deadline")
+PASSED_OVER = "passed over"
+"""The step that says what is cached and why it is not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,7 @@ class Resolver:
         now = self._clock()
         known = on_record(shelf.records, _names(tiers), now, self._terms)
         sifted = sift(shelf, query, view, now, self._terms, self._kits, known)
-        for fingerprint, why in sifted.passed_over:
-            tell("cache", "passed over", f"{fingerprint}: {why}")
+        _tell_passed_over(sifted, tell)
         if (
             sifted.certificates
             and not self._worth_another_search(sifted, known, now)
@@ -101,7 +102,7 @@ class Resolver:
             tell("cache", "hit", _why_hit(sifted))
             self.note_asked((query.name,), now)
             return self._found(query, sifted, How.HIT, "cached", keep=True, steps=steps, known=known)
-        if known.negative or (not sifted.certificates and self._lately_found_nothing(known, now)):
+        if known.negative or (not sifted.certificates and self._lately_found_nothing(known, _names(tiers), now)):
             tell("records", "negative", "every upstream that may be asked has said absent")
             return self._absent(query, known, "every upstream said absent", keep=True, steps=steps)
         if looped:
@@ -227,6 +228,7 @@ class Resolver:
             steps.append(Step((self._monotonic() - began) * 1000, "search", "deadline", "it goes on behind the answer"))
         offset = (search.started - began) * 1000
         steps += [replace(s, at=max(0.0, s.at + offset)) for s in search.steps]
+        told = {s.why for s in steps if s.what == PASSED_OVER}
         shelf = await self._look(query, _silent)
         shelf = Shelf(
             shelf.entries + tuple(search.uncached),
@@ -236,6 +238,10 @@ class Resolver:
         now = self._clock()
         known = on_record(shelf.records, _names(tiers), now, self._terms)
         sifted = sift(shelf, query, view, now, self._terms, self._kits, known)
+        at = (self._monotonic() - began) * 1000
+        _tell_passed_over(
+            sifted, lambda who, what, why: None if why in told else steps.append(Step(at, who, what, why))
+        )
         if sifted.certificates:
             keep = not search.uncached and not _bare(sifted, known, tiers)
             return self._found(query, sifted, How.MISS, "searched", keep=keep, steps=steps, known=known)
@@ -276,9 +282,11 @@ class Resolver:
         times = [e.cached_at for a in sifted.certificates for e in a.entries] + [r.at for r in known.living.values()]
         return min(now, max(times)) + self._terms.negative_ttl
 
-    def _lately_found_nothing(self, known: OnRecord, now: int) -> bool:
-        """A finished search left nothing that may be answered (blocked, revoked): not asked again at every lookup."""
-        found = [r.at for r in known.living.values() if r.found]
+    def _lately_found_nothing(self, known: OnRecord, asked: Sequence[str], now: int) -> bool:
+        """A finished search left nothing that may be answered (blocked, revoked): not asked again at every lookup.
+
+        What an upstream found that is not asked any more is no reason not to ask the others."""
+        found = [r.at for r in known.living.values() if r.found and r.upstream in asked]
         return bool(found) and now - max(found) < self._terms.negative_ttl
 
     def _found(
@@ -341,6 +349,11 @@ def _bare(sifted: Sifted, known: OnRecord, tiers: Tiers) -> bool:
 
 def _silent(who: str, what: str, why: str) -> None:
     """A story that nobody listens to."""
+
+
+def _tell_passed_over(sifted: Sifted, tell: Callable[[str, str, str], None]) -> None:
+    for fingerprint, why in sifted.passed_over:
+        tell("cache", PASSED_OVER, f"{fingerprint}: {why}")
 
 
 def _names(tiers: Tiers) -> list[str]:

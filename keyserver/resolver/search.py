@@ -21,6 +21,7 @@ from keyserver.model import (
     Refused,
     Source,
     Step,
+    Voucher,
     joined,
 )
 from keyserver.policy import Terms
@@ -171,7 +172,7 @@ class Searcher:
             self.kits[c.proof.kind].learn(c.octets, c.proof, now)
         if good:
             whole = not answer.damaged and not any(item.fatal for item in refused)
-            return Found(()), await self._finds(name, good[:MAX_CLEANED], raws, now, whole=whole)
+            return Found(()), await self._finds(search, upstream, good[:MAX_CLEANED], raws, now, whole=whole)
         if others:
             # Which ones is for the trace only: an outcome's reason is logged.
             self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
@@ -187,9 +188,17 @@ class Searcher:
         return Failed("no certificate in the answer", Fault.LOCAL), []
 
     async def _finds(
-        self, name: str, certificates: Sequence[Certificate], raws: Sequence[Raw], now: int, *, whole: bool
+        self,
+        search: Search,
+        upstream: Upstream,
+        certificates: Sequence[Certificate],
+        raws: Sequence[Raw],
+        now: int,
+        *,
+        whole: bool,
     ) -> list[Find]:
-        """Certificates on their way into the store, X.509 ones with the verdict on their chains.
+        """Certificates on their way into the store, X.509 ones with the verdict on their chains. A template's hosts
+        each speak for the address that they were asked for.
 
         `whole`: all of the answer could be read. What came beside damage may be cut short, and replaces nothing."""
 
@@ -200,8 +209,12 @@ class Searcher:
 
         x509 = any(c.proof.kind is Kind.X509 for c in certificates)
         verdicts = await asyncio.to_thread(chains) if x509 else [False] * len(certificates)
+        name = upstream.spec.name
+        behind: tuple[Voucher, ...] = ()
+        if upstream.spec.template and isinstance(search.query, ByAddress):
+            behind = (Voucher(search.query.address, authenticated=True, seen_at=now),)
         return [
-            Find(c, Source.KEYSERVER, name, replace=whole and bool(c.proof.user_ids), chained=chained)
+            Find(c, Source.KEYSERVER, name, whole and bool(c.proof.user_ids), behind, chained)
             for c, chained in zip(certificates, verdicts, strict=True)
         ]
 
@@ -269,6 +282,7 @@ def _entry(find: Find, now: int) -> Entry:
         origin=find.origin,
         cached_at=now,
         seen_at=now,
+        vouchers=find.vouchers,
         chained=find.chained,
         identities=tuple(u.text for u in certificate.proof.user_ids),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from keyserver.model import Answered, Certificate, Claim, Entry, Kind, Name, Proof, Record, Source, Validity, View
+from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Record, Source, Validity, View
 from keyserver.policy import (
     FOREVER,
     MAX_ANSWER,
@@ -30,8 +30,8 @@ class Kit:
     merge: Callable[[Sequence[bytes], bytes], bytes]
     revocations: Callable[[bytes], bytes]
     merge_revocations: Callable[[bytes, bytes], bytes]
-    cut: Callable[[bytes, Callable[[Claim], bool]], bytes] | None = None
-    """A copy with only the user IDs of which a predicate says that they stay; None where a copy cannot be cut."""
+    cut: Callable[[bytes, Container[str]], bytes] | None = None
+    """A copy without the user IDs that say one of these texts; None where a copy cannot be cut."""
     learn: Callable[[bytes, Proof, int], None] = lambda octets, proof, now: None
     """Hears what a certificate proved when it was cleaned (`Proofs.learn`)."""
     intermediates: Callable[[bytes], list[bytes]] = lambda octets: []
@@ -153,14 +153,13 @@ def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, kit:
     if not claimed and entry.source is not Source.MAILFLOW:
         return entry
 
-    def stays(claim: Claim) -> bool:
-        return keeps(entry, claim, view, terms)
-
-    if all(map(stays, kit.prove(entry.octets, now).claims)):
+    claims = kit.prove(entry.octets, now).claims
+    gone = {claim.text for claim in claims if not keeps(entry, claim, view, terms)}
+    if not gone:
         return entry
     if kit.cut is None:  # to an address and to a fingerprint it answers whole: mail that names others is held
         return None if isinstance(query, ByText) else entry
-    return replace(entry, octets=kit.cut(entry.octets, stays))
+    return replace(entry, octets=kit.cut(entry.octets, gone))
 
 
 def merged_of(entries: Sequence[Entry], revocations: bytes, kit: Kit, now: int) -> Certificate | None:

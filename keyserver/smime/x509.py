@@ -7,6 +7,7 @@ One bad name costs that name. What would deceive its reader, or is too weak, cos
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,8 +108,11 @@ def prove(der: bytes, now: int) -> Proof:
 
 
 def _mail(certificate: Reading) -> tuple[str, ...]:
-    """Everything that a client may find it by as an address, also what does not count for us."""
-    return certificate.alternative_mail + certificate.subject_mail
+    """Every text that a mail program may take for an address, whether it proves one to us or not: gpgsm finds a
+    certificate by what its subject says, whatever its alternative names say."""
+    subject = [attribute.text or "" for rdn in certificate.subject_name for attribute in rdn]
+    shown = (text for text in subject if "@" in unicodedata.normalize("NFKC", text))
+    return (*certificate.alternative_mail, *certificate.subject_mail, *shown)
 
 
 def index(der: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:

@@ -94,7 +94,8 @@ class Store(Protocol):
     async def look(self, name: Name) -> Shelf:
         """All about one name, in one read of one instant (an index seek for each part, one thread hop).
 
-        At most 64 certificates. Entries come back whether expired or not: policy judges them."""
+        At most 64 certificates; local ones first, then those approved for this very address or vouched for by its own
+        mail, however many others name it too. Entries come back whether expired or not: policy judges them."""
 
     async def answered(self, upstream: str, domain: str) -> bool:
         """Is an entry of this upstream kept, or a found record, for any address of the domain?
@@ -111,7 +112,7 @@ class Store(Protocol):
         the power. A full store (FULL) takes no revocations of certificates that it does not know.
         One answer per find, in order. Same (fingerprint, source, origin): replaced, or merged where `replace` is False;
         cached_at (and seen_at) become `now`; vouchers are merged by address: what is authenticated or approved stays
-        so, what is held is held until approved; at most 64 stay, approved ones first, then the latest.
+        so, what is held is held until approved; at most 64 stay: approved ones first, held ones last, then the latest.
         A find refused as DELETED or BLOCKED leaves no trace, its revocations excepted. Records begun before a delete
         that touched their name are dropped. An absent record replaces found and the other way round.
         Changes are published (names: every name of old and new copies, and the records' names) before it returns."""

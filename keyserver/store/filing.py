@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keyserver.model import Find, Kind, Name, Record, Source, Voucher
+from keyserver.query import name_of
 from keyserver.store import deletions, vouchers
 from keyserver.store.base import Hygiene, Stored
 from keyserver.store.deletions import Later
@@ -18,16 +19,28 @@ _ROW = 600  # octets that an entry takes besides its copy, about
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an entry's vouchers come to, as its row says it."""
+    """What an entry's vouchers come to, as its row and its names say it."""
 
     approved: bool
     held: bool
     column: str
+    rank: int  # of the entry, and of names that are no addresses
+    claimed: int  # of an address that it claims
+    vouched: tuple[str, ...]  # addresses for which somebody stands behind it
 
     @classmethod
-    def of(cls, behind: tuple[Voucher, ...]) -> Standing:
+    def of(cls, source: Source, behind: tuple[Voucher, ...], *, chained: bool) -> Standing:
         """From all of them."""
-        return cls(any(v.approved for v in behind), any(v.waits for v in behind), vouchers.written(behind))
+        approved = any(v.approved for v in behind)
+        vouched = (v.address for v in behind if v.approved or ((v.authenticated or chained) and not v.held))
+        return cls(
+            approved,
+            any(v.waits for v in behind),
+            vouchers.written(behind),
+            rank(source, approved),
+            rank(source, approved=False),
+            () if source is Source.LOCAL else tuple(vouched),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +110,12 @@ def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) 
     if old is None:
         return _insert(writing, find, now, hygiene)
     row, vouched, copy = old
-    _update_entry(writing, row, find, now, vouchers.merged(vouchers.read(vouched), find.vouchers))
-    return _update_copy(writing, row, find, now, hygiene, copy)
+    behind = vouchers.merged(vouchers.read(vouched), find.vouchers)
+    stand = Standing.of(find.source, behind, chained=find.chained)
+    _update_entry(writing, row, find, now, stand)
+    stored = _update_copy(writing, row, find, now, hygiene, copy)
+    order_names(writing, row, find.certificate.proof.kind, now, stand)
+    return stored
 
 
 def _known(writing: Writing, fingerprint: str) -> bool:
@@ -128,8 +145,7 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     fingerprint = certificate.fingerprint
     names, identities = hygiene.index(certificate.octets)
     first = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is None
-    stand = Standing.of(vouchers.merged((), find.vouchers))
-    place = rank(find.source, stand.approved)
+    stand = Standing.of(find.source, vouchers.merged((), find.vouchers), chained=find.chained)
     row = writing.db.execute(
         "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, vouchers, chained,"
         " message_id, identities, folded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -139,7 +155,7 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
             str(find.source),
             find.origin,
             now,
-            place,
+            stand.rank,
             stand.approved,
             stand.held,
             stand.column,
@@ -151,21 +167,19 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     ).lastrowid
     assert row is not None
     writing.db.execute("INSERT INTO copy VALUES (?, ?)", (row, certificate.octets))
-    _index(writing, row, names, place, now)
+    _index(writing, row, names, stand.rank, now)
+    order_names(writing, row, certificate.proof.kind, now, stand)
     writing.tally[str(find.source)] += 1
     writing.tally["certificates"] += first
     return Stored.NEW
 
 
-def _update_entry(writing: Writing, row: int, find: Find, now: int, behind: tuple[Voucher, ...]) -> None:
-    stand = Standing.of(behind)
-    place = rank(find.source, stand.approved)
+def _update_entry(writing: Writing, row: int, find: Find, now: int, stand: Standing) -> None:
     writing.db.execute(
         "UPDATE entry SET at = ?, rank = ?, approved = ?, held = ?, vouchers = ?, chained = ?, message_id = ?"
         " WHERE id = ?",
-        (now, place, stand.approved, stand.held, stand.column, find.chained, storable(find.message_id), row),
+        (now, stand.rank, stand.approved, stand.held, stand.column, find.chained, storable(find.message_id), row),
     )
-    writing.db.execute("UPDATE name SET rank = ?, at = ? WHERE entry = ?", (place, now, row))
 
 
 def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygiene, copy: bytes) -> Stored:
@@ -191,6 +205,17 @@ def _index(writing: Writing, row: int, names: Iterable[Name], place: int, now: i
     writing.names.update(row[0] for row in rows)
 
 
+def order_names(writing: Writing, row: int, kind: Kind, at: int, stand: Standing) -> None:
+    """Let an entry's names stand where they belong: under an address for which somebody stands behind it before all
+    who only claim it, or a stranger's many certificates would push the owner's off a shelf."""
+    writing.db.execute(
+        "UPDATE name SET at = ?1, rank = CASE WHEN instr(name, ':addr:') THEN ?2 ELSE ?3 END WHERE entry = ?4",
+        (at, stand.claimed, stand.rank, row),
+    )
+    vouched = [(row, name_of(kind, "addr", address)) for address in stand.vouched]
+    writing.db.executemany("UPDATE name SET rank = 1 WHERE entry = ? AND name = ?", vouched)
+
+
 def _put_record(writing: Writing, record: Record) -> None:
     """The last word of an upstream counts; when it was last asked for only ever goes forward."""
     old = writing.db.execute(
@@ -213,7 +238,7 @@ def asked(writing: Writing, names: Sequence[tuple[Name, int]]) -> None:
 
 
 def rank(source: Source, approved: bool) -> int:
-    """Which entries come first where not all can: 0 local, 1 approved, 2 keyserver, 3 mailflow."""
+    """Which entries come first where not all can: 0 local, 1 approved (or vouched for), 2 keyserver, 3 mailflow."""
     if source is Source.LOCAL:
         return 0
     return 1 if approved else 2 if source is Source.KEYSERVER else 3

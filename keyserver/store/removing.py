@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from keyserver.model import Name, Selection, Source, Voucher
+from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import deletions, vouchers
-from keyserver.store.filing import Standing, rank, storable
+from keyserver.store.filing import Standing, order_names, storable
 from keyserver.store.reading import condition
 from keyserver.store.writing import Writing
 
@@ -91,18 +91,19 @@ def _remove(writing: Writing, ids: Sequence[int]) -> int:
 def approve(writing: Writing, fingerprint: str, source: Source, origin: str, address: str) -> bool:
     """`Store.approve`."""
     row = writing.db.execute(
-        "SELECT id, vouchers FROM entry WHERE fingerprint = ? AND source = ? AND origin = ?",
+        "SELECT id, vouchers, kind, at, chained FROM entry WHERE fingerprint = ? AND source = ? AND origin = ?",
         (fingerprint, str(source), origin),
     ).fetchone()
     if row is None:
         return False
-    stand = Standing.of(vouchers.merged(vouchers.read(row[1]), [Voucher(address, approved=True)]))
-    place = rank(source, approved=True)
+    id_, vouched, kind, at, chained = row
+    behind = vouchers.merged(vouchers.read(vouched), [Voucher(address, approved=True)])
+    stand = Standing.of(source, behind, chained=bool(chained))
     writing.db.execute(
         "UPDATE entry SET approved = ?, held = ?, vouchers = ?, rank = ? WHERE id = ?",
-        (stand.approved, stand.held, stand.column, place, row[0]),
+        (stand.approved, stand.held, stand.column, stand.rank, id_),
     )
-    writing.db.execute("UPDATE name SET rank = ? WHERE entry = ?", (place, row[0]))
+    order_names(writing, id_, Kind(kind), at, stand)
     writing.touch(fingerprint)
     return True
 

@@ -79,11 +79,16 @@ VERSION_1: Step = (
 
 VERSION_2: Step = (
     # Who stands behind an entry, by address; approved and held say the same for the whole entry, for listings.
-    # What was approved or held before this was known for certain of no address: it is seen or approved again.
+    # What was approved before this was known for certain of no address: it is seen or approved again. What was held
+    # waits on, for whatever address of its sender's domain the mail may have come from.
     "ALTER TABLE entry ADD COLUMN vouchers TEXT NOT NULL DEFAULT '[]'",
     "UPDATE entry SET rank = CASE source WHEN 'keyserver' THEN 2 ELSE 3 END WHERE rank = 1",
     "UPDATE name SET rank = (SELECT e.rank FROM entry AS e WHERE e.id = name.entry) WHERE rank = 1",
-    "UPDATE entry SET approved = 0, held = 0 WHERE approved OR held",
+    "UPDATE entry SET vouchers = (SELECT json_group_array(json_array(substr(n.name, instr(n.name, ':addr:') + 6),"
+    " json('false'), json('true'), json('false'), entry.at)) FROM name AS n WHERE n.entry = entry.id"
+    " AND instr(n.name, ':addr:') AND substr(n.name, -length(entry.origin) - 1) = '@' || entry.origin)"
+    " WHERE held AND source = 'mailflow'",
+    "UPDATE entry SET approved = 0, held = vouchers <> '[]' WHERE approved OR held",
 )
 
 STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from keyserver.model import Voucher
 
-MOST = 64  # addresses of one entry; the oldest that nobody approved leave
+MOST = 64  # addresses of one entry: approved ones stay before others, what waits leaves first, then the oldest
 
 
 def merged(old: Iterable[Voucher], new: Iterable[Voucher]) -> tuple[Voucher, ...]:
@@ -27,7 +27,7 @@ def merged(old: Iterable[Voucher], new: Iterable[Voucher]) -> tuple[Voucher, ...
             approved=approved,
             seen_at=max(before.seen_at, voucher.seen_at),
         )
-    ordered = sorted(known.values(), key=lambda v: (not v.approved, -v.seen_at, v.address))
+    ordered = sorted(known.values(), key=lambda v: (not v.approved, v.waits, -v.seen_at, v.address))
     return tuple(ordered[:MOST])
 
 

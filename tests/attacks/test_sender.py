@@ -16,11 +16,18 @@ from mails import attached_key, crlf, head, multipart, signed, text
 from running import Gpg, Service
 from scripted import Scripted, key
 from vectors.build import make
-from vectors.x509build import authority, person
+from vectors.x509build import authority, name, person
 
 CLAIMED = ("ceo@here.example", "carol@third.example", "bob@partner.example")
 MALLORY = make(
-    ["M <m@attacker.example>", *(f"Claimed <{address}>" for address in CLAIMED), "Bob <bob@partner.example> x"],
+    [
+        "M <m@attacker.example>",
+        *(f"Claimed <{address}>" for address in CLAIMED),
+        "Bob <bob@partner.example> x",
+        "ceo@here.example <m@attacker.example>",  # gpg takes it for either
+        '"Boss <ceo@here.example" <x',
+    ],
+    revoked_user_ids=["Claimed <carol@third.example>"],
     seed="mallory",
 )
 BOB = make(["Bob <bob@partner.example>"], seed="bob")
@@ -115,6 +122,51 @@ async def test_a_key_that_names_others_answers_its_sender_alone(made: Service, t
         assert "here.example" not in said and "third.example" not in said and "partner.example" not in said
     assert "pgpUserID: M <m@attacker.example>" in found
     assert (await ask(service, "Claimed"))[0] == 404, "text that was cut is not found"
+    _, by_text = await ask(service, "M <m@", op="index")
+    assert by_text.count(b"uid:") == 1 and b"here.example" not in by_text
+    await asyncio.to_thread(service.stop)
+    service.start()
+    for number, term in enumerate(("m@attacker.example", MALLORY.key_id)):
+        _, body = await ask(service, term)
+        assert await asyncio.to_thread(shown, body, tmp_path / f"again{number}") == {"M <m@attacker.example>"}
+    for address in CLAIMED:
+        assert (await ask(service, address))[0] in (404, 500), address
+
+
+async def test_what_an_administrator_imports_speaks_for_itself_beside_it(made: Service, tmp_path: Path) -> None:
+    """The same key imported with fewer user IDs: his copy is whole, and lends its word to nothing of the mail's."""
+    service = made.start()
+    await asyncio.to_thread(harvest, service, mallorys())
+    ours = make(["Carol <carol@third.example>"], primary=MALLORY.primary, encryption=None)
+    (tmp_path / "ours.gpg").write_bytes(ours.octets)
+    await asyncio.to_thread(service.cli, "cache", "import", str(tmp_path / "ours.gpg"))
+    for number in (0, 1):
+        status, body = await ask(service, "carol@third.example", number=number)
+        assert status == 200
+        found = await asyncio.to_thread(shown, body, tmp_path / f"carol{number}")
+        assert found == {"Carol <carol@third.example>"}, "mail does not speak for her"
+        assert (await ask(service, "ceo@here.example", number=number))[0] in (404, 500)
+    _, body = await ask(service, f"0x{MALLORY.fingerprint}")
+    found = await asyncio.to_thread(shown, body, tmp_path / "both")
+    assert found == {"Carol <carol@third.example>", "M <m@attacker.example>"}
+
+
+async def test_a_new_name_for_an_upstream_lifts_nothing(made: Service, tmp_path: Path) -> None:
+    fake = make(["Boss <ceo@here.example>"], seed="fake")
+    async with Scripted({fake.fingerprint: key(fake.octets)}) as public:
+        for name in ("public", "world", ""):
+            entry = f'[[upstream]]\nname = "{name}"\nurl = "{public.url}"\n' if name else ""
+            made.config.write_text(entry + CONFIG.format(url="hkp://127.0.0.1:9"))
+            service = made.start()
+            assert (await ask(service, f"0x{fake.fingerprint}", number=0))[0] == 200
+            for number in (0, 1):
+                for op in ("get", "index"):
+                    assert (await ask(service, "ceo@here.example", op, number))[0] == 404
+                assert (await ask(service, "Boss", number=number))[0] == 404
+            assert "pgpKey" not in await asyncio.to_thread(ldap, service, "(pgpUserID=*<ceo@here.example>*)")
+            await asyncio.to_thread(service.stop)
+        assert public.asked(fake.fingerprint) == 1
+        assert not public.asked("ceo@here.example")
 
 
 async def test_an_approval_is_for_the_address_alone(made: Service, tmp_path: Path) -> None:
@@ -140,9 +192,18 @@ async def test_an_approval_is_for_the_address_alone(made: Service, tmp_path: Pat
         assert "--address carol@third.example --source mailflow" in several
 
 
-async def test_an_x509_certificate_that_names_others_is_held(made: Service) -> None:
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"emails": ["m@attacker.example", "bob@partner.example"]},
+        {"subject": name("M", email="bob@partner.example")},  # gpgsm finds it by this one, too
+        {"subject": name("bob@partner.example")},
+    ],
+    ids=["alternative", "subject", "common name"],
+)
+async def test_an_x509_certificate_that_names_others_is_held(made: Service, named: dict[str, Any]) -> None:
     service = made.start()
-    several = person("m@attacker.example", CA, emails=["m@attacker.example", "bob@partner.example"])
+    several = person("m@attacker.example", CA, **named)
     mail = signed(text(), several, sender="m@attacker.example", **PASSED)
     report = await asyncio.to_thread(harvest, service, mail)
     assert (report["verdict"], report["certificates"][0]["chained"]) == ("held", True)

@@ -106,6 +106,10 @@ async def test_require_chain_keeps_strangers_away_until_approved(tmp_path: Path)
         Service(tmp_path, upstreams=[f"{directory.url}/{BASE}"], settings=settings) as service,
     ):
         assert (await service.get("/certificates/search.cgi?uri=alice@example.org"))[0] == 200
+        for _ in range(2):  # after the search that found it, and from the cache
+            story = await asyncio.to_thread(service.cli, "lookup", "eve@example.org", "--trace", code=None)
+            assert story.count("passed over") == 1
+            assert f"{stranger.fingerprint}: its chain does not verify, and smime.require_chain is on" in story
         assert (await service.get("/certificates/search.cgi?uri=eve@example.org"))[0] == 404
         await asyncio.to_thread(service.cli, "cache", "approve", stranger.fingerprint)
         assert (await service.get("/certificates/search.cgi?uri=eve@example.org"))[0] == 200

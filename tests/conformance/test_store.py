@@ -165,6 +165,28 @@ async def test_of_many_certificates_of_one_address_come_64_the_worthiest(store: 
     assert len(shelf.entries) == 65  # all entries of each: the first has two
 
 
+async def test_many_that_only_claim_an_address_push_nobody_off_its_shelf(store: Store) -> None:
+    """70 certificates of one stranger, though mailed later, and though one was approved for another address."""
+    behind = Voucher("bob@example.org", authenticated=True, seen_at=NOW)
+    own = Made(1, ("bob@example.org",))
+    await put(store, own.find(M, "example.org", vouchers=(behind,)))
+    for n in range(100, 170):
+        both = Made(n, ("bob@example.org", "m@attacker.example"))
+        held = (Voucher("m@attacker.example", authenticated=True), Voucher("bob@example.org", held=n > 150))
+        await put(store, both.find(M, "attacker.example", vouchers=held[: 1 + (n > 150)]), now=NOW + n)
+    assert await store.approve(both.fingerprint, M, "attacker.example", "m@attacker.example")
+    await put(store, own.find(M, "example.org", message_id="<2@x>"), now=NOW + 1)  # no news: it keeps its place
+    shelf = await store.look(addr("bob@example.org"))
+    assert shelf.entries[0].fingerprint == own.fingerprint
+    assert (await store.look(addr("m@attacker.example"))).entries[0].fingerprint == both.fingerprint
+    chained = Made(2, ("bob@example.org",), kind=Kind.X509)
+    await put(store, chained.find(M, "example.org", chained=True, vouchers=(Voucher("bob@example.org"),)))
+    for n in range(200, 270):
+        await put(store, Made(n, ("bob@example.org",), kind=Kind.X509).find(), now=NOW + n)
+    shelf = await store.look(addr("bob@example.org", Kind.X509))
+    assert shelf.entries[0].fingerprint == chained.fingerprint
+
+
 async def test_a_shelf_is_bounded_in_octets(store: Store) -> None:
     begun = await store.begin()
     for n in range(100, 120):
@@ -281,6 +303,9 @@ async def test_64_vouchers_stay_the_approved_and_the_latest(store: Store) -> Non
             await store.approve(ALICE.fingerprint, M, "example.org", "a0@example.org")
     (entry,) = (await store.look(ALICE.fpr)).entries
     assert {v.address for v in entry.vouchers} == {"a0@example.org", *(f"a{n}@example.org" for n in range(7, 70))}
+    for n in range(70, 80):  # forged, later
+        await put(store, ALICE.find(M, "example.org", vouchers=(Voucher(f"a{n}@example.org", held=True, seen_at=n),)))
+    assert (await store.look(ALICE.fpr)).entries[0].vouchers == entry.vouchers
 
 
 async def test_records_found_and_absent_replace_each_other(store: Store) -> None:

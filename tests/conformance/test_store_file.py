@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.model import Kind, Selection, Source
+from keyserver.model import Kind, Selection, Source, Voucher
 from keyserver.store import reading, schema
 from keyserver.store.base import Hygiene, Stored, StoreError, StoreRefused
 from keyserver.store.session import connect, run
@@ -117,6 +118,32 @@ async def test_an_older_version_is_led_forward_and_keeps_its_rows(backend: Backe
     assert await run(db, lambda c: c.execute("SELECT DISTINCT colour FROM entry").fetchall()) == [("red",)]
     assert await run(db, lambda c: c.execute("PRAGMA user_version").fetchone()[0]) == len(schema.STEPS) + 2
     await db.close()
+
+
+async def test_before_senders_were_kept_nothing_was_approved_and_what_was_held_waits_on(backend: Backend) -> None:
+    backend.path.parent.mkdir()
+    schema.create_file(backend.path)
+    db = await connect(backend.path, writes=True)
+    await run(db, lambda c: schema.migrate(c, backend.path, schema.STEPS[:1]))
+    rows = (("mailflow", "a.example", 3, 0, 1), ("mailflow", "b.example", 1, 1, 0), ("keyserver", "one", 1, 1, 0))
+    for n, (source, origin, rank, approved, held) in enumerate(rows, 1):
+        made = Made(n, ("ann@a.example", "bea@b.example", "eve@evil.a.example"))
+        values = (n, made.fingerprint, source, origin, rank, approved, held, json.dumps(made.texts))
+        sql = "INSERT INTO entry VALUES (?, ?, 'openpgp', ?, ?, 7, ?, ?, ?, 0, '', ?, '')"
+        await run(db, lambda c, values=values, sql=sql: c.execute(sql, values))  # type: ignore[misc]
+        await run(db, lambda c, n=n, made=made: c.execute("INSERT INTO copy VALUES (?, ?)", (n, made.octets)))  # type: ignore[misc]
+        names = [(name, rank, n) for name in made.names]
+        sql = "INSERT INTO name VALUES (?, ?, 7, ?)"
+        await run(db, lambda c, names=names, sql=sql: c.executemany(sql, names))  # type: ignore[misc]
+    await db.close()
+    async with backend.opened() as (store, _):
+        entries = {e.origin: e for e in (await store.list(Selection(), 10)).entries}
+        assert entries["a.example"].vouchers == (Voucher("ann@a.example", held=True, seen_at=7),)
+        assert entries["b.example"].vouchers == entries["one"].vouchers == ()
+    with contextlib.closing(sqlite3.connect(backend.path)) as plain:
+        found = plain.execute("SELECT e.rank, e.approved, e.held, min(n.rank), max(n.rank)"
+                              " FROM entry AS e JOIN name AS n ON n.entry = e.id GROUP BY e.id").fetchall()  # fmt: skip
+    assert found == [(3, 0, 1, 3, 3), (3, 0, 0, 3, 3), (2, 0, 0, 2, 2)]
 
 
 async def test_a_step_that_fails_leaves_the_older_version(backend: Backend) -> None:

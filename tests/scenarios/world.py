@@ -230,6 +230,8 @@ class World:
                     spec["domains"] = tuple(options["domains"].split(","))
                 if "priority" in options:
                     spec["priority"] = int(options["priority"])
+                if "template" in plain[1:]:
+                    spec["template"] = True
                 if "ttl" in options:
                     spec["ttl"] = seconds(options["ttl"])
                 self.upstream(plain[0], **spec)
@@ -242,7 +244,10 @@ class World:
                 whole = self.certificates[options["bare"]]
                 self.certificates[plain[0]] = replace(whole, octets=openpgp.cut(whole.octets, lambda claim: False))
             case "certificate":
-                self.certificate(plain[0], *plain[1:], **{k: int(v) if v.isdigit() else v for k, v in options.items()})
+                more: dict[str, object] = {k: int(v) if v.isdigit() else v for k, v in options.items()}
+                if "revoked_user_ids" in options:
+                    more["revoked_user_ids"] = options["revoked_user_ids"].split(",")
+                self.certificate(plain[0], *plain[1:], **more)
             case "says":
                 name, query, *words = plain
                 self.upstreams[name].answers[self.term(query)] = self.outcome(words)

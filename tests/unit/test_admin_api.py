@@ -53,6 +53,7 @@ from keyserver.resolver.sift import Kit
 from keyserver.store.base import Hygiene
 from keyserver.store.sqlite import SqliteStore
 from keyserver.upstreams.base import Asking
+from vectors.build import make
 
 TOKEN = "s3cret-token-ä"
 NAME = "partner directory"
@@ -434,6 +435,30 @@ async def test_approve_lists_what_fits_and_chooses_nothing(admin: Admin, made: M
     by_source = {e.source: e.approved for e in (await admin.store.certificate(fingerprint)).entries}
     assert by_source == {Source.MAILFLOW: True, Source.KEYSERVER: False}
     assert (await admin.call("POST", path, json={"upstream": NAME}))[0] == 200
+
+
+async def test_approve_chooses_among_certificates_by_what_is_given(admin: Admin) -> None:
+    """Two certificates name the address; one is an upstream's, the other mail's. What no approval changes is none."""
+    claim = make(["M <m@attacker.example>", "Alice <alice@example.org>"], seed="approve m")
+    theirs = make(["Alice <alice@example.org>"], seed="approve alice")
+    await admin.put(claim.octets, Source.MAILFLOW, "attacker.example", vouchers=(Voucher("m@attacker.example"),))
+    await admin.put(theirs.octets)
+    path = "/api/v1/cache/alice%40example.org/approve"
+    status, body = await admin.call("POST", path)
+    assert status == 409
+    listed = {c["fingerprint"] for c in body["certificates"]}  # type: ignore[attr-defined]
+    assert listed == {claim.fingerprint, theirs.fingerprint}
+    for fingerprint in listed:
+        assert not any(e.approved for e in (await admin.store.certificate(fingerprint)).entries), "none is chosen"
+    status, body = await admin.call("POST", path, json={"source": "mailflow"})
+    assert (status, body["fingerprint"], body["address"]) == (200, claim.fingerprint, "alice@example.org")
+    status, body = await admin.call("POST", path, json={"upstream": NAME})
+    assert (status, body["fingerprint"]) == (200, theirs.fingerprint)
+    await admin.put(claim.octets, origin="gone")
+    status, body = await admin.call("POST", f"/api/v1/cache/{claim.fingerprint}/approve", json={"upstream": "gone"})
+    assert status == 409 and "no upstream any more" in str(body["detail"])
+    status, body = await admin.call("POST", "/api/v1/cache/m%40attacker.example/approve")
+    assert (status, body["source"]) == (200, "mailflow"), "an approval of the other entry would change nothing"
 
 
 async def test_keep_makes_it_local_for_good(admin: Admin, made: Made) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 from keyserver import openpgp, smime
@@ -19,15 +20,15 @@ from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Holding, Room
 from keyserver.mailflow.verdict import Envelope, Report, Rules, Way, Why
-from keyserver.model import Certificate, Entry, Find, Kind, Selection, Source, UpstreamSpec, View
+from keyserver.model import Certificate, Entry, Find, Kind, Record, Selection, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.sift import Kit
 from keyserver.store.base import Hygiene, StoreError
 from keyserver.store.sqlite import SqliteStore
 from mails import attached_key, crlf, head, multipart, signed, text
-from vectors.build import make
-from vectors.x509build import BEGINS, YEAR, authority, person, rsa_key
+from vectors.build import Made, make
+from vectors.x509build import BEGINS, YEAR, authority, name, person, rsa_key
 
 DAY = 86400
 CA = authority()
@@ -222,6 +223,10 @@ async def test_what_counts_as_known_before(world: World) -> None:
     assert isinstance(renewed, Certificate)
     find = Find(renewed, Source.KEYSERVER, "directory")
     await world.store.put([find], [], await world.store.begin(), world.now)
+    known = (await world.mail(from_alice(**PASSED), explain=True)).certificates[0].changed
+    assert not known, "sent for another question: it only claims the address (rule 10)"
+    asked = Record("x509:addr:alice@partner.example", "directory", True, world.now)
+    await world.store.put([], [asked], await world.store.begin(), world.now)
     assert (await world.mail(from_alice(**PASSED), explain=True)).certificates[0].changed == (RENEWED.fingerprint,)
     world.now += 3600
     assert not (await world.mail(from_alice(**PASSED))).certificates[0].changed, "past its ttl"
@@ -367,3 +372,48 @@ def test_a_holding_forgets_what_is_too_large_and_gives_its_room_back() -> None:
     holding.free()
     holding.free()
     assert room.used == 0
+
+
+@pytest.mark.parametrize(
+    "subject", [name("M", email="ceo@here.example"), name("ceo@here.example"), name("M (ceo@here.example)")]
+)
+async def test_an_x509_certificate_that_shows_another_address_anywhere_is_held(
+    world: World, subject: x509.Name
+) -> None:
+    """gpgsm finds a certificate by the emailAddress in its subject, whatever the alternative names say."""
+    other = person("m@partner.example", CA, subject=subject)
+    report = await world.mail(signed(text(), other, sender="m@partner.example", **PASSED))
+    assert (report.verdict, report.certificates[0].chained) == (Why.HELD, True)
+    assert "other addresses" in report.text
+    same = person("m@partner.example", CA, subject=name("M (m@partner.example)", email="M@Partner.example"))
+    assert (await world.mail(signed(text(), same, sender="m@partner.example", **PASSED), explain=True)).verdict is (
+        Why.CACHED
+    )
+
+
+async def test_a_key_first_shown_by_a_stranger_is_still_another_key(world: World) -> None:
+    """Whoever may write in the name of Bob's domain has sent his key as somebody else before, or had it fetched."""
+    bob, other = make(["Bob <bob@partner.example>"]), make(["Bob <bob@partner.example>", "M <m@attacker.example>"])
+    passed = {"Authentication_Results": "mx.here.example; dmarc=pass header.from=attacker.example"}
+    assert (await world.mail(carrying(bob, "bob@partner.example"))).verdict is Why.CACHED
+    assert (await world.mail(carrying(other, "m@attacker.example", **passed))).verdict is Why.CACHED
+    (clean,) = openpgp.clean(other.octets, world.now)
+    assert isinstance(clean, Certificate)
+    await world.store.put([Find(clean, Source.KEYSERVER, "directory")], [], await world.store.begin(), world.now)
+    report = await world.mail(carrying(other, "bob@partner.example"))
+    assert (report.verdict, report.certificates[0].changed) == (Why.HELD, (bob.fingerprint,))
+    again = await world.mail(carrying(other, "bob@partner.example"))
+    assert again.verdict is Why.HELD and not again.certificates[0].changed, "told once"
+
+
+async def test_entries_from_before_senders_were_kept_still_count_as_shown(world: World) -> None:
+    bob, other = make(["Bob <bob@partner.example>"]), make(["Bob <bob@partner.example>"])
+    (clean,) = openpgp.clean(bob.octets, world.now)
+    assert isinstance(clean, Certificate)
+    await world.store.put([Find(clean, Source.MAILFLOW, "partner.example")], [], await world.store.begin(), world.now)
+    assert (await world.mail(carrying(other, "bob@partner.example"))).verdict is Why.HELD
+    assert (await world.mail(carrying(bob, "bob@partner.example"))).verdict is Why.CACHED, "seen again"
+
+
+def carrying(made: Made, sender: str, **more: str) -> bytes:
+    return head(sender, **(more or PASSED)) + multipart(text(), attached_key(made.octets))

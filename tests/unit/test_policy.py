@@ -16,6 +16,7 @@ from keyserver.policy import (
     judge,
     keeps,
     record_until,
+    shown_by,
     speaks,
 )
 from keyserver.query import ByAddress, ByFingerprint, ByText
@@ -177,3 +178,34 @@ def test_records_are_believed_for_ttl_and_negative_ttl() -> None:
     assert record_until(Record("n", "a", True, NOW), terms) == NOW + DAY
     assert record_until(Record("n", "a", False, NOW), terms) == NOW + 900
     assert record_until(Record("n", "quick", False, NOW), terms) == NOW + 600
+
+
+@pytest.mark.parametrize(
+    ("claim", "shown"),
+    [
+        (Claim("A <a@example.org>", "a@example.org"), {"a@example.org"}),
+        (Claim("a@example.org <a@example.org>", "a@example.org"), {"a@example.org"}),
+        (Claim("ceo@here.example <a@example.org>", "a@example.org"), {"a@example.org", "ceo@here.example"}),
+        (Claim('"CEO@Here.example." (\'x@y.example\') <a@example.org>', "a@example.org"),
+         {"a@example.org", "ceo@here.example", "x@y.example"}),
+        (Claim("<a@example.org> ceo\uff20here.example", "a@example.org"), {"a@example.org", "ceo@here.example"}),
+        (Claim("A (@work, at@) <a@example.org>", "a@example.org"), {"a@example.org"}),
+        (Claim("ceo@here.example/x <a@example.org>", "a@example.org"), {"a@example.org", None}),
+        (Claim("mailto:ceo@here.example", None), {"ceo@here.example"}),
+        (Claim("Just a name", None), set()),
+    ],
+)  # fmt: skip
+def test_addresses_that_a_user_id_shows(claim: Claim, shown: set[str | None]) -> None:
+    assert shown_by(claim) == shown
+
+
+def test_a_template_speaks_for_what_the_addresss_own_host_has_sent() -> None:
+    terms = Terms(internal_domains=("here.example",), upstreams={"a": UpstreamSpec("a", template=True)})
+    sent = replace(ENTRY, vouchers=(Voucher("a@example.org", authenticated=True, seen_at=NOW),))
+    assert "own did not send it" in speaks(ENTRY, "a@example.org", VIEW, terms)
+    assert not speaks(sent, "a@example.org", VIEW, terms)
+    assert speaks(sent, "b@example.org", VIEW, terms)
+    approved = replace(ENTRY, vouchers=(Voucher("a@example.org", approved=True),))
+    assert not speaks(approved, "a@example.org", VIEW, terms)
+    boss = replace(ENTRY, vouchers=(Voucher("ceo@here.example", authenticated=True, approved=True),))
+    assert "internal" in speaks(boss, "ceo@here.example", VIEW, terms)
