@@ -182,7 +182,9 @@ class PolicySection(Section):
         "", "after a finished absence of alice+tag@, alice@ is asked for, in subaddress_domains", built=False
     )
     subaddress_domains: Domains = key([], "where subaddress is used", built=False)
-    domain_authority: Switch = key(False, "names of a domain's own authority count, from upstreams that list it", built=False)
+    domain_authority: Switch = key(
+        False, "names of a domain's own authority count, from upstreams that list it", built=False
+    )
     revocation_interval: Annotated[int, Duration("1h", "30d")] = key(
         "1 day", "local and mailflow certificates are asked about again, for revocations and renewals", built=False
     )
