@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIME = 2.0  # seconds; the service is near
 ANSWER_TIME = 600.0  # seconds; a purge of millions of entries takes a while
-SERVICE_COMES = 10.0  # seconds that a service which is starting or ending has
+SERVICE_COMES = 6.0  # seconds that a service which is starting or ending has
 AGENT = f"keyserver-cli/{__version__}"
 TOKEN_FILE = "admin.token"  # noqa: S105  a file's name
 MOST = 1 << 28  # octets of a JSON answer

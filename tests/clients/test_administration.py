@@ -4,12 +4,14 @@ and what the service does when its database is taken away or cannot be written."
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.request
@@ -20,7 +22,7 @@ from typing import Any
 import pytest
 
 from keyserver.cli import main
-from running import ROOT, Service
+from running import ROOT, Gpg, Service
 from vectors.build import make
 from vectors.x509build import person
 
@@ -272,6 +274,77 @@ async def test_a_read_only_file_system_serves_lookups(tmp_path: Path, state: str
             assert "does not answer" in service.cli("cache", "list", code=3)
             assert service.stop() == 0
             assert one in service.cli("cache", "list"), "without a service, too"
+
+
+# ---- what gpg makes of a failure: the operating guide quotes it
+
+
+class Failing(http.server.BaseHTTPRequestHandler):
+    """An upstream that fails."""
+
+    def do_GET(self) -> None:
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_gpg_tells_a_failure_from_an_absence_over_ldap_only(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "operating.md").read_text()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        url = f"hkp://127.0.0.1:{upstream.server_address[1]}"
+        with Service(tmp_path, upstreams=[url]) as service, Gpg(tmp_path / "gpg") as gpg:
+            for face, words in (("hkp", "No data"), ("ldap", "LDAP server is unavailable")):
+                keyserver = f"{face}://127.0.0.1:{service.port(face)}"
+                done = gpg.run("--keyserver", keyserver, "--recv-keys", "A" * 40, check=False)
+                assert f"keyserver receive failed: {words}" in done.stderr
+                assert f"`keyserver receive failed: {words}`" in guide
+        upstream.shutdown()
+
+
+# ---- the README
+
+
+def test_two_minutes_of_the_readme_work_as_pasted(tmp_path: Path) -> None:
+    """Every block after the first, one after the other in one shell; only ports, upstream and key are ours."""
+    part = (ROOT / "README.md").read_text().partition("## Two minutes")[2].partition("All checks,")[0]
+    first, *blocks = re.findall(r"^```sh\n(.*?)^```", part, re.S | re.M)
+    assert first == "./scripts/serve\n"
+    assert len(blocks) == 5
+    (tmp_path / "behind").mkdir(mode=0o700)
+    (tmp_path / "front").mkdir(mode=0o700)
+    (tmp_path / "gpg").mkdir(mode=0o700)
+    with Service(tmp_path / "behind") as behind:
+        behind.cli("cache", "import", "/usr/share/keyrings/debian-archive-keyring.gpg")
+        known = json.loads(behind.cli("cache", "list", "--json"))["entries"][-1]["fingerprint"]
+        with Service(tmp_path / "front", upstreams=[f"hkp://127.0.0.1:{behind.port()}"]) as front:
+            script = "set -eux\n" + "\n".join(blocks)
+            for old, new in {
+                "127.0.0.1:11371": f"127.0.0.1:{front.port()}",
+                "127.0.0.1:1389": f"127.0.0.1:{front.port('ldap')}",
+                "F6ECB3762474EDA9D21B7022871920D1991BC93C": known,
+                ".venv/bin/keyserver ": f"{sys.executable} -m keyserver ",
+                "--trace\n": "--trace || test $? = 4  # a signing key: nobody encrypts to it\n",
+            }.items():
+                assert old in script
+                script = script.replace(old, new)
+            environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
+            environment |= {"GNUPGHOME": str(tmp_path / "gpg"), "PYTHONPATH": str(ROOT)}
+            environment["KEYSERVER_CACHE__DATABASE"] = front.settings["cache.database"]
+            work = tmp_path / "work"
+            work.mkdir()
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=work, env=environment, capture_output=True, text=True, timeout=120
+            )
+            subprocess.run(["gpgconf", "--homedir", str(tmp_path / "gpg"), "--kill", "all"], capture_output=True)
+            assert done.returncode == 0, (done.stdout, done.stderr)
+            assert "HIT" in done.stdout
+            assert "userCertificate;binary::" in done.stdout
+            x509 = ["openssl", "x509", "-inform", "DER", "-in", str(work / "alice.cer"), "-noout", "-email"]
+            assert subprocess.run(x509, capture_output=True, text=True).stdout == "alice@example.org\n"
 
 
 # ---- the package
