@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
+import ipaddress
 import os
 import secrets
 from dataclasses import dataclass
@@ -34,6 +36,24 @@ def installation(directory: Path, token_file: Path | None) -> Installation:
     if len(token) < 16:
         raise InstallError(f"{token_file}: the admin token is shorter than 16 characters")
     return Installation(hashlib.sha256(b"log" + secret.encode()).digest(), f"keyserver-{name}", token)
+
+
+def proof(token: str, nonce: str, address: str) -> str:
+    """Shows that we know the token to somebody who knows it too, and to nobody else what it is.
+
+    nonce: chosen by who asks; address: of the service's end of the connection, so that nobody can pass the question on
+    to the service at another address, and the answer back."""
+    words = b"keyserver admin\0%s\0%s" % (nonce.encode(), address.encode())
+    return hmac.new(token.encode(), words, hashlib.sha256).hexdigest()
+
+
+def address_of(sockname: object) -> str:
+    """One end of a connection, spelled alike at both ends: `127.0.0.1:8371`, or a Unix socket's path."""
+    if not isinstance(sockname, tuple):
+        return sockname if isinstance(sockname, str) else ""
+    host = ipaddress.ip_address(str(sockname[0]).partition("%")[0])
+    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
+    return f"{mapped or host}:{sockname[1]}"
 
 
 def _line(path: Path, fresh: str) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import os
+import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from keyserver.admin.acts import ACTOR, Actor
 from keyserver.admin.service import (
     Ambiguous,
     NotKnown,
@@ -22,7 +26,9 @@ from keyserver.admin.service import (
     plain,
     selection,
 )
+from keyserver.install import address_of, proof
 from keyserver.model import Kind, Source
+from keyserver.state import peer_of
 from keyserver.store.base import StoreError
 
 MAX_JSON = 65536  # octets of a JSON body
@@ -30,6 +36,7 @@ CHUNK = 65536
 MAX_MAIL = 16 << 20  # octets of one mail that are read
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
+_NONCE = re.compile(r"[0-9a-f]{32,128}")
 _LOG = logging.getLogger("keyserver.admin")
 
 
@@ -39,7 +46,7 @@ def make_api(service: Service, token: str, metrics: Callable[[], bytes]) -> web.
     token: what `Authorization: Bearer` must carry; metrics: the Prometheus text of the moment."""
     if not token:
         raise ValueError("the admin API needs a token")
-    api = Api(service, metrics)
+    api = Api(service, metrics, token)
     app = web.Application(middlewares=[problems, _guard(token)], client_max_size=MAX_JSON)
     app.add_routes(
         [
@@ -59,6 +66,7 @@ def make_api(service: Service, token: str, metrics: Callable[[], bytes]) -> web.
             web.get("/api/v1/upstreams", api.upstreams),
             web.post("/api/v1/upstreams/{name}/test", api.test),
             web.get("/api/v1/lookup", api.lookup),
+            web.get("/api/v1/proof", api.proof),
             web.get("/metrics", api.metrics),
         ]
     )
@@ -68,9 +76,10 @@ def make_api(service: Service, token: str, metrics: Callable[[], bytes]) -> web.
 class Api:
     """The handlers."""
 
-    def __init__(self, service: Service, metrics: Callable[[], bytes]) -> None:
+    def __init__(self, service: Service, metrics: Callable[[], bytes], token: str) -> None:
         self._service = service
         self._metrics = metrics
+        self._token = token
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/cache?source=&upstream=&domain=&q=&limit=&cursor=`."""
@@ -213,6 +222,14 @@ class Api:
             raise Unusable(f"trace is {trace!r}; 0 and 1 are accepted")
         return _json(await self._service.lookup(given["q"], trace=trace == "1"))
 
+    async def proof(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/v1/proof?nonce=…`, without the token: shows who knows it that we know it too (`install.proof`)."""
+        nonce = _query(request, "nonce").get("nonce", "")
+        if not _NONCE.fullmatch(nonce):
+            raise Unusable("nonce is missing; 32 to 128 hex digits are accepted")
+        here = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        return _json({"proof": proof(self._token, nonce, address_of(here))})
+
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """`GET /metrics`."""
         return web.Response(body=self._metrics(), headers={"Content-Type": EXPOSITION})
@@ -281,15 +298,29 @@ def _guard(token: str) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Nobody gets anywhere without the token; not even to know what is there."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if request.path == "/api/v1/proof":
+            return await handler(request)
         offered = b"Bearer " + given.strip().encode("utf-8", "surrogateescape")
         if scheme.lower() != "bearer" or not hmac.compare_digest(offered, expected):
             response = problem(401, "Unauthorized", "Authorization: Bearer <token> is missing or wrong")
             response.headers["WWW-Authenticate"] = 'Bearer realm="keyserver"'
             response.force_close()  # a body that nobody may send is not read either
             return response
+        ACTOR.set(_actor(request))
         return await handler(request)
 
     return guard
+
+
+def _actor(request: web.Request) -> Actor:
+    """Who acts with this request; the token was right. There is one token so far, the administrator's."""
+    way = "cli" if request.headers.get("User-Agent", "").startswith("keyserver-cli/") else "api"
+    place = request.remote or ""
+    found = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if found is not None and found.family == socket.AF_UNIX:
+        with socket.socket(fileno=os.dup(found.fileno())) as connection:
+            place = f"user {peer_of(connection)}"
+    return Actor("admin", way, place)
 
 
 def _json(value: object) -> web.Response:

@@ -10,8 +10,10 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
+from keyserver.admin.acts import note
 from keyserver.admin.approving import Choice, choices, without_effect
 from keyserver.admin.importing import Cleaning, Importing, ImportReport
 from keyserver.admin.shown import (
@@ -41,7 +43,7 @@ from keyserver.model import (
     View,
 )
 from keyserver.openpgp.armor import armor
-from keyserver.policy import Terms
+from keyserver.policy import Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.asked import Search
 from keyserver.resolver.gate import UpstreamStatus
@@ -160,7 +162,9 @@ class Service:
         purge_expired: Callable[[], Awaitable[int]],
         max_certificate: int,
         text_search: bool = False,
+        identity: Callable[[str], str] = lambda text: "#",
     ) -> None:
+        """`identity`: how fingerprints may stand in the log."""
         self._store = store
         self._resolver = resolver
         self._cleaner = cleaner
@@ -173,6 +177,8 @@ class Service:
         self._purge_expired = purge_expired
         self._max_certificate = max_certificate
         self._text_search = text_search
+        self._identity = identity
+        self._note = partial(note, identity)
 
     async def list(self, what: Selection, limit: int = 100, cursor: str | None = None) -> Listing:
         """Entries in the store's order, expired, held and blocked ones too."""
@@ -208,21 +214,30 @@ class Service:
 
         A whole fingerprint also keeps out what a search under way would bring, though nothing is cached yet."""
         fingerprint = await self.find(term, cached=False)
-        return Done(fingerprint, await self._store.delete(fingerprint, self._clock(), source, origin))
+        count = await self._store.delete(fingerprint, self._clock(), source, origin)
+        self._note("delete", fingerprint, source=str(source or "any"), entries=count)
+        return Done(fingerprint, count)
 
     async def purge(self, what: Selection) -> int:
         """Delete every entry that matches; how many. An empty selection is refused: `purge_all` is the way."""
         if what == Selection():
             raise Unusable("nothing selected; a purge of everything must say so")
-        return await self._store.purge(what, self._clock())
+        chosen = {name: str(value) for name, value in asdict(what).items() if value is not None}
+        purged = await self._store.purge(what, self._clock())
+        self._note("purge", **chosen, entries=purged)
+        return purged
 
     async def purge_expired(self) -> int:
         """Tidy away what has expired; how many entries and records."""
-        return await self._purge_expired()
+        purged = await self._purge_expired()
+        self._note("purge", expired=True, entries=purged)
+        return purged
 
     async def purge_all(self) -> int:
         """Forget everything but blocks, revocations too; how many entries."""
-        return await self._store.purge_all(self._clock())
+        purged = await self._store.purge_all(self._clock())
+        self._note("purge", all=True, entries=purged)
+        return purged
 
     async def approve(
         self, term: str, address: str | None = None, source: Source | None = None, upstream: str | None = None
@@ -258,6 +273,7 @@ class Service:
         (choice,) = fit
         if not await self._store.approve(choice.fingerprint, Source(choice.source), choice.origin, choice.address):
             raise NotKnown(f"{choice.fingerprint} was deleted at the same moment")
+        self._note("approve", choice.fingerprint, source=choice.source, address=self._identity(choice.address))
         return choice
 
     async def refresh(self, term: str) -> Refreshed:
@@ -294,12 +310,14 @@ class Service:
             raise Refusal("cache.max_size is reached")
         if verdict is Stored.DELETED:
             raise Refusal(f"{fingerprint} was deleted at the same moment")
+        self._note("keep", fingerprint)
         return Done(fingerprint, 1)
 
     async def block(self, term: str, reason: str = "") -> Done:
         """From now on neither cache nor answer a certificate, cached or not."""
         fingerprint = await self.find(term, cached=False)
         await self._store.block(fingerprint, self._clock(), reason)
+        self._note("block", fingerprint)
         return Done(fingerprint, 1)
 
     async def unblock(self, term: str) -> Done:
@@ -307,6 +325,7 @@ class Service:
         fingerprint = await self.find(term, cached=False)
         if not await self._store.unblock(fingerprint, self._clock()):
             raise NotKnown(f"{fingerprint} is not blocked")
+        self._note("unblock", fingerprint)
         return Done(fingerprint, 1)
 
     async def export(self, what: Selection) -> AsyncIterator[bytes]:
@@ -345,7 +364,14 @@ class Service:
 
         Memory stays bounded whatever its size. `tell` hears how far it is after each batch."""
         importing = Importing(self._store, self._cleaner, self._clock, ADMINISTRATOR, self._max_certificate)
-        return await importing.run(chunks, tell)
+        try:
+            report = await importing.run(chunks, tell)
+        except BaseException:
+            self._note("import", ended="it broke off, and what was read by then is stored")
+            raise
+        counts = {name: getattr(report, name) for name in ("new", "changed", "same", "blocked", "refused")}
+        self._note("import", **counts)
+        return report
 
     async def harvest(self, octets: bytes, *, cut: bool = False, explain: bool = False) -> object:
         """One mail through the harvest: what was cached, or why not. `explain`: nothing is stored."""
@@ -391,7 +417,19 @@ class Service:
         }
         blocked = frozenset[str]()  # the resolver never answers those
         now = self._clock()
-        return looked_of(str(query), answers, trace, lambda e: row_of(e, now, self._terms, self._view, blocked))
+        withheld = not any(a.certificates for a in answers.values()) and await self._withheld(asked, now)
+        return looked_of(
+            str(query), answers, trace, lambda e: row_of(e, now, self._terms, self._view, blocked), withheld=withheld
+        )
+
+    async def _withheld(self, asked: Sequence[Query], now: int) -> bool:
+        """Is anything known of it that has not expired and that policy keeps from clients?"""
+        try:
+            shelves = [await self._store.look(query.name) for query in asked]
+        except StoreError:
+            return False
+        verdicts = [judge(e, self._view, now, self._terms) for shelf in shelves for e in shelf.entries]
+        return any(not v.answerable and v.freshness is not Freshness.EXPIRED for v in verdicts)
 
     async def _in_x509(self, query: Query) -> Query | None:
         """The same question for X.509 certificates: an address always, an ID where one is cached under it."""

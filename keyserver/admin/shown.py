@@ -20,6 +20,7 @@ from keyserver.model import (
     Step,
     Subkey,
     UserId,
+    Validity,
     View,
     Voucher,
 )
@@ -113,6 +114,7 @@ class Looked:
     since: int
     until: int
     steps: tuple[Step, ...]
+    verdict: str  # usable, unusable (known, but nobody can encrypt to it or none may be answered), absent, unknown
 
 
 def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[str]) -> Row:
@@ -187,8 +189,12 @@ def asked_of(
     )
 
 
-def looked_of(query: str, answers: Mapping[Kind, Answer], trace: bool, row: Callable[[Entry], Row]) -> Looked:
-    """The answers of one or both kinds as one; their steps only where asked for."""
+def looked_of(
+    query: str, answers: Mapping[Kind, Answer], trace: bool, row: Callable[[Entry], Row], *, withheld: bool
+) -> Looked:
+    """The answers of one or both kinds as one; their steps only where asked for.
+
+    withheld: is something known that policy keeps back?"""
     best = min(answers.values(), key=lambda a: _BEST.index(a.state))
     certificates = tuple(
         LookedCertificate(
@@ -217,7 +223,17 @@ def looked_of(query: str, answers: Mapping[Kind, Answer], trace: bool, row: Call
         since=best.since,
         until=best.until,
         steps=tuple(steps) if trace else (),
+        verdict=_verdict(best.state, certificates, withheld),
     )
+
+
+def _verdict(state: State, certificates: Sequence[LookedCertificate], withheld: bool) -> str:
+    """What a script wants to know: can somebody encrypt now?"""
+    if any(c.can_encrypt and c.validity == Validity.VALID for c in certificates):
+        return "usable"
+    if state in (State.FAILED, State.BUSY):
+        return "unknown"
+    return "unusable" if certificates or withheld else "absent"
 
 
 _BEST = (State.FOUND, State.FAILED, State.BUSY, State.ABSENT)

@@ -41,7 +41,6 @@ def _now() -> int:
 class Listeners:
     """Everything that listens, to be closed in the opposite order."""
 
-    address_file: Path  # where the command line finds the admin listener, whatever port it got
     doors: list[Door] = field(default_factory=list)
     runners: list[web.AppRunner] = field(default_factory=list)
     servers: list[asyncio.AbstractServer] = field(default_factory=list)
@@ -224,8 +223,6 @@ async def _open_admin(parts: Parts, listeners: Listeners, ready: Callable[[str],
         raise _taken("admin.listen", listener, problem) from None
     listeners.servers.append(server)
     bound = [s.getsockname() for s in getattr(server, "sockets", ())]
-    real = str(listener) if listener.unix is not None else str(Listener(listener.host, bound[0][1]))
-    listeners.address_file.write_text(real + "\n")
     _say(ready, "admin", listener, bound)
 
 

@@ -201,7 +201,7 @@ async def opened(
     kits = kits_of(anchors_of(config.smime.trust_anchors))
     changes = Changes()
     try:
-        mine = installation(config.cache.path.parent, config.admin.token_file)
+        mine = installation(config.state_dir, config.admin.token_file)
     except InstallError as problem:
         raise CannotStart(str(problem)) from None
     observer = Observer(mine.log_secret, config.log.identities)
@@ -286,6 +286,7 @@ async def opened(
         purge_expired=keeper.purge_now,
         max_certificate=config.policy.max_certificate_size,
         text_search=config.policy.text_search != "off",
+        identity=observer.identity,
     )
     try:
         yield Parts(config, mine, terms, view, changes, store, resolver, keeper, service, intake, observer, hot)

@@ -3,39 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from keyserver.app.desk import open_desk
 from keyserver.app.listening import DRAIN, Listeners, open_all
 from keyserver.app.parts import CannotStart, opened
 from keyserver.config import Config
 from keyserver.observe import LogFormat
+from keyserver.state import State, StateError
 
 log = logging.getLogger("keyserver")
 
 EXIT_CANNOT_START = 3
+COMMANDS_END = 5.0  # seconds that a start waits for commands that work on the store at that moment
 
 
 async def serve(config: Config, stop: asyncio.Event, *, ready: Callable[[str], None]) -> None:
     """The whole service until `stop` is set. `ready` hears one line per listener."""
+    state = State(config.state_dir, config.cache.path)
+    with _owned(state):
+        await _serve(config, state, stop, ready)
+
+
+async def _serve(config: Config, state: State, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
     async with opened(config) as parts, asyncio.TaskGroup() as group:
-        listeners = Listeners(config.cache.path.parent / "admin.address")
+        listeners = Listeners()
         keeper: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
         try:
+            await open_desk(parts, listeners, state)
             await open_all(parts, listeners, ready)
             keeper = group.create_task(parts.keeper.run())
             await stop.wait()
             log.info("stopping")
         finally:
-            listeners.address_file.unlink(missing_ok=True)
+            state.forget()
             await listeners.close()
             await parts.intake.drain(DRAIN)
             reader.cancel()
             if keeper is not None:
                 keeper.cancel()
+
+
+@contextlib.contextmanager
+def _owned(state: State) -> Iterator[None]:
+    """The locks, for as long as anything of the service runs. Raises CannotStart."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(state.owned(wait=COMMANDS_END))
+        except StateError as problem:
+            raise CannotStart(str(problem)) from None
+        yield
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -1,16 +1,19 @@
 """The command line: thin commands over the admin API's operations.
 
 Exit codes: 0 done; 1 not found, or an upstream failed; 2 wrong usage or configuration; 3 trouble with the service, the
-store or the system; 130 interrupted. Heavy imports happen inside the commands: `serve` has to be up in a moment.
+store or the system; 130 interrupted; `lookup` also has 4 and 5. Heavy imports happen inside the commands: `serve` has
+to be up in a moment.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from keyserver import __version__
 from keyserver.cli import bench, cache, check, harvest, lookup, serve, upstreams
 from keyserver.cli.options import SERVICE, Trouble
 
@@ -30,6 +33,21 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     result_callback=_exit,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"keyserver {__version__}")
+        raise typer.Exit
+
+
+@application.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Options before the command."""
+
+
 application.command("serve")(serve.serve)
 application.command("check")(check.check)
 application.command("lookup")(lookup.lookup)

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyserver.cli.keyrings import export_keyring, import_keyrings
-from keyserver.cli.options import DONE, USAGE, ConfigOption, JsonOption, SetOption, Trouble, load_config
+from keyserver.cli.options import (
+    DONE,
+    USAGE,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    Trouble,
+    YesOption,
+    confirm,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from keyserver.cli.reach import Desk
@@ -27,6 +37,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="A fingerprint, a key ID o
 
 _CACHE = "/api/v1/cache"
 _PAGE = "1000"  # entries asked for at once
+_MANY = 10  # certificates that are deleted without asking
 
 
 @commands.command("list")
@@ -124,8 +135,16 @@ def _print_certificate(found: dict[str, Any]) -> None:
 
 
 @commands.command("delete")
-def delete(ids: Ids, source: SourceOption = "", config: ConfigOption = None, settings: SetOption = None) -> int:
-    """Delete the entries of certificates; the next lookup asks the upstreams again."""
+def delete(
+    ids: Ids,
+    source: SourceOption = "",
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Delete the entries of certificates; the next lookup asks the upstreams again. Of many it asks first."""
+    if len(ids) > _MANY:
+        confirm(f"delete the entries of {len(ids)} certificates", yes)
     return _each(config, settings, ids, "deleted", lambda desk, way: desk.delete(way, source=source))
 
 
@@ -190,10 +209,11 @@ def purge(
     upstream: UpstreamOption = "",
     domain: DomainOption = "",
     everything: Annotated[bool, typer.Option("--all", help="Everything but blocks, revocations too.")] = False,
+    yes: YesOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> int:
-    """Remove entries: exactly one of the options says which."""
+    """Remove entries: exactly one of the options says which. Of what has not expired it asks first."""
     given = {"expired": expired, "source": source, "upstream": upstream, "domain": domain, "all": everything}
     chosen = {name: value for name, value in given.items() if value}
     if len(chosen) != 1:
@@ -201,10 +221,21 @@ def purge(
     configuration = load_config(config, settings)
     from keyserver.cli.reach import reach
 
+    if not expired:
+        confirm(_sweep(chosen), yes)
     with reach(configuration) as desk:
         count = desk.post(f"{_CACHE}/purge", chosen)["purged"]
     print(f"purged {count} entr{'y' if count == 1 else 'ies'}")
     return DONE
+
+
+def _sweep(chosen: dict[str, Any]) -> str:
+    """What a purge would take away."""
+    (name, value) = next(iter(chosen.items()))
+    if name == "all":
+        return "remove every entry, local ones, approvals and revocations too"
+    of = {"source": "of source", "upstream": "that came from upstream", "domain": "with an address in"}[name]
+    return f"remove every entry {of} {value!r}"
 
 
 commands.command("export")(export_keyring)

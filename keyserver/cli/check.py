@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyserver.cli.options import DONE, USAGE, ConfigOption, SetOption, config_file
+from keyserver.cli.options import DEFAULTS, DONE, USAGE, ConfigOption, SetOption, config_file
 
 if TYPE_CHECKING:
     from keyserver.config import Config, Listener, UpstreamSection
@@ -25,15 +25,16 @@ def check(
     from keyserver.upstreams.configured import mistakes
 
     file = config_file(config)
+    name = file or DEFAULTS
     try:
         configuration = load(file, settings or (), os.environ, upstreams or (), protocols=mistakes)
     except ConfigError as error:
         count = len(error.problems)
-        print(f"{file}: {count} mistake{'' if count == 1 else 's'}")
+        print(f"{name}: {count} mistake{'' if count == 1 else 's'}")
         for problem in error.problems:
             print(f"  {problem}")
         return USAGE
-    print(f"{file}: no mistakes\n")
+    print(f"{name}: no mistakes\n")
     print("opens")
     for line in opens(configuration) or ["nothing"]:
         print(f"  {line}")

@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyserver.cli.options import DONE, NOT_FOUND, ConfigOption, JsonOption, SetOption, load_config
+from keyserver.cli.options import (
+    DONE,
+    NOT_FOUND,
+    UNKNOWN,
+    UNUSABLE,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    load_config,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_CODES = {"usable": DONE, "absent": NOT_FOUND, "unusable": UNUSABLE, "unknown": UNKNOWN}
 
 
 def lookup(
@@ -19,7 +30,12 @@ def lookup(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> int:
-    """Look one certificate up as a client would have it; exit code 1 where there is none."""
+    """Look one certificate up as a client would have it.
+
+    Exit codes: 0 found and usable for encryption; 1 absent; 2 wrong usage; 3 trouble with the service or the store;
+    4 found but not usable (expired, revoked, cannot encrypt, held or not allowed by policy); 5 unknown, because an
+    upstream failed.
+    """
     configuration = load_config(config, settings)
     from keyserver.cli import show
     from keyserver.cli.reach import reach
@@ -30,7 +46,7 @@ def lookup(
         show.print_json(answer)
     else:
         _print(show.console(), answer)
-    return DONE if answer["state"] == "found" else NOT_FOUND
+    return _CODES[answer["verdict"]]
 
 
 def _print(console: Console, answer: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,17 +14,23 @@ if TYPE_CHECKING:
     from keyserver.config import Config, Problem, UpstreamSection
 
 DONE, NOT_FOUND, USAGE, SERVICE = 0, 1, 2, 3
-"""Exit codes; 130 is an interrupt."""
+UNUSABLE, UNKNOWN = 4, 5
+"""Exit codes; the last two are `lookup`'s. 130 is an interrupt."""
+
+DEFAULTS = "built-in defaults"
 
 PLACES = (Path("conf/keyserver.toml"), Path("/etc/keyserver/keyserver.toml"))
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help=f"Configuration; else {' or '.join(map(str, PLACES))}."),
+    typer.Option(
+        "--config", metavar="FILE", help=f"Configuration; else {', '.join(map(str, PLACES))} or built-in defaults."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking; scripts have to say so.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output; stable.")]
 
 
@@ -36,14 +43,25 @@ class Trouble(Exception):
         self.code = code
 
 
-def config_file(given: Path | None) -> Path:
-    """The file to read. Raises Trouble where there is none."""
-    if given is not None:
-        return given
-    for place in PLACES:
-        if place.exists():
-            return place
-    raise Trouble(f"no configuration: neither {' nor '.join(map(str, PLACES))} exists; use --config FILE", code=USAGE)
+def confirm(what: str, yes: bool) -> None:
+    """Ask before something that reaches far. Raises Trouble where the answer is no, or nobody is there to be asked.
+
+    Without a terminal it takes `--yes`: what nobody was asked about must have been written down by somebody."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Trouble(f"this would {what}; nothing was done. Say --yes where nobody can be asked", code=USAGE)
+    print(f"This will {what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Trouble("nothing was done", code=NOT_FOUND)
+
+
+def config_file(given: Path | None) -> Path | None:
+    """The file to read; None, with a line that says so, where there is none: then the defaults hold."""
+    found = given or next((place for place in PLACES if place.exists()), None)
+    if found is None:
+        print(f"neither {' nor '.join(map(str, PLACES))} exists: {DEFAULTS}, which ask no upstream", file=sys.stderr)
+    return found
 
 
 def load_config(
@@ -60,5 +78,5 @@ def load_config(
         return load(file, settings or (), os.environ, upstreams or (), protocols=protocols)
     except ConfigError as error:
         count = len(error.problems)
-        head = f"{file}: {count} mistake{'' if count == 1 else 's'}; nothing was started"
+        head = f"{file or DEFAULTS}: {count} mistake{'' if count == 1 else 's'}; nothing was started"
         raise Trouble(head, *(f"  {problem}" for problem in error.problems), code=USAGE) from None

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import http.client
 import json
 import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from keyserver import __version__
 from keyserver.cli.options import NOT_FOUND, SERVICE, USAGE, Trouble
-from keyserver.config.listener import Listener, read_listener
+from keyserver.config.listener import Listener
+from keyserver.install import address_of, proof
+from keyserver.state import SOCKET, Held, State, StateError
 
 if TYPE_CHECKING:
     from keyserver.config import Config
 
 CONNECT_TIME = 2.0  # seconds; the service is near
 ANSWER_TIME = 600.0  # seconds; a purge of millions of entries takes a while
-ADDRESS_FILE = "admin.address"  # beside the database: where the running service's admin listener really is
+SERVICE_COMES = 6.0  # seconds that a service which is starting or ending has
+AGENT = f"keyserver-cli/{__version__}"
 TOKEN_FILE = "admin.token"  # noqa: S105  a file's name
 MOST = 1 << 28  # octets of a JSON answer
 
@@ -45,9 +51,10 @@ class ApiError(Trouble):
 class Desk:
     """The admin API at one address."""
 
-    def __init__(self, listener: Listener, token: str) -> None:
-        self._listener = listener
+    def __init__(self, connected: Callable[[], http.client.HTTPConnection], token: str, where: str) -> None:
+        self._connected = connected
         self._token = token
+        self._where = where
 
     def get(self, path: str, **query: str) -> Any:
         """A JSON answer. Raises ApiError, or Trouble where nobody answers."""
@@ -87,15 +94,15 @@ class Desk:
     def _asked(
         self, method: str, target: str, body: bytes | Iterable[bytes] | None, headers: dict[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = connect(self._listener, ANSWER_TIME)
+        connection = self._connected()
         try:
-            allowed = {"Authorization": f"Bearer {self._token}", **headers}
+            allowed = {"Authorization": f"Bearer {self._token}", "User-Agent": AGENT, **headers}
             # A connection that breaks while we send: it answered before it had read everything, and says why.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, body=body, headers=allowed)
             yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise Trouble(f"the service at {self._listener} broke off: {error or type(error).__name__}") from error
+            raise Trouble(f"the service at {self._where} broke off: {error or type(error).__name__}") from error
         finally:
             connection.close()
 
@@ -107,26 +114,80 @@ def segment(text: str) -> str:
 
 @contextlib.contextmanager
 def reach(config: Config) -> Iterator[Desk]:
-    """The admin API of the running service, or of one made for this command alone."""
-    listener = running(config)
-    if listener is not None:
-        yield Desk(listener, _token(config))
+    """The admin API of the running service, or of one made for this command alone.
+
+    The lock says whether a service runs; the socket in the state directory says which. Who has no such directory
+    (another user, another machine) goes by `admin.listen`, where the service proves itself before the token is shown.
+    """
+    state = State(config.state_dir, config.cache.path)
+    if not _here(config.cache.path) and (listener := _elsewhere(config)) is not None:
+        yield Desk(lambda: connect(listener, ANSWER_TIME), _token(config), str(listener))
         return
-    with _inside(config) as desk:
-        yield desk
+    with contextlib.ExitStack() as stack:
+        if _alone(state, stack):
+            yield stack.enter_context(_inside(config))
+        else:
+            where = str(state.directory / SOCKET)
+            yield Desk(lambda: _StateConnection(state, ANSWER_TIME), _token(config), where)
 
 
-def running(config: Config) -> Listener | None:
-    """Where the running service's admin API is; None where no service runs.
+def _here(database: Path) -> bool:
+    """Is the cache on this machine, where we may see it?"""
+    try:
+        return database.exists()
+    except OSError:
+        return False
 
-    The service leaves its address beside the database (a port may have been chosen by the system); the configured one
-    is the second guess. Whoever answers must be a keyserver before it is shown a token."""
-    guesses: list[Listener] = []
-    with contextlib.suppress(OSError, ValueError):
-        guesses.append(read_listener((config.cache.path.parent / ADDRESS_FILE).read_text(encoding="utf-8").strip()))
-    if config.admin.listen is not None and (config.admin.listen.unix or config.admin.listen.port):
-        guesses.append(config.admin.listen)
-    return next((guess for guess in dict.fromkeys(guesses) if _is_keyserver(guess)), None)
+
+def _alone(state: State, stack: contextlib.ExitStack) -> bool:
+    """Does no service run? Then none starts until the stack is left. Raises Trouble."""
+    until = time.monotonic() + SERVICE_COMES
+    while True:
+        try:
+            stack.enter_context(state.shared())
+        except Held as problem:
+            held = problem
+        except StateError as problem:
+            raise Trouble(str(problem)) from None
+        else:
+            return True
+        try:
+            state.connect(CONNECT_TIME).close()
+        except StateError as problem:
+            raise Trouble(str(problem)) from None
+        except OSError as problem:  # it starts or ends at this moment
+            if time.monotonic() >= until:
+                raise Trouble(f"{held}, but does not answer at {state.directory / SOCKET}: {problem}") from None
+            time.sleep(0.1)
+        else:
+            return False
+
+
+def _elsewhere(config: Config) -> Listener | None:
+    """`admin.listen`, where it shows that it knows our token."""
+    listener = config.admin.listen
+    if listener is None or not (listener.unix or listener.port):
+        return None
+    try:
+        token = _token(config)
+    except Trouble:
+        return None
+    return listener if _proven(listener, token) else None
+
+
+def _proven(listener: Listener, token: str) -> bool:
+    """Does whoever answers there know the token? It is asked without being told it."""
+    connection, nonce = connect(listener, CONNECT_TIME), secrets.token_hex(16)
+    try:
+        connection.connect()
+        address = address_of(connection.sock.getpeername())
+        connection.request("GET", f"/api/v1/proof?nonce={nonce}")
+        given = json.loads(connection.getresponse().read(1000))["proof"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+    finally:
+        connection.close()
+    return hmac.compare_digest(str(given).encode(), proof(token, nonce, address).encode())
 
 
 def connect(listener: Listener, time: float) -> http.client.HTTPConnection:
@@ -151,22 +212,25 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _is_keyserver(listener: Listener) -> bool:
-    """Does an admin API answer there? Asked without the token."""
-    connection = connect(listener, CONNECT_TIME)
-    try:
-        connection.request("GET", "/api/v1/upstreams")
-        realm = connection.getresponse().headers.get("WWW-Authenticate", "")
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return 'realm="keyserver"' in realm
+class _StateConnection(http.client.HTTPConnection):
+    """HTTP over the socket in the state directory."""
+
+    def __init__(self, state: State, time: float) -> None:
+        super().__init__("localhost", timeout=time)
+        self._state = state
+
+    def connect(self) -> None:
+        """Open the socket, having looked whose it is."""
+        try:
+            self.sock = self._state.connect(CONNECT_TIME)
+        except StateError as problem:
+            raise Trouble(str(problem)) from None
+        self.sock.settimeout(self.timeout)
 
 
 def _token(config: Config) -> str:
     """The administrator's token, as the service made or found it."""
-    file = config.admin.token_file or config.cache.path.parent / TOKEN_FILE
+    file = config.admin.token_file or config.state_dir / TOKEN_FILE
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -191,7 +255,7 @@ def _inside(config: Config) -> Iterator[Desk]:
                 raise _cannot_open(error) from error
             raise
         try:
-            yield Desk(Listener(unix=place), token)
+            yield Desk(lambda: _UnixConnection(place, ANSWER_TIME), token, str(place))
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join()

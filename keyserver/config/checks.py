@@ -14,7 +14,7 @@ from keyserver.config.listener import Listener
 from keyserver.config.models import Config, HkpSection, LdapSection, UpstreamSection
 from keyserver.config.problem import Problem, show
 
-_LATER = ("vks", "wkd", "dane")
+_LATER = ("vks", "wkd", "dane", "certs", "certs+http")
 _INSTEAD = {"http": "hkp", "https": "hkps"}
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")

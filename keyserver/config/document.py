@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from keyserver.config.loading import models, reader_of
-from keyserver.config.models import Section
+from keyserver.config.loading import TABLES, models, reader_of
+from keyserver.config.section import Section, unbuilt
 
 _HEAD = """\
 # Configuration
@@ -17,7 +17,8 @@ _HEAD = """\
 <!-- Written by `python -m keyserver.config.document`; edit keyserver/config/models.py instead. -->
 
 The service reads one TOML file: the one that `--config` names, else `conf/keyserver.toml`, else
-`/etc/keyserver/keyserver.toml`. Every key has a default, so an empty file is a working one (without upstreams).
+`/etc/keyserver/keyserver.toml`; where none of them is there it says so and goes by the defaults. Every key has one, so
+an empty file is a working one (without upstreams).
 `keyserver check` names every mistake at once, with the key, its value and what is accepted; a configuration with a
 mistake starts nothing.
 
@@ -49,21 +50,46 @@ priority = 5
 ```
 """
 
+_LATER = """\
+These names are taken. Until their parts exist each is accepted with its default only, and anything else is a mistake:
+a policy that is accepted and ignored would be worse than none.
+"""
+
 
 def render() -> str:
     """The whole document."""
-    return "\n".join([_HEAD, *(_section(name, model) for name, model in models().items())])
+    sections = [_section(name, model) for name, model in models().items() if not _whole(model)]
+    return "\n".join([_HEAD, *sections, _unbuilt()])
+
+
+def _whole(model: type[Section]) -> bool:
+    """Is nothing of this section built yet?"""
+    return all(map(unbuilt, model.model_fields.values()))
+
+
+def _unbuilt() -> str:
+    """The keys of parts that do not exist yet, by name alone."""
+    lines = [
+        f"`{_heading(name)}`: " + (", ".join(f"`{key}`" for key, field in model.model_fields.items() if unbuilt(field)))
+        for name, model in models().items()
+        if any(map(unbuilt, model.model_fields.values()))
+    ]
+    return "\n".join(["## Not built yet", "", _LATER, *(f"- {line}" for line in lines), ""])
+
+
+def _heading(name: str) -> str:
+    return f"[[{name}]]" if name in TABLES else f"[{name}]"
 
 
 def _section(name: str, model: type[Section]) -> str:
     """One table of the file as a heading, a sentence and a table of keys."""
-    heading = f"[[{name}]]" if name in ("upstream", "view") else f"[{name}]"
     rows = [
         f"| `{key}` | {_default(field.default)} | {field.description} | {_accepts(model, key)} |"
         for key, field in model.model_fields.items()
+        if not unbuilt(field)
     ]
     table = ["| key | default | meaning | accepted |", "| --- | --- | --- | --- |", *rows]
-    return "\n".join([f"## `{heading}`", "", str(model.__doc__), "", *table, ""])
+    return "\n".join([f"## `{_heading(name)}`", "", str(model.__doc__), "", *table, ""])
 
 
 def _default(value: Any) -> str:

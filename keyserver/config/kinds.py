@@ -167,6 +167,35 @@ class Whole(Value):
 
 
 @dataclass(frozen=True)
+class Workers(Value):
+    """A number of processes, or `auto`."""
+
+    @property
+    def accepts(self) -> str:
+        """The bounds, and the word."""
+        return 'a whole number from 0 to 1024, or "auto"'
+
+    def read(self, value: Any) -> int | str:
+        """The number or the word."""
+        return "auto" if value == "auto" else Whole(0, 1024).read(value)
+
+
+@dataclass(frozen=True)
+class Rows(Value):
+    """Any number of tables below a section, `[[section.key]]`; by file only."""
+
+    @property
+    def accepts(self) -> str:
+        """Tables."""
+        return "tables of keys and values"
+
+    def read(self, value: Any) -> tuple[Any, ...]:
+        """The tables as they are."""
+        _require(isinstance(value, list) and all(isinstance(row, dict) for row in value))
+        return tuple(value)
+
+
+@dataclass(frozen=True)
 class Flag(Value):
     """A switch."""
 

@@ -14,11 +14,13 @@ from typing import Any, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from keyserver.config.checks import cross_checks
-from keyserver.config.kinds import Listeners, Many, Value
-from keyserver.config.models import Config, Section, UpstreamSection
+from keyserver.config.kinds import Listeners, Many, Rows, Value
+from keyserver.config.models import Config, UpstreamSection
 from keyserver.config.problem import ConfigError, Problem, show
+from keyserver.config.section import Section, unbuilt
 
 SCHEMES = ("hkp", "hkps", "ldap", "ldaps")
 """URL schemes that work now, unless the caller knows better."""
@@ -26,7 +28,9 @@ SCHEMES = ("hkp", "hkps", "ldap", "ldaps")
 MOST = 1 << 20
 """Octets that a configuration file may have."""
 
-_TABLES = ("upstream", "view")  # [[upstream]], [[view]]: any number, by file only
+TABLES = ("upstream", "view", "domain", "domain_certificate")
+"""[[upstream]] and the like: any number, by file only."""
+
 Location: TypeAlias = tuple[str | int, ...]
 Tree: TypeAlias = dict[str, Any]
 
@@ -62,6 +66,7 @@ def load(
         tree["upstream"] = _from_urls(upstreams)
     label = str(file) if file is not None else ""
     config = _validate(tree, origins, label, problems)
+    problems += _not_built(config, origins, label)
     known = {problem.key for problem in problems}
     problems += [problem for problem in cross_checks(config, schemes) if problem.key not in known]
     for upstream in config.upstream:
@@ -98,8 +103,10 @@ def _override(
         problems.append(Problem(where, "", "accepted is one section and one key"))
         return
     section, name = path
-    if section in _TABLES:
-        problems.append(Problem(where, "", f"[[{section}]] is set in the file only; --upstream URL replaces upstreams"))
+    model = models().get(section)
+    if section in TABLES or (model and isinstance(reader_of(model, name), Rows)):
+        table = section if section in TABLES else f"{section}.{name}"
+        problems.append(Problem(where, "", f"[[{table}]] is set in the file only; --upstream URL replaces upstreams"))
         return
     value = _bare(text)
     if value == text and _is_list(section, name):
@@ -171,6 +178,29 @@ def _validate(tree: Tree, origins: Mapping[Location, str], label: str, problems:
             _leave_out(tree, [location for location, *_ in _errors(error)])
 
 
+def _not_built(config: Config, origins: Mapping[Location, str], label: str) -> Iterator[Problem]:
+    """Every key of a part that does not exist yet and that is set to anything but its default."""
+    for section, model in models().items():
+        many = section in TABLES
+        rows = getattr(config, section) if many else [getattr(config, section)]
+        if many and rows and all(map(unbuilt, model.model_fields.values())):
+            yield Problem(f"[[{section}]]", "", "is not built yet; accepted is none", label)
+            continue
+        for name, field in model.model_fields.items():
+            reader = reader_of(model, name) if unbuilt(field) else None
+            for row in rows if reader else ():
+                value = getattr(row, name)
+                if reader and value != reader.read(field.default):
+                    spelled = f"{section}[{row.name}].{name}" if many else f"{section}.{name}"
+                    shown = show("", list(value) if isinstance(value, tuple) else value)
+                    yield Problem(spelled, shown, _only_default(field), origins.get((section, name), label))
+
+
+def _only_default(field: FieldInfo) -> str:
+    """What is accepted for a key of a part that does not exist yet."""
+    return f"is not built yet; accepted is its default only: {show('', field.default)}"
+
+
 def _errors(error: ValidationError) -> Iterator[tuple[Location, str, str, Any]]:
     """(where, type, message, value) of each mistake; the message without pydantic's prefix."""
     for item in error.errors(include_url=False):
@@ -183,7 +213,7 @@ def _leave_out(tree: Tree, locations: Iterable[Location]) -> None:
     rows: set[tuple[str, int]] = set()
     for location in locations:
         *way, last = location
-        if way and way[0] in _TABLES and (len(location) == 2 or last in ("name", "url")):
+        if way and way[0] in TABLES and (len(location) == 2 or last in ("name", "url")):
             rows.add((str(way[0]), int(location[1])))
             continue
         node: Any = tree
@@ -202,7 +232,7 @@ def _problem(tree: Tree, location: Location, kind: str, message: str, value: Any
     model = models()[section]
     name = str(location[-1])
     spelled = f"{_spell(tree, location[:-1])}.{name}"
-    if section in _TABLES and len(location) == 2:
+    if section in TABLES and len(location) == 2:
         return Problem(f"[[{section}]]", show("", value), "accepted is a table of keys and values", where)
     if kind == "missing":
         return Problem(spelled, "", f"is missing: {model.model_fields[name].description}", where)
@@ -210,6 +240,8 @@ def _problem(tree: Tree, location: Location, kind: str, message: str, value: Any
         return _unknown(spelled, name, section, model, value, where)
     reader = reader_of(model, name)
     accepted = f"accepted is {reader.accepts}" if reader else message
+    if unbuilt(field := model.model_fields[name]):
+        message, accepted = "", _only_default(field)
     shown = show("", value)
     return Problem(spelled, shown, f"{message}; {accepted}" if message and reader else accepted, where)
 
@@ -221,7 +253,7 @@ def _section_problem(section: str, kind: str, value: Any, where: str) -> Problem
         return Problem(
             section, show(section, value) if not isinstance(value, dict) else "", _near(section, known), where
         )
-    shape = f"[[{section}]] tables" if section in _TABLES else f"a table [{section}]"
+    shape = f"[[{section}]] tables" if section in TABLES else f"a table [{section}]"
     return Problem(section, show(section, value), f"accepted is {shape}", where)
 
 
@@ -230,7 +262,7 @@ def _unknown(spelled: str, name: str, section: str, model: type[Section], value:
     keys = list(model.model_fields)
     near = difflib.get_close_matches(f"{name}_file", [k for k in keys if k.endswith("_file")], n=1, cutoff=0.85)
     if near and name not in keys:
-        prefix = "" if section in _TABLES else f"{section}."
+        prefix = "" if section in TABLES else f"{section}."
         hint = f"secrets never stand here; put it into a file and name that file with {prefix}{near[0]}"
         return Problem(spelled, "(not shown)", hint, where)
     return Problem(spelled, show(name, value), _near(name, keys), where)

@@ -7,10 +7,16 @@ Durations are whole seconds and sizes octets once read; a listener or file that 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from keyserver.config.announced import (
+    DomainCertificateSection,
+    DomainSection,
+    EventsSection,
+    HistorySection,
+    InviteSection,
+    VerdictSection,
+)
 from keyserver.config.kinds import (
     Address,
     Anchors,
@@ -22,9 +28,11 @@ from keyserver.config.kinds import (
     Listeners,
     Many,
     Network,
+    Rows,
     Size,
     Text,
     Whole,
+    Workers,
     read_address,
     read_attribute,
     read_domain,
@@ -32,6 +40,7 @@ from keyserver.config.kinds import (
     read_network,
 )
 from keyserver.config.listener import Listener
+from keyserver.config.section import Section, key, required
 
 Switch = Annotated[bool, Flag()]
 ListenerList = Annotated[tuple[Listener, ...], Listeners()]
@@ -51,20 +60,21 @@ Ttl = Annotated[int, Duration("1h", "999d")]
 _BASE = r"(?:[A-Za-z0-9.-]+=[^,=+<>;\"\\]+(?:,\s*[A-Za-z0-9.-]+=[^,=+<>;\"\\]+)*)?"
 
 
-def key(default: Any, meaning: str) -> Any:
-    """One key: its default as one would write it in the file, and what it does."""
-    return Field(default=default, description=meaning)
+class ServerSection(Section):
+    """The process, and what it keeps for itself."""
 
-
-def required(meaning: str) -> Any:
-    """A key that has no default."""
-    return Field(description=meaning)
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, unknown keys forbidden, defaults read by the same readers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    workers: Annotated[int | str, Workers()] = key(
+        0, 'front processes beside one core; 0: one process for all; "auto": processors less one', built=False
+    )
+    state_dir: Annotated[str, Text('a directory that only we may write to; "" for the database\'s own')] = key(
+        "", "where token, secret, lock and command socket are; empty: beside a SQLite database"
+    )
+    node: Annotated[str, Text("a host name", r"[A-Za-z0-9.-]*", 253)] = key(
+        "", "this machine's name in a cluster; empty: the host's name", built=False
+    )
+    max_detached: Annotated[int, Duration("0", "1h")] = key(
+        "60s", "how long what is known to be current is answered without the database", built=False
+    )
 
 
 class HkpSection(Section):
@@ -92,8 +102,13 @@ class AdminSection(Section):
 
     listen: PlainListener = key("127.0.0.1:8371", "where it listens")
     token_file: Annotated[Path | None, File("a file with the bearer token", exists=False)] = key(
-        "", "file with the bearer token; empty: made on first start beside the database, mode 0600"
+        "", "file with the bearer token; empty: made on first start in the state directory, mode 0600"
     )
+    hosts: Annotated[tuple[str, ...], Many("host names", str)] = key(
+        [], "names under which the page is reached, beside the listener's own addresses", built=False
+    )
+    public_url: Annotated[str, Text("a URL")] = key("", "under which the page is reached", built=False)
+    viewer_identities: Switch = key(True, "may viewers see addresses?", built=False)
 
 
 class MailflowSection(Section):
@@ -127,6 +142,9 @@ class CacheSection(Section):
         "where the cache lives. Three slashes: below the working directory, four: absolute; the file's mode is 0600",
     )
     ttl: Ttl = key("1 day", "how long a keyserver-sourced entry may answer (mailflow-sourced: 180 days, fixed)")
+    database_password_file: Annotated[Path | None, File("a file with the password")] = key(
+        "", "PostgreSQL; the URL itself holds no password", built=False
+    )
     memory: Annotated[int, Size("0", "1 TiB")] = key(
         "256 MiB", "memory for rendered hot answers; the least recently used leaves"
     )
@@ -160,6 +178,19 @@ class PolicySection(Section):
         "mail from them is never harvested",
     )
     answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed to encryption clients?")
+    subaddress: Annotated[str, Text('"+", or "" for none', r"[+]?")] = key(
+        "", "after a finished absence of alice+tag@, alice@ is asked for, in subaddress_domains", built=False
+    )
+    subaddress_domains: Domains = key([], "where subaddress is used", built=False)
+    domain_authority: Switch = key(
+        False, "names of a domain's own authority count, from upstreams that list it", built=False
+    )
+    revocation_interval: Annotated[int, Duration("1h", "30d")] = key(
+        "1 day", "local and mailflow certificates are asked about again, for revocations and renewals", built=False
+    )
+    on_change: Annotated[str, Choice(("report", "hold"))] = key(
+        "report", "another certificate than before answers for an address", built=False
+    )
     text_search: Annotated[str, Choice(("off", "cache", "upstream"))] = key(
         "off", "free-text searches: refused, answered from what is cached, or asked of upstreams too"
     )
@@ -187,6 +218,9 @@ class SmimeSection(Section):
     require_chain: Switch = key(
         False, "true: a certificate without a good chain is not answered unless approved or local"
     )
+    crl: Annotated[tuple[object, ...], Rows()] = key(
+        [], "revocation lists; never a URL from a certificate", built=False
+    )
 
 
 class LogSection(Section):
@@ -210,6 +244,13 @@ class UpstreamSection(Section):
     priority: Annotated[int, Whole(0, 1000)] = key(10, "lower is asked first; equal ones at the same time")
     domains: DomainPatterns = key([], "only addresses of these domains are told and believed; empty: any")
     timeout: Annotated[int, Duration("1s", "5m")] = key("2s", "how long one question may take")
+    required: Switch = key(
+        True, "false: when it fails and the others have spoken, the query has not failed", built=False
+    )
+    rate: Annotated[str, Text("a rate such as 60/min")] = key("", "how often it is asked at most", built=False)
+    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
+    hkp_version: Annotated[str, Choice(("1", "2", "auto"))] = key("1", "which HKP is spoken", built=False)
+    resolver: Annotated[str, Text("a name server")] = key("", "dane: whom it asks", built=False)
     ttl: Annotated[int | None, Duration("1h", "999d", optional=True)] = key("", "overrides cache.ttl")
     proxy: Annotated[str, Text('an HTTP proxy such as "http://proxy.example.org:3128"; "" for none')] = key(
         "", "HTTP proxy for this upstream (hkp, hkps)"
@@ -250,11 +291,18 @@ class ViewSection(Section):
     hkp_listen: ListenerList = key([], "its HTTP listeners")
     ldap_listen: ListenerList = key([], "its LDAP listeners")
     answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed out here?")
+    usable_only: Switch = key(False, "only what can be encrypted to now", built=False)
+    wkd_relay: Switch = key(False, "WKD for other domains too", built=False)
+    domain_certificates: Switch = key(
+        False, "answer with the domain's certificate where an address has none", built=False
+    )
+    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
 
 
 class Config(Section):
     """The whole configuration, read and checked."""
 
+    server: ServerSection = ServerSection()
     hkp: HkpSection = HkpSection()
     ldap: LdapSection = LdapSection()
     admin: AdminSection = AdminSection()
@@ -266,3 +314,14 @@ class Config(Section):
     log: LogSection = LogSection()
     upstream: tuple[UpstreamSection, ...] = ()
     view: tuple[ViewSection, ...] = ()
+    verdict: VerdictSection = VerdictSection()
+    domain: tuple[DomainSection, ...] = ()
+    domain_certificate: tuple[DomainCertificateSection, ...] = ()
+    history: HistorySection = HistorySection()
+    events: EventsSection = EventsSection()
+    invite: InviteSection = InviteSection()
+
+    @property
+    def state_dir(self) -> Path:
+        """The directory of token, secret, lock and command socket."""
+        return Path(self.server.state_dir) if self.server.state_dir else self.cache.path.parent

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from aiohttp import web
 
 from keyserver import __version__
 from keyserver.faces.pages import Pages
 from keyserver.faces.replies import REFUSALS, STATUS, Desk, document, finish, hops, looped, plain
-from keyserver.model import Answer, Answered, Kind, Malformed, State
+from keyserver.model import Answer, Answered, How, Kind, Malformed, State
 from keyserver.openpgp.armor import armor
-from keyserver.query import BadQuery, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse
+from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse
 from keyserver.store.base import StoreError
 from keyserver.wire import hkp as wire
 
@@ -63,18 +64,25 @@ class Hkp:
                 return await self._stats(given)
             query = _query(given, self._desk.text_search)
             number = self._desk.changes.number
-            answer = await self._desk.lookups.lookup(
-                query,
-                self._desk.view,
-                client=request.remote or None,
-                looped=looped(request, self._desk.instance),
-                via=",".join(hops(request)),
-            )
+            other = in_x509(query) if given.for_people else None
+            if other is None:
+                answer = await self._lookup(request, query)
+            else:
+                answer = both(*await asyncio.gather(self._lookup(request, query), self._lookup(request, other)))
             response = finish(self._desk, request, await self._render(given, query, answer), answer, number)
         except _Refused as refusal:
             response = self._refusal(given, refusal.status, refusal.text)
         self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began)
         return response
+
+    async def _lookup(self, request: web.Request, query: Query) -> Answer:
+        return await self._desk.lookups.lookup(
+            query,
+            self._desk.view,
+            client=request.remote or None,
+            looped=looped(request, self._desk.instance),
+            via=",".join(hops(request)),
+        )
 
     async def add(self, request: web.Request) -> web.StreamResponse:
         """`POST /pks/add`: read (clients write the whole form before they listen), then refused."""
@@ -101,6 +109,8 @@ class Hkp:
         shown = presentable(query, answer.certificates)
         if given.op != "get":
             shown = tuple(a for a in shown if any(u.text for u in a.certificate.proof.user_ids))
+        if given.for_people:
+            shown += tuple(a for a in answer.certificates if a.certificate.proof.kind is Kind.X509)
         if not shown:
             return self._refusal(given, 404, REFUSALS[State.ABSENT])
         response = await self._found(given, shown)
@@ -125,7 +135,7 @@ class Hkp:
 
     def _refusal(self, given: wire.Parameters, status: int, text: str) -> web.Response:
         """Text for programs, a page with the search form for people."""
-        if given.op in ("index", "vindex") and not given.machine:
+        if given.for_people:
             return document(self._pages.refusal(given.search or "", text), status)
         return plain(status, text)
 
@@ -161,6 +171,31 @@ def presentable(query: Query, certificates: Sequence[Answered]) -> tuple[Answere
         return tuple(a for a in mine if a.certificate.proof.version == 6)[:1]
     by_id = isinstance(query, ByFingerprint | ByKeyId)
     return tuple(a for a in mine if a.certificate.proof.version == 4 and (by_id or a.certificate.proof.user_ids))
+
+
+def in_x509(query: Query) -> Query | None:
+    """The same question for X.509 certificates; None where only OpenPGP has such names."""
+    if isinstance(query, ByAddress):
+        return ByAddress(query.local, query.domain, Kind.X509)
+    if isinstance(query, ByFingerprint):
+        return ByFingerprint(query.fingerprint, Kind.X509)
+    return None
+
+
+def both(one: Answer, other: Answer) -> Answer:
+    """The answers for two kinds of certificates as one, which holds no longer than either."""
+    states = (State.FOUND, State.FAILED, State.BUSY, State.ABSENT)
+    best = min(one, other, key=lambda a: states.index(a.state))
+    return replace(
+        best,
+        how=max(one.how, other.how, key=(How.HIT, How.STALE, How.MISS).index),
+        certificates=one.certificates + other.certificates,
+        names=one.names | other.names,
+        since=min(one.since, other.since),
+        until=min(one.until, other.until),
+        keep=one.keep and other.keep,
+        query=one.query,
+    )
 
 
 def _parameters(request: web.Request) -> wire.Parameters:

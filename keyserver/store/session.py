@@ -44,9 +44,12 @@ class Session(sqlite3.Connection):
         return super().execute(sql, parameters)
 
 
-async def connect(path: Path, *, writes: bool) -> aiosqlite.Connection:
-    """A connection in autocommit mode; transactions are begun by name. Raises sqlite3.Error."""
-    uri = f"{path.absolute().as_uri()}?mode=rw"  # never creates a file: that is schema.create_file's, with its mode
+async def connect(path: Path, *, writes: bool, immutable: bool = False) -> aiosqlite.Connection:
+    """A connection in autocommit mode; transactions are begun by name. Raises sqlite3.Error.
+
+    immutable: nobody can change the file, and SQLite needs no files beside it."""
+    mode = "mode=ro&immutable=1" if immutable else "mode=rw"  # never creates a file: schema.create_file does, closed
+    uri = f"{path.absolute().as_uri()}?{mode}"
     db = await aiosqlite.connect(uri, uri=True, factory=Session, isolation_level=None, timeout=_BUSY)
     try:
         await run(db, lambda c: _pragmas(c, writes))

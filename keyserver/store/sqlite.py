@@ -25,8 +25,9 @@ import aiosqlite
 
 from keyserver.changes import Changes
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
-from keyserver.store import deletions, filing, reading, removing, schema
+from keyserver.store import deletions, filing, presence, reading, removing, schema
 from keyserver.store.base import Hygiene, Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
+from keyserver.store.presence import Presence, unwritable
 from keyserver.store.session import connect, run
 from keyserver.store.writing import Writing, Written, probe, transact, unprobe
 
@@ -51,6 +52,7 @@ class SqliteStore:
         self._writing: set[asyncio.Task[Any]] = set()
         self._cannot_write = ""
         self._damage = ""
+        self._presence = Presence(())
         self._seen = 0  # number of the last change up to which all are published
         self._own: set[int] = set()  # numbers of our own changes after it, published when they were made
         self._version = -1  # PRAGMA data_version of the reader at the last poll
@@ -58,20 +60,24 @@ class SqliteStore:
     # --- life
 
     async def open(self) -> None:
-        """As `Store.open`. A file that we may only read is opened for lookups, and `stats().healthy` says so."""
+        """As `Store.open`. What we may only read, a file or a whole file system, is opened for lookups, and
+        `stats().healthy` says so."""
         try:
             await asyncio.to_thread(schema.create_file, self._path)
-            self._writer = await connect(self._path, writes=True)
+            fixed = await asyncio.to_thread(unwritable, self._path)
+            self._writer = await connect(self._path, writes=True, immutable=fixed)
             await self._migrate(self._writer)
-            self._reader = await connect(self._path, writes=False)
-            self._scanner = await connect(self._path, writes=False)
+            self._reader = await connect(self._path, writes=False, immutable=fixed)
+            self._scanner = await connect(self._path, writes=False, immutable=fixed)
             self._version, self._seen = await run(self._reader, _position)
             self._own.clear()
             self._damage = ""
+            self._presence = await asyncio.to_thread(Presence.of, self._path)
         except BaseException as error:
             await self.close()
             if isinstance(error, sqlite3.Error):
-                raise StoreRefused(f"cannot open the cache database {self._path}: {error}") from error
+                hint = presence.hint(self._path)
+                raise StoreRefused(f"cannot open the cache database {self._path}: {error}{hint}") from error
             raise
         await self._probe()
 
@@ -150,7 +156,8 @@ class SqliteStore:
             await self._probe()
         stats = await self._read(self._scanner, reading.stats)
         full = f"max_size is reached ({stats.octets} of {self._max_size} octets): new finds are not cached"
-        wrong = [self._damage, self._cannot_write, full if stats.octets >= self._max_size else ""]
+        gone = await asyncio.to_thread(self._presence.trouble)
+        wrong = [gone, self._damage, self._cannot_write, full if stats.octets >= self._max_size else ""]
         return replace(stats, healthy="; ".join(filter(None, wrong)))
 
     # --- writing
@@ -219,7 +226,12 @@ class SqliteStore:
     async def poll(self) -> None:
         """As `Store.poll`; some 60 µs when nothing changed."""
         seen, known = self._seen, self._version
-        version, last, changes = await self._read(self._reader, lambda db: _news(db, known, seen))
+
+        def news(db: sqlite3.Connection) -> tuple[int, int, list[tuple[int, bool, frozenset[Name]]] | None]:
+            self._still_there()
+            return _news(db, known, seen)
+
+        version, last, changes = await self._read(self._reader, news)
         self._version = version
         if changes is None:
             self._advance(last)
@@ -266,8 +278,14 @@ class SqliteStore:
         return await asyncio.shield(task)
 
     async def _carry_out(self, job: Callable[[sqlite3.Connection], tuple[T, Written | None]]) -> T:
+        def guarded(db: sqlite3.Connection) -> tuple[T, Written | None]:
+            self._still_there()  # before: what comes back tomorrow must not hold what was refused today
+            done = job(db)
+            self._still_there()  # behind: nothing is acknowledged that went nowhere
+            return done
+
         with self._errors(writing=True):
-            result, written = await run(self._opened(self._writer), job)
+            result, written = await run(self._opened(self._writer), guarded)
         self._cannot_write = ""
         if written is not None:
             self._publish(written)
@@ -279,6 +297,11 @@ class SqliteStore:
             await run(self._opened(self._writer), _shorten_log)
             await self._write(probe, durable=False)
             await self._write(unprobe, durable=False)
+
+    def _still_there(self) -> None:
+        """Raises StoreError where the database is no longer the file that was opened."""
+        if trouble := self._presence.trouble():
+            raise StoreError(trouble)
 
     def _opened(self, db: aiosqlite.Connection | None) -> aiosqlite.Connection:
         if db is None:

@@ -38,6 +38,11 @@ class Parameters:
         """Was `options=mr` asked for?"""
         return "mr" in self.options
 
+    @property
+    def for_people(self) -> bool:
+        """Is a page asked for, which shows S/MIME certificates too?"""
+        return self.op in ("index", "vindex") and not self.machine
+
 
 @dataclass(frozen=True, slots=True)
 class ListedUserId:

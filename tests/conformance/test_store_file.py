@@ -369,6 +369,85 @@ async def test_a_directory_that_may_not_be_written_is_refused_in_one_line(public
     public.chmod(0o777)
 
 
+async def test_a_read_only_directory_still_answers(public: Path) -> None:
+    """As on a read-only file system: SQLite can make none of the files that it wants beside the database."""
+    path = public / "k.db"
+    store = SqliteStore(path, HYGIENE, Changes(), 1 << 30)
+    await store.open()
+    await fill(store)
+    await store.close()
+    path.chmod(0o444)
+    public.chmod(0o555)
+    try:
+        looked, put, healthy = as_somebody(READ_ONLY, path)
+    finally:
+        public.chmod(0o777)
+    assert looked == "looked: 1"
+    assert "readonly" in put
+    assert "cannot write" in healthy
+
+
+async def test_a_read_only_directory_with_a_log_is_refused(public: Path) -> None:
+    """What a crash left in the log belongs to the database: without it, it may be torn."""
+    path = public / "k.db"
+    store = SqliteStore(path, HYGIENE, Changes(), 1 << 30)
+    await store.open()
+    await fill(store)
+    log = path.with_name("k.db-wal")
+    octets, kept = path.read_bytes(), log.read_bytes()
+    await store.close()
+    path.write_bytes(octets)
+    log.write_bytes(kept)
+    path.chmod(0o444)
+    log.chmod(0o444)
+    public.chmod(0o555)
+    try:
+        (line,) = as_somebody(READ_ONLY, path)
+    finally:
+        public.chmod(0o777)
+    assert line.startswith("refused: cannot open the cache database")
+    assert "k.db-wal is in use or left of a crash" in line
+
+
+# --- deleted or replaced while it is open
+
+
+@pytest.mark.parametrize("what", ["k.db", "k.db-wal"])
+@pytest.mark.parametrize("how", ["deleted", "replaced", "moved away and back"])
+async def test_a_database_that_is_gone_takes_nothing(tmp_path: Path, what: str, how: str) -> None:
+    """Every way of writing refuses; nothing that was refused is there when the file comes back."""
+    path, new = tmp_path / "k.db", Made(900)
+    store = SqliteStore(path, HYGIENE, Changes(), 1 << 30)
+    await store.open()
+    await fill(store)
+    begun = await store.begin()
+    file, away = tmp_path / what, tmp_path / "away"
+    if how == "deleted":
+        file.unlink()
+    else:
+        file.rename(away)
+    if how == "replaced":
+        file.write_bytes(away.read_bytes())
+    for write in (
+        store.put([new.find()], [], begun, NOW),
+        store.delete(Made(3).fingerprint, NOW),
+        store.block(Made(3).fingerprint, NOW),
+        store.purge(Selection(source=Source.KEYSERVER), NOW),
+        store.purge_all(NOW),
+        store.poll(),
+    ):
+        with pytest.raises(StoreError, match=r"was (deleted|replaced) while it was open"):
+            await write
+    assert "while it was open" in (await store.stats()).healthy
+    assert (await store.look(Made(3).fpr)).entries, "lookups go on"
+    if how == "moved away and back":
+        away.rename(file)
+        assert (await store.stats()).healthy == ""
+        assert not (await store.look(new.fpr)).entries
+        assert await store.put([new.find()], [], begun, NOW) == (Stored.NEW,)
+    await store.close()
+
+
 # --- kill -9
 
 PUTTING = """

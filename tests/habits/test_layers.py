@@ -18,7 +18,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("faces", "mailflow", "admin"),
     ("resolver",),
     ("store", "upstreams"),
-    ("policy", "config", "changes", "install"),
+    ("policy", "config", "changes", "install", "state"),
     ("wire", "openpgp", "smime"),
     ("model", "query", "observe"),
 )

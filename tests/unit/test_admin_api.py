@@ -670,3 +670,36 @@ async def test_a_record_is_forgotten_with_its_certificate(admin: Admin, made: Ma
     await admin.call("DELETE", "/api/v1/cache/alice@example.org")
     assert await admin.state("alice@example.org") is State.FOUND
     assert admin.upstream.asked == ["alice@example.org"] * 2
+
+
+# ---- what a lookup comes to
+
+
+async def verdict(admin: Admin, term: str) -> object:
+    return (await admin.call("GET", f"/api/v1/lookup?q={quote(term)}"))[1]["verdict"]
+
+
+async def test_a_lookups_verdict(admin: Admin, made: Made) -> None:
+    """Usable, known but not usable, absent, or unknown."""
+    assert await verdict(admin, "bob@example.net") == "absent"
+    admin.upstream.says["bob@example.net"] = Failed("no route")
+    admin.clock.now += 86400
+    assert await verdict(admin, "bob@example.net") == "unknown"
+    await admin.put(made.exported["bob"], Source.LOCAL, "administrator")
+    assert await verdict(admin, "bob@example.net") == "unusable", "it can only sign"
+    await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    assert await verdict(admin, "alice@example.org") == "usable"
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_what_policy_keeps_back_is_known_but_not_usable(admin: Admin, made: Made, held: bool) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", held=held)
+    assert await verdict(admin, fingerprint) == "unusable"
+    admin.clock.now += 181 * 86400
+    assert await verdict(admin, fingerprint) == "absent", "it has expired, and nobody else has it"
+
+
+async def test_what_is_blocked_is_absent(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    assert (await admin.call("POST", f"/api/v1/cache/{fingerprint}/block"))[0] == 200
+    assert await verdict(admin, fingerprint) == "absent"

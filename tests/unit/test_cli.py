@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from keyserver import __version__
 from keyserver.cli import main
 from keyserver.cli.show import safe, span, when
 
@@ -44,9 +46,9 @@ class Shell:
             code = main([*arguments, "--config", str(self.config)])
         return Done(code, out.getvalue(), err.getvalue())
 
-    def json(self, *arguments: str) -> dict[str, list[dict[str, object]]]:
+    def json(self, *arguments: str, code: int = 0) -> dict[str, list[dict[str, object]]]:
         done = self.run(*arguments, "--json")
-        assert done.code == 0, done.err
+        assert done.code == code, done.err
         return json.loads(done.out)
 
     def process(self, *arguments: str, stdin: bytes = b"") -> Done:
@@ -155,9 +157,9 @@ def test_the_cache_from_the_shell(either: Shell, tmp_path: Path) -> None:
     assert several.err.count("ftpmaster@debian.org>") > 1
 
     looked = either.run("lookup", one, "--trace")
-    assert looked.code == 0
+    assert looked.code == 4, "found, and nobody can encrypt to an archive's signing key"
     assert all(word in looked.out for word in ("found", "HIT", "proves the query by itself", one))
-    assert either.json("lookup", one)["certificates"][0]["fingerprint"] == one
+    assert either.json("lookup", one, code=4)["certificates"][0]["fingerprint"] == one
 
     assert either.run("cache", "block", one, "--reason", "test").code == 0
     assert either.run("lookup", one).code == 1
@@ -177,7 +179,7 @@ def test_the_cache_from_the_shell(either: Shell, tmp_path: Path) -> None:
     again = either.process("cache", "import", "-", stdin=exported.read_bytes())
     assert f"2 new, {len(known) - 2} same" in again.out
     assert "purged" in either.run("cache", "purge", "--expired").out
-    assert f"purged {len(known)} entries" in either.run("cache", "purge", "--source", "local").out
+    assert f"purged {len(known)} entries" in either.run("cache", "purge", "--source", "local", "--yes").out
     assert either.json("cache", "list")["entries"] == []
 
 
@@ -206,7 +208,7 @@ def test_a_lookup_tells_its_story(tmp_path: Path) -> None:
         assert ended(process) == 0
     assert "HIT" in front.run("lookup", one).out
     failed = front.run("lookup", "somebody@example.org", "--trace")
-    assert (failed.code, "failed" in failed.out) == (1, True)
+    assert (failed.code, "failed" in failed.out) == (5, True)
 
 
 def test_a_second_start_is_quick_and_a_taken_port_is_one_line(shell: Shell) -> None:
@@ -214,7 +216,8 @@ def test_a_second_start_is_quick_and_a_taken_port_is_one_line(shell: Shell) -> N
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            done = shell.process("serve", "--set", f"hkp.listen=127.0.0.1:{port}", "--set", "admin.listen=")
+            other = f"cache.database=sqlite:///{shell.config.parent}/other/keyserver.db"
+            done = shell.process("serve", "--set", f"hkp.listen=127.0.0.1:{port}", "--set", other)
         assert done.code == 3
         assert len(done.err.strip().splitlines()) == 1
         assert f"127.0.0.1:{port}" in done.err
@@ -225,23 +228,6 @@ def test_a_second_start_is_quick_and_a_taken_port_is_one_line(shell: Shell) -> N
     took = time.monotonic() - begun
     ended(process)
     assert took < 5, "start-up should take well under a second on an idle machine"
-
-
-def test_somebody_elses_service_is_not_shown_the_token(tmp_path: Path) -> None:
-    """Something answers at admin.listen that is no keyserver: the command works on the store instead."""
-    config = written(tmp_path)
-    port = int(config.read_text().split('listen = "127.0.0.1:')[1].split('"')[0])
-    with socket.create_server(("127.0.0.1", port)) as stranger:
-        stranger.settimeout(20)
-        command = [sys.executable, "-m", "keyserver", "cache", "list", "--config", str(config)]
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=clean_environment())
-        connection, _ = stranger.accept()
-        heard = connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-        connection.close()
-        out, _ = running.communicate(timeout=30)
-    assert b"uthorization" not in heard
-    assert (running.returncode, out) == (0, b"0 entries\n")
 
 
 def test_a_database_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:
@@ -303,11 +289,68 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
 def test_no_configuration_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The defaults hold, and a line says so."""
     monkeypatch.chdir(tmp_path)
     if Path("/etc/keyserver/keyserver.toml").exists():
         pytest.fail("this machine has a configuration of its own in /etc/keyserver")
-    assert main(["check"]) == 2
-    assert "--config FILE" in capsys.readouterr().err
+    assert main(["check"]) == 0
+    shown = capsys.readouterr()
+    assert "neither conf/keyserver.toml nor /etc/keyserver/keyserver.toml exists: built-in defaults" in shown.err
+    assert "built-in defaults: no mistakes" in shown.out
+    assert "nobody: only what is cached is answered" in shown.out
+    assert main(["check", "--set", "cache.ttl=5s"]) == 2
+    assert "built-in defaults: 1 mistake" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"keyserver {__version__}\n"
+
+
+# ---- sweeping commands
+
+
+SWEEPS = (
+    ["cache", "purge", "--all"],
+    ["cache", "purge", "--source", "local"],
+    ["cache", "purge", "--upstream", "u"],
+    ["cache", "purge", "--domain", "debian.org"],
+    ["cache", "delete", *(f"{n:040X}" for n in range(11))],
+)
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda words: " ".join(words[:3]))
+def test_a_sweep_is_refused_where_nobody_can_be_asked(shell: Shell, sweep: list[str]) -> None:
+    count = len(fingerprints(KEYRING))
+    assert shell.run("cache", "import", str(KEYRING)).code == 0
+    done = shell.process(*sweep)
+    assert (done.code, done.out) == (2, "")
+    assert "nothing was done. Say --yes" in done.err
+    assert len(shell.json("cache", "list")["entries"]) == count
+    assert "nothing was done" not in shell.process(*sweep, "--yes").err
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "left"), [("y\n", 0, False), ("n\n", 1, True), ("\n", 1, True), ("", 1, True)]
+)
+def test_a_sweep_asks_on_a_terminal(shell: Shell, typed: str, code: int, left: bool) -> None:
+    assert shell.run("cache", "import", str(KEYRING)).code == 0
+    command = [sys.executable, "-m", "keyserver", "cache", "purge", "--all", "--config", str(shell.config)]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdin=theirs, stderr=theirs, stdout=theirs)
+    os.close(theirs)
+    asked = b""
+    while b"Go on?" not in asked:
+        asked += os.read(ours, 1000)
+    os.write(ours, typed.encode() or b"\x04")  # ^D: the end of what is typed
+    assert process.wait(30) == code
+    os.close(ours)
+    assert b"remove every entry" in asked
+    assert bool(shell.json("cache", "list")["entries"]) is left
+
+
+def test_what_has_expired_is_purged_without_a_question(shell: Shell) -> None:
+    assert shell.process("cache", "purge", "--expired").code == 0
 
 
 def test_hostile_names_reach_no_terminal() -> None:

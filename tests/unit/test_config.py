@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyserver.config import Config, ConfigError, Listener, load
-from keyserver.config.kinds import octets, seconds, spell_octets, spell_seconds
+from keyserver.config.kinds import Rows, octets, seconds, spell_octets, spell_seconds
 from keyserver.config.listener import read_listener
+from keyserver.config.loading import TABLES, reader_of
 
 SHIPPED = Path(__file__).parents[2] / "conf" / "keyserver.toml"
 
@@ -294,10 +295,124 @@ def test_every_environment_name_of_the_declaration_works() -> None:
         if isinstance(field.default, bool)
         else str(field.default)
         for section, part in Config.model_fields.items()
-        if section not in ("upstream", "view")
+        if section not in TABLES
         for key, field in type(part.default).model_fields.items()
+        if not isinstance(reader_of(type(part.default), key), Rows)
     }
     assert len(shown) >= 40
     assert load(None, environ=shown) == Config()
     assert tomllib.loads(f"x = {shown['KEYSERVER_HKP__LISTEN']}")["x"] == ["127.0.0.1:11371"]
     assert load(None, environ=os.environ)
+
+
+# ---- parts that do not exist yet
+
+ANNOUNCED = """
+[server]
+workers = 0
+state_dir = ""
+node = ""
+max_detached = "60s"
+[admin]
+hosts = []
+public_url = ""
+viewer_identities = true
+[cache]
+database_password_file = ""
+[policy]
+subaddress = ""
+subaddress_domains = []
+domain_authority = false
+revocation_interval = "1 day"
+on_change = "report"
+[verdict]
+listen = ""
+socketmap_listen = ""
+allowed_clients = []
+tls_certificate = ""
+tls_key_file = ""
+[history]
+keep = "400 days"
+max_size = "1 GiB"
+[events]
+webhook = ""
+webhook_secret_file = ""
+[invite]
+listen = ""
+public_url = ""
+smtp = ""
+smtp_user = ""
+smtp_password_file = ""
+smtp_tls = "required"
+sender = ""
+expires = "14 days"
+per_hour = 60
+automatic = false
+trailer_listen = ""
+tls_certificate = ""
+tls_key_file = ""
+[[upstream]]
+name = "u"
+url = "hkp://u.example"
+required = true
+rate = ""
+on_change = ""
+[[view]]
+name = "v"
+usable_only = false
+wkd_relay = false
+domain_certificates = false
+"""
+
+
+def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> None:
+    """Every key of the contract, in whatever spelling of its default."""
+    assert load(written(tmp_path, ANNOUNCED)).upstream[0].name == "u"
+    same = ANNOUNCED.replace('"14 days"', '"336h"').replace('"1 GiB"', '"1024 MiB"')
+    assert load(written(tmp_path, same))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[server]\nworkers = 2", "server.workers"),
+        ('[server]\nworkers = "auto"', "server.workers"),
+        ("[server]\nworkers = -1", "server.workers"),
+        ('[policy]\non_change = "hold"', "policy.on_change"),
+        ('[policy]\nsubaddress = "+"', "policy.subaddress"),
+        ('[admin]\nhosts = ["keys.example.org"]', "admin.hosts"),
+        ("[admin]\nviewer_identities = false", "admin.viewer_identities"),
+        ('[verdict]\nlisten = "127.0.0.1:8372"', "verdict.listen"),
+        ('[[verdict.policy]]\nname = "encrypt"', "verdict.policy"),
+        ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
+        ('[[domain]]\nname = "partner.example"\nmust_encrypt = true', "[[domain]]"),
+        ('[[domain_certificate]]\ndomain = "partner.example"', "[[domain_certificate]]"),
+        ('[history]\nkeep = "0"', "history.keep"),
+        ("[invite]\nautomatic = true", "invite.automatic"),
+        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\nrequired = false', "upstream[u].required"),
+        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\nrate = "60/min"', "upstream[u].rate"),
+        ('[[view]]\nname = "v"\nusable_only = true', "view[v].usable_only"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:
+    """A policy that is accepted and ignored fails open."""
+    (line,) = (found := mistakes(tmp_path, text)).values()
+    assert list(found) == [key]
+    assert "is not built yet; accepted is " in line
+
+
+def test_tables_below_a_section_come_from_the_file_only(tmp_path: Path) -> None:
+    for setting in ("verdict.policy=x", "smime.crl=[]", "domain.name=x"):
+        assert "in the file only" in mistakes(tmp_path, "", setting)[f"--set {setting.partition('=')[0]}"]
+
+
+@pytest.mark.parametrize("url", ["vks://keys.example", "wkd:", "dane:", "certs://h/p", "certs+http://h/p"])
+def test_a_scheme_that_is_not_built_yet_names_those_that_work(tmp_path: Path, url: str) -> None:
+    line = mistakes(tmp_path, f'[[upstream]]\nname = "u"\nurl = "{url}"')["upstream[u].url"]
+    assert "is not built yet; accepted schemes: hkp, hkps, ldap, ldaps" in line
+
+
+def test_the_state_directory_is_beside_the_database_unless_named(tmp_path: Path) -> None:
+    assert load(None).state_dir == Path("var")
+    assert load(None, ["cache.database=sqlite:////srv/k.db"]).state_dir == Path("/srv")
+    assert load(None, ["server.state_dir=/run/keyserver"]).state_dir == Path("/run/keyserver")

@@ -16,7 +16,7 @@ from importlib.resources import files
 from string import Template
 from urllib.parse import quote
 
-from keyserver.model import Proof, Subkey, UserId
+from keyserver.model import Kind, Proof, Subkey, UserId, Validity
 
 MAX_SHOWN = 320  # characters of one hostile text that are shown
 _TEMPLATES = ("layout", "search", "results", "certificate", "refusal", "stats")
@@ -37,6 +37,11 @@ _ALGORITHMS: Mapping[int, str] = {
     26: "X448",
     27: "Ed25519",
     28: "Ed448",
+}
+_KINDS: Mapping[Kind, str] = {Kind.OPENPGP: "OpenPGP", Kind.X509: "S/MIME (X.509)"}
+_SILENT: Mapping[Kind, str] = {
+    Kind.OPENPGP: "Nobody can encrypt to it: it has no key for encryption that is valid now. It can only sign.",
+    Kind.X509: "Nobody can encrypt to it: its key usage does not allow that. It can only sign.",
 }
 _SIZED = frozenset({1, 2, 3, 16, 17, 18, 19, 20, 22})  # algorithms whose name does not say their size
 
@@ -91,20 +96,24 @@ class Pages:
     def _certificate(self, proof: Proof, now: int, detailed: bool) -> str:
         user_ids = [u for u in proof.user_ids if u.text]
         first = next((u for u in user_ids if not _state(u, now)), user_ids[0] if user_ids else None)
-        search = f"/pks/lookup?op={{}}&amp;search=0x{quote(proof.fingerprint)}"
-        links = f'<a href="{search.format("get")}" download="{quote(proof.fingerprint)}.asc">Download</a>'
-        if not detailed:
-            links += f'<a href="{search.format("vindex")}">Details</a>'
+        links = _download(proof)
+        if not detailed and (proof.subkeys or proof.marks or proof.x509):
+            links += f'<a href="/pks/lookup?op=vindex&amp;search=0x{quote(proof.fingerprint)}">Details</a>'
+        silent = proof.validity is Validity.VALID and not proof.can_encrypt
         expires = "Expired" if _past(proof.expires, now) else "Expires"
         return self._fill(
             "certificate",
             heading=shown(first.text) if first else "No user ID",
-            validity=proof.validity.value,
+            badge="silent" if silent else proof.validity.value,
+            validity="valid, cannot encrypt" if silent else proof.validity.value,
+            remark=f'<p class="soft">{_SILENT[proof.kind]}</p>' if silent else "",
+            kind=_KINDS[proof.kind],
             user_ids=_list([_user_id(u, now) for u in user_ids if u is not first or _state(u, now)]),
             grouped=_grouped(proof.fingerprint),
             algorithm=_algorithm(proof.algorithm, proof.bits),
             created=_day(proof.created),
             expires=f"<dt>{expires}</dt><dd>{_day(proof.expires)}</dd>" if proof.expires is not None else "",
+            more=_more(proof) if detailed else "",
             subkeys=_subkeys(proof.subkeys, now) if detailed else "",
             links=links,
         )
@@ -143,6 +152,25 @@ def _user_id(user_id: UserId, now: int) -> str:
     state = _state(user_id, now)
     remark = f' <span class="soft">{state}</span>' if state else ""
     return f"<li{' class=dead' if state else ''}><bdi>{shown(user_id.text)}</bdi>{remark}</li>"
+
+
+def _download(proof: Proof) -> str:
+    """A link to the certificate itself: by HKP, or by RFC 4387."""
+    name = quote(proof.fingerprint)
+    if proof.x509 is None:
+        return f'<a href="/pks/lookup?op=get&amp;search=0x{name}" download="{name}.asc">Download</a>'
+    digest = quote(base64.b64encode(bytes.fromhex(proof.x509.sha1)).decode().rstrip("="), safe="")
+    return f'<a href="/certificates/search.cgi?certHash={digest}" download="{name}.cer">Download</a>'
+
+
+def _more(proof: Proof) -> str:
+    """What the list does not show."""
+    rows = [("Key ID", proof.key_id)] if proof.x509 is None else []
+    if (facts := proof.x509) is not None:
+        rows += [("Subject", facts.subject), ("Issuer", facts.issuer), ("Serial", facts.serial)]
+        rows += [("Usage", ", ".join(facts.key_usage).replace("_", " "))] if facts.key_usage else []
+    rows += [("Remarks", ", ".join(proof.marks))] if proof.marks else []
+    return "".join(f"<dt>{name}</dt><dd><bdi>{shown(value)}</bdi></dd>" for name, value in rows)
 
 
 def _subkeys(subkeys: Sequence[Subkey], now: int) -> str:

@@ -1,0 +1,96 @@
+"""Sections whose parts do not exist yet. Their names are fixed: a file that spells out the defaults loads today.
+
+As a part is built, its section moves beside the others in `models`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from keyserver.config.kinds import (
+    Choice,
+    Duration,
+    File,
+    Flag,
+    Listen,
+    Many,
+    Network,
+    Rows,
+    Size,
+    Text,
+    Whole,
+    read_domain,
+    read_network,
+)
+from keyserver.config.listener import Listener
+from keyserver.config.section import Section, key
+
+_Switch = Annotated[bool, Flag()]
+_Listener = Annotated[Listener | None, Listen()]
+_Domains = Annotated[tuple[str, ...], Many("domains such as example.org", read_domain)]
+_Networks = Annotated[tuple[Network, ...], Many('networks such as "10.0.0.0/8" or "fc00::/7"', read_network)]
+_Words = Annotated[tuple[str, ...], Many("words", str)]
+_Line = Annotated[str, Text("a line of text")]
+_File = Annotated[Any, File("a file")]
+_Tables = Annotated[tuple[Any, ...], Rows()]
+
+
+class VerdictSection(Section):
+    """Mail servers ask whether a recipient can be encrypted to."""
+
+    listen: _Listener = key("", "HTTP, GET /verdict?address=…&policy=…", built=False)
+    socketmap_listen: _Listener = key("", "Postfix socketmap", built=False)
+    allowed_clients: _Networks = key([], "who may ask either, beside loopback", built=False)
+    tls_certificate: _File = key("", 'certificate for "tls:" listeners', built=False)
+    tls_key_file: _File = key("", "private key to it", built=False)
+    policy: _Tables = key([], "named questions; also the names of socketmaps", built=False)
+
+
+class DomainSection(Section):
+    """Rules for recipients of one domain; the most specific wins."""
+
+    name: _Line = key("", "the domain", built=False)
+    upstreams: _Words = key([], "exclusive; empty: whoever may", built=False)
+    kinds: _Words = key([], "openpgp, smime", built=False)
+    require_chain: _Switch = key(False, "only certificates with a good chain", built=False)
+    pinned: _Words = key([], "fingerprints: nothing else answers", built=False)
+    must_encrypt: _Switch = key(False, 'the verdict "no" becomes "reject"', built=False)
+
+
+class DomainCertificateSection(Section):
+    """A partner whose gateway decrypts for all of a domain."""
+
+    domain: _Line = key("", "the domain", built=False)
+    fingerprint: _Line = key("", "its gateway's certificate", built=False)
+
+
+class HistorySection(Section):
+    """What changed and when."""
+
+    keep: Annotated[int, Duration("0", "3650d")] = key("400 days", "how long; 0: off", built=False)
+    max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key("1 GiB", "how much", built=False)
+
+
+class EventsSection(Section):
+    """The feed of changes."""
+
+    webhook: _Line = key("", "HTTPS URL to which each event is POSTed", built=False)
+    webhook_secret_file: _File = key("", "key of the HMAC-SHA256 that signs them", built=False)
+
+
+class InviteSection(Section):
+    """Owners of cached certificates may opt in."""
+
+    listen: _Listener = key("", "where they answer", built=False)
+    public_url: _Line = key("", "under which it is reached", built=False)
+    smtp: _Line = key("", "relay for invitations", built=False)
+    smtp_user: _Line = key("", "who we are there", built=False)
+    smtp_password_file: _File = key("", "the password to it", built=False)
+    smtp_tls: Annotated[str, Choice(("required",))] = key("required", "TLS to the relay", built=False)
+    sender: _Line = key("", "address that invitations come from", built=False)
+    expires: Annotated[int, Duration("1h", "365d")] = key("14 days", "of an invitation", built=False)
+    per_hour: Annotated[int, Whole(0, 1_000_000)] = key(60, "invitations at most", built=False)
+    automatic: _Switch = key(False, "invite by itself", built=False)
+    trailer_listen: _Listener = key("", "a milter for outbound plain-text mail", built=False)
+    tls_certificate: _File = key("", 'certificate for "tls:" listeners', built=False)
+    tls_key_file: _File = key("", "private key to it", built=False)

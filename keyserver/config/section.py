@@ -1,0 +1,35 @@
+"""What every section of the configuration is made of: keys with a default and a meaning, some of them still unbuilt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+def key(default: Any, meaning: str, *, built: bool = True) -> Any:
+    """One key: its default as one would write it in the file, and what it does.
+
+    Not `built`: the part that it belongs to does not exist yet. The key is then accepted with its default only, since a
+    policy that is accepted and ignored fails open. Who builds the part takes the marker away."""
+    return Field(default=default, description=meaning, json_schema_extra=None if built else _UNBUILT)
+
+
+def required(meaning: str) -> Any:
+    """A key that has no default."""
+    return Field(description=meaning)
+
+
+def unbuilt(field: FieldInfo) -> bool:
+    """Does this key belong to a part that does not exist yet?"""
+    return field.json_schema_extra is _UNBUILT
+
+
+_UNBUILT: dict[str, Any] = {"unbuilt": True}
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys forbidden, defaults read by the same readers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
