@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -92,6 +92,11 @@ class Node:
     def has(self, key: str) -> bool:
         """Is the attribute there?"""
         return key in self._attributes
+
+    @property
+    def keys(self) -> KeysView[str]:
+        """Of all attributes that are there."""
+        return self._attributes.keys()
 
     def values(self, key: str) -> Values:
         """An attribute's values."""

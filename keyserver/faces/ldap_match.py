@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -64,6 +63,10 @@ class Matchable(Protocol):
 
     def has(self, key: str) -> bool:
         """Is the attribute there?"""
+
+    @property
+    def keys(self) -> KeysView[str]:
+        """Of all attributes that are there."""
 
     @property
     def named(self) -> frozenset[tuple[str, str]]:
@@ -200,24 +203,24 @@ def _extensible(filter_: Extensible, budget: Budget) -> Test:
     if compares is None:
         return _undefined
     attributes, rule = compares
-    by_rule = {a.rule: _forms(a, filter_.value) for a in attributes}
-    wanted = [(a, by_rule[a.rule]) for a in attributes if by_rule[a.rule]]
+    by_rule = {rule: _forms(a, filter_.value) for rule, a in {a.rule: a for a in attributes}.items()}
+    wanted = {a.key: by_rule[a.rule] for a in attributes if by_rule[a.rule]}
     if not wanted:
         return _undefined
-    named = {(a.key, form) for a, forms in wanted for form in forms} if filter_.dn else set()
+    named = {(key, form) for key, forms in wanted.items() for form in forms} if filter_.dn else set()
     exact = _exact(filter_.value) if rule.case else ""
 
     def test(entry: Matchable) -> Truth:
-        budget.spend(1)
-        for attribute, forms in wanted:
-            values = entry.normal(attribute)
-            budget.spend(len(values))
-            if not forms.isdisjoint(values):
+        for key in entry.keys & wanted.keys():
+            values = entry.normal(KNOWN[key])
+            budget.spend(1 + len(values))
+            if not wanted[key].isdisjoint(values):
                 if not rule.case:
                     return True
                 budget.spend(10 * len(values))
-                if any(_exact(value) == exact for value in entry.values(attribute.key)):
+                if any(_exact(value) == exact for value in entry.values(key)):
                     return True
+        budget.spend(1)
         return not named.isdisjoint(entry.named) if named else False
 
     return test
@@ -286,8 +289,14 @@ def _has_pieces(value: str, initial: list[str], middle: list[list[str]], final: 
     return True
 
 
-_GNUPG = re.compile(rb"%(2a|28|29|5c|2f)", re.IGNORECASE)
-_THUNDERBIRD = re.compile(rb"\\(2a|28|29|5c)", re.IGNORECASE)
+def _escapes(mark: bytes, characters: bytes) -> list[tuple[bytes, bytes]]:
+    """(what is written, what is meant); the mark itself comes last, or what it makes would be read once more."""
+    written = [(b"%s%02x" % (mark, c), bytes((c,))) for c in characters]
+    return written + [(escape[:-1] + escape[-1:].upper(), meant) for escape, meant in written if escape[-1:].isalpha()]
+
+
+_GNUPG = (b"%", _escapes(b"%", b"*()\\/"))
+_THUNDERBIRD = (b"\\", _escapes(b"\\", b"*()") + _escapes(b"\\", b"\\"))
 _MISSPELT = {"pgpuserid": _GNUPG, "gpgmailbox": _GNUPG} | dict.fromkeys(
     ("mail", "cn", "sn", "givenname", "displayname"), _THUNDERBIRD
 )
@@ -298,6 +307,10 @@ def spellings(attribute: Attribute, value: bytes) -> tuple[bytes, ...]:
 
     GnuPG writes exactly five characters as `%2a` and so on; Thunderbird sends RFC 4515's escapes as they stand.
     """
-    wrong = _MISSPELT.get(attribute.key)
-    meant = wrong.sub(lambda m: bytes((int(m[1], 16),)), value) if wrong else value
+    mark, escapes = _MISSPELT.get(attribute.key, (b"", []))
+    if not mark or mark not in value:
+        return (value,)
+    meant = value
+    for escape, character in escapes:
+        meant = meant.replace(escape, character)
     return (value,) if meant == value else (value, meant)

@@ -15,11 +15,10 @@ from enum import Enum, auto
 from functools import lru_cache
 
 from keyserver.query import parse_address
-from keyserver.wire.dn import TYPES, BadDn, Dn, parse_dn
+from keyserver.wire.dn import TYPES, Dn, parse_dn
 from keyserver.wire.ldap_text import prepare
 
 REMEMBERED = 256  # addresses last read: a filter has the same one many times
-MAX_CATEGORY = 256  # characters
 
 
 class Rule(Enum):
@@ -283,14 +282,12 @@ def _time(text: str) -> str | None:
 
 def _category(text: str) -> str:
     """What an object is, as Active Directory compares it: its users are of the category of persons."""
-    try:
-        names = read_dn(text) if len(text) <= MAX_CATEGORY else ()
-    except BadDn:
-        names = ()
-    name = next((value for _, value in names[0]), "") if names else prepare(text).strip(" ")
+    named = _COMMON_NAME.match(text)
+    name = prepare(named[1] if named else text).strip(" ")
     return "person" if name in _PERSONS else name
 
 
+_COMMON_NAME = re.compile(r"\s*cn\s*=([^,]*)", re.IGNORECASE)
 _PERSONS = frozenset({"user", "contact", "inetorgperson", "organizational-person", "organizationalperson"})
 
 

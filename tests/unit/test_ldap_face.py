@@ -23,7 +23,7 @@ from keyserver.wire.ber import element
 from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Equal, Not, Or, Present
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
-from ldap_client import Client, gpg_get, parse
+from ldap_client import Client, client_context, gpg_get, parse, server_context, start_tls, until
 from ldap_memory import BASE, Face, Memory, serving
 from vectors.build import make
 from vectors.x509build import person
@@ -191,13 +191,6 @@ def held_back(face: Face) -> asyncio.Event:
     event = face.call(asyncio.Event)
     face.memory.wait = event
     return event
-
-
-def until(condition: object, seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def test_a_quick_search_overtakes_a_slow_one(client: Client, face: Face) -> None:
@@ -576,17 +569,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-def server_context(authority: Authority) -> ssl.SSLContext:
-    issued = authority.issue()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(issued.certificate, issued.key)
-    return context
-
-
-def client_context(ca_file: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(ca_file))
-
-
 def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
     with (
         serving(memory, loop=loop, tls=server_context(authority), ldaps=True) as face,
@@ -595,12 +577,6 @@ def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
         assert len(client.search(KEYS, MAIL).entries) == 1
         client.send(wire.write_extended(wire.START_TLS))
         assert client.result().code == Code.OPERATIONS_ERROR  # it is on already
-
-
-def start_tls(client: Client, context: ssl.SSLContext) -> None:
-    client.send(wire.write_extended(wire.START_TLS))
-    assert client.result().code == 0
-    client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
 
 
 def test_start_tls(memory: Memory, loop: str, authority: Authority) -> None:
