@@ -52,7 +52,7 @@ def _cover(filter_: Filter, wanted: bool, leaf: _Leaf) -> Terms:
         case Not(part):
             return _cover(part, not wanted, leaf)
         case Extensible():
-            return _cover_extensible(filter_, wanted)
+            return _cover_extensible(filter_, wanted, leaf)
         case Equal(name, value) if name.lower() in ANR:
             return _cover(resolve_name(value), wanted, leaf)
     known = find(filter_.attribute)
@@ -71,7 +71,7 @@ def _cover(filter_: Filter, wanted: bool, leaf: _Leaf) -> Terms:
     return None
 
 
-def _cover_extensible(filter_: Extensible, wanted: bool) -> Terms:
+def _cover_extensible(filter_: Extensible, wanted: bool, leaf: _Leaf) -> Terms:
     """By its value alone where it names no attribute: only what one of ours can be is looked for."""
     compares = compared(filter_)
     if compares is None:
@@ -83,9 +83,8 @@ def _cover_extensible(filter_: Extensible, wanted: bool) -> Terms:
         texts = _texts(None, (filter_.value,))
         kinds = [_addresses(texts, kind) for kind in Kind] + [_identifier(key, texts[0]) for key in _IDS if texts]
         return frozenset().union(*(terms for terms in kinds if terms)) or None
-    terms = (
-        _NOTHING if attributes[0].key in NEVER else _exact(attributes[0], _texts(attributes[0], (filter_.value,)), True)
-    )
+    texts = _texts(attributes[0], (filter_.value,))
+    terms = _NOTHING if attributes[0].key in NEVER else leaf(attributes[0], texts, True)
     return None if filter_.dn and not terms else terms  # the names of what holds the entries count, too
 
 
@@ -156,5 +155,5 @@ def _exact_or_free(attribute: Attribute, texts: list[str], whole: bool) -> Terms
 
 def _free(attribute: Attribute, texts: list[str]) -> Terms:
     kind = _WORDS.get(attribute.key)
-    longest = max((prepare(text).strip(" <>") for text in texts), key=len, default="")
+    longest = max((_PREFIX.sub("", prepare(text).strip(" <>")) for text in texts), key=len, default="")
     return frozenset({ByText(longest, kind)}) if kind and longest else None

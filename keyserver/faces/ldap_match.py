@@ -191,7 +191,8 @@ def compared(filter_: Extensible) -> tuple[tuple[Attribute, ...], MatchingRule] 
     if rule is None or not (filter_.rule or filter_.attribute):
         return None
     if not filter_.attribute:
-        return tuple(a for a in KNOWN.values() if a.rule in rule.usable and a.key not in NEVER), rule
+        every = tuple(a for a in KNOWN.values() if a.rule in rule.usable and a.key not in NEVER)
+        return (every, rule) if every else None
     known = find(filter_.attribute)
     if known is None or not (known[0].rule in rule.usable or (not rule.usable and known[0].key in NEVER)):
         return None
@@ -203,7 +204,7 @@ def _extensible(filter_: Extensible, budget: Budget) -> Test:
     if compares is None:
         return _undefined
     attributes, rule = compares
-    by_rule = {rule: _forms(a, filter_.value) for rule, a in {a.rule: a for a in attributes}.items()}
+    by_rule = {a.rule: _forms(a, filter_.value) for a in {a.rule: a for a in attributes}.values()}
     wanted = {a.key: by_rule[a.rule] for a in attributes if by_rule[a.rule]}
     if not wanted:
         return _undefined

@@ -271,6 +271,13 @@ def test_text_search_looks_for_the_text() -> None:
     made = plan(PEOPLE, Present("cn"), of=tree(text_search=True))
     assert isinstance(made, Plan)
     assert [w.query for w in made.sense.wanted] == [ByText("", Kind.X509)]
+    for named in (Equal("anr", b"Ali"), Extensible("", "cn", b"Ali", False), Substrings("mail", b"Ali", (), None)):
+        made = plan(BASE, named, of=tree(text_search=True))
+        assert isinstance(made, Plan)
+        assert [w.query for w in made.sense.wanted] == [ByText("ali", Kind.X509)]
+    proxied = plan(BASE, Substrings("proxyAddresses", b"SMTP:Ali", (), None), of=tree(text_search=True))
+    assert isinstance(proxied, Plan)
+    assert [w.query for w in proxied.sense.wanted] == [ByText("ali", Kind.X509)]
     assert cover(free) is None
     assert cover_text(Present("cn")) is None
 
@@ -596,6 +603,7 @@ def says(filter_: Filter, **attributes: str | list[str]) -> bool | None:
         (Extensible("1.2.840.113556.1.4.803", "userAccountControl", b"2", False), False),
         (Extensible("1.2.840.113556.1.4.1941", "memberOf", b"cn=x", False), False),
         (Extensible("1.2.840.113556.1.4.803", "cn", b"2", False), None),
+        (Extensible("1.2.840.113556.1.4.803", "", b"2", False), None),
         # RFC 4518: compatible forms are the same, what cannot be seen is nothing, spaces alone are one
         (Equal("cn", "\uff21lice \u00ad\u200bExample".encode()), True),
         (Substrings("cn", "\uff21LI".encode(), (), None), True),
