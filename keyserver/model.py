@@ -39,16 +39,16 @@ class Validity(StrEnum):
     VALID = "valid"
     EXPIRED = "expired"
     REVOKED = "revoked"
-    UNVERIFIABLE = "unverifiable"  # an algorithm that we do not have: found by fingerprint alone
+    UNVERIFIABLE = "unverifiable"  # an algorithm that we do not have, or nothing that certifies the primary key
 
 
 @dataclass(frozen=True, slots=True)
 class UserId:
-    """One self-signed user ID. `text` is hostile: escape it wherever it is shown."""
+    """One self-signed user ID, or a revoked one. `text` is hostile: escape it wherever it is shown."""
 
     text: str
     address: str | None  # normalised by the strict rule, else None
-    created: int  # of the self-signature that counts now
+    created: int  # of the self-signature that counts now (or of the revocation, where only that is left)
     expires: int | None
     revoked: bool
 

@@ -74,6 +74,14 @@ _ATTRIBUTES = (
     (_OWN + "3", "software", f"{_TEXT} SINGLE-VALUE"),
     (_OWN + "4", "pgpKeyV2", f"{_OCTETS} SINGLE-VALUE"),
     ("1.2.840.113556.1.2.210", "proxyAddresses", _TEXT),
+    ("1.2.840.113556.1.4.656", "userPrincipalName", _TEXT),
+    ("1.2.840.113556.1.2.206", "targetAddress", _TEXT),
+    (
+        "2.16.840.1.113730.3.1.13",
+        "mailLocalAddress",
+        f"EQUALITY caseIgnoreIA5Match SUBSTR caseIgnoreIA5SubstringsMatch {_IA5}",
+    ),
+    (_OWN + "6", "mozillaSecondEmail", _TEXT),
     ("1.2.840.113556.1.4.484", "defaultNamingContext", f"{_TEXT} SINGLE-VALUE"),
     ("1.2.840.113556.1.4.1464", "supportedCapabilities", "SYNTAX 1.3.6.1.4.1.1466.115.121.1.38"),
 )
@@ -84,6 +92,8 @@ _CLASSES = (
     "pgpKeyID $ pgpKeyType $ pgpUserID $ pgpKeyCreateTime $ pgpSignerID $ pgpRevoked $ pgpSubKeyID $ pgpKeySize $ "
     "pgpKeyExpireTime $ gpgFingerprint $ gpgSubFingerprint $ gpgMailbox ) )",
     f"( {_OWN}5 NAME 'adUser' SUP top AUXILIARY MAY proxyAddresses )",
+    "( 1.2.840.113556.1.5.9 NAME 'user' SUP top AUXILIARY MAY ( userPrincipalName $ proxyAddresses $ targetAddress $ "
+    "email $ mailLocalAddress $ mozillaSecondEmail ) )",
 )
 _INDEXED = "mail,pgpCertID,pgpSubKeyID,pgpKeyID,gpgFingerprint,gpgSubFingerprint,gpgMailbox,proxyAddresses"
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from directory import Authority
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import SEQUENCE, SET, expect, header, measure, octets, whole
 from keyserver.wire.ldap import Control, Search
@@ -158,4 +161,28 @@ def gpg_get(fingerprint: str, base: str) -> Search:
     return Search(base, 2, 0, 15, False, either, tuple(names.split()))
 
 
-__all__ = ["Answer", "Client", "Got", "gpg_get", "parse"]
+def until(condition: object, seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+
+
+def server_context(authority: Authority) -> ssl.SSLContext:
+    issued = authority.issue()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(issued.certificate, issued.key)
+    return context
+
+
+def client_context(ca_file: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ca_file))
+
+
+def start_tls(client: Client, context: ssl.SSLContext) -> None:
+    client.send(wire.write_extended(wire.START_TLS))
+    assert client.result().code == 0
+    client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
+
+
+__all__ = ["Answer", "Client", "Got", "client_context", "gpg_get", "parse", "server_context", "start_tls", "until"]

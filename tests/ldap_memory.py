@@ -133,12 +133,12 @@ class Face:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         around = desk(self.memory, self.changes, self.notes, options.pop("instance", ""), options.pop("kept", 32 << 20))
-        listener = Listener("127.0.0.1", 0, tls=ldaps)
+        listener = options.pop("listener", Listener("127.0.0.1", 0, tls=ldaps))
         tls = options.get("tls")
         tree = Tree(options.pop("base", BASE), start_tls=tls is not None, text_search=options.pop("text_search", False))
         self.server = LdapServer(around, tree, **options)
         bound = await self.server.open(listener)
-        self.port = int(cast(Any, bound[0][1]))
+        self.port = int(cast(Any, bound[0][1])) if listener.unix is None else 0
         ready.set()
         await self._stop.wait()
         await self.server.close(0.2)
@@ -162,7 +162,8 @@ def desk(
 
 @contextmanager
 def serving(memory: Memory, *, loop: str = "uvloop", ldaps: bool = False, **options: Any) -> Iterator[Face]:
-    """The face on a port of its own. `options`: those of `LdapServer` and `Tree`, `instance`, `kept` (octets)."""
+    """The face on a port of its own. `options`: those of `LdapServer` and `Tree`, `instance`, `kept` (octets),
+    `listener`."""
     face = Face(memory)
     ready = threading.Event()
     failure: list[BaseException] = []

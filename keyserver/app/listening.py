@@ -15,12 +15,15 @@ from aiohttp import web
 
 from keyserver.admin.api import make_api
 from keyserver.app.parts import CannotStart, Parts
+from keyserver.app.passwords import read_password
 from keyserver.config import Config, Listener
+from keyserver.config.models import LdapSection
 from keyserver.faces import certs, hkp
 from keyserver.faces.door import Door, DoorLimits
 from keyserver.faces.hot import HotAnswers
 from keyserver.faces.http import make_app, make_runner
 from keyserver.faces.ldap import LdapLimits, LdapServer
+from keyserver.faces.ldap_bind import Account
 from keyserver.faces.ldap_search import LdapDesk
 from keyserver.faces.ldap_tree import Tree
 from keyserver.faces.replies import Desk
@@ -154,9 +157,26 @@ async def _open_ldap(
         connections_per_client=config.limits.connections_per_client, trusted=tuple(config.limits.trusted)
     )
     tree = Tree(config.ldap.base, start_tls=tls is not None, text_search=config.policy.text_search != "off")
-    server = LdapServer(desk, tree, limits, tls=tls, tell=lambda hits: parts.observer.hot("ldap", hits))
+    server = LdapServer(
+        desk,
+        tree,
+        limits,
+        tls=tls,
+        account=_account(config.ldap),
+        tell=lambda hits: parts.observer.hot("ldap", hits),
+    )
     listeners.ldap.append(server)
     await _bind("ldap", view, listen, server.open, ready)
+
+
+def _account(ldap: LdapSection) -> Account | None:
+    """Who may bind, if anybody. Raises CannotStart."""
+    if ldap.bind_password_file is None:
+        return None
+    try:
+        return Account(ldap.bind_dn, read_password("ldap.bind_password_file", ldap.bind_password_file))
+    except OSError as problem:
+        raise CannotStart(f"ldap.bind_password_file: {problem}") from None
 
 
 async def _bind(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keyserver import openpgp, smime
 from keyserver.admin.service import Service
+from keyserver.app.passwords import read_password
 from keyserver.changes import Changes
 from keyserver.config import Config, UpstreamSection
 from keyserver.faces.hot import HotAnswers
@@ -120,7 +121,8 @@ def _hkp(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecut
 def _ldap(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecutor) -> Upstream:
     from keyserver.upstreams.ldap import Ldap  # ldap3 takes its time to load; most installations never ask by LDAP
 
-    password = section.bind_password_file.read_text().strip() if section.bind_password_file else ""
+    file = section.bind_password_file
+    password = read_password(f"upstream[{section.name}].bind_password_file", file).decode() if file else ""
     return Ldap(
         spec,
         section.url,

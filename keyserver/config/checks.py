@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from keyserver.config.listener import Listener
 from keyserver.config.models import Config, HkpSection, LdapSection, UpstreamSection
 from keyserver.config.problem import Problem, show
+from keyserver.wire.dn import BadDn, parse_dn
 
 _LATER = ("vks", "wkd", "dane", "certs", "certs+http")
 _INSTEAD = {"http": "hkp", "https": "hkps"}
@@ -26,6 +27,7 @@ def cross_checks(config: Config, schemes: Sequence[str]) -> Iterator[Problem]:
     yield from _database(config)
     yield from _listeners(config)
     yield from _certificates(config)
+    yield from _account(config.ldap)
     yield from _mailflow(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _names("view", ["default", *(view.name for view in config.view)])
@@ -94,6 +96,22 @@ def _certificates(config: Config) -> Iterator[Problem]:
         if certificate is not None and private is not None and (wrong := _pair(certificate, private)):
             accepted = "accepted is the unencrypted PEM key of the first certificate in tls_certificate"
             yield Problem(f"{name}.tls_key_file", f'"{private}"', f"{wrong}; {accepted}")
+
+
+def _account(ldap: LdapSection) -> Iterator[Problem]:
+    """Who may bind: a distinguished name, and a password that is one."""
+    try:
+        parse_dn(ldap.bind_dn)
+    except BadDn as problem:
+        yield Problem("ldap.bind_dn", show("", ldap.bind_dn), f"{problem}; accepted is a distinguished name (RFC 4514)")
+    file = ldap.bind_password_file
+    if ldap.bind_dn and file is None:
+        # RFC 4513 section 5.1.2: a name without password is an "unauthenticated bind", which nobody should take for one
+        yield Problem("ldap.bind_dn", show("", ldap.bind_dn), "accepted only together with ldap.bind_password_file")
+    if file is not None and not ldap.bind_dn.strip():
+        yield Problem("ldap.bind_password_file", f'"{file}"', "accepted only together with ldap.bind_dn")
+    elif file is not None and not file.read_bytes().strip():
+        yield Problem("ldap.bind_password_file", f'"{file}"', "it is empty; accepted is a file with the password")
 
 
 def _mailflow(config: Config) -> Iterator[Problem]:

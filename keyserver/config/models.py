@@ -93,6 +93,10 @@ class LdapSection(Section):
     base: Annotated[str, Text("a distinguished name such as dc=keyserver,dc=local", _BASE)] = key(
         "dc=keyserver,dc=local", "the DN below which certificates stand"
     )
+    bind_dn: Annotated[str, Text("a distinguished name such as cn=gateway,dc=example,dc=org, or nothing")] = key(
+        "", "clients that must bind: this name and password succeed over TLS or from loopback; others get 49"
+    )
+    bind_password_file: Annotated[Path | None, File("a file with the password")] = key("", "the password to it")
     tls_certificate: Certificates = key("", 'set: StartTLS is offered, and "tls:" listeners work')
     tls_key_file: PrivateKey = key("", "private key to it")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 REMEMBERED = 4096  # addresses whose trust is remembered
 
@@ -43,11 +43,20 @@ class Clients:
         """Is this address in one of the trusted networks?"""
         known = self._trust.get(client)
         if known is None:
-            address = ip_address(client.partition("%")[0])
-            if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-                address = address.ipv4_mapped
+            address = _address(client)
             known = any(address in network for network in self._trusted)
             if len(self._trust) >= REMEMBERED:
                 self._trust.clear()
             self._trust[client] = known
         return known
+
+
+def loopback(client: str) -> bool:
+    """Is this address our own machine's?"""
+    return _address(client).is_loopback
+
+
+def _address(client: str) -> IPv4Address | IPv6Address:
+    """A peer's address, an IPv4 one also where it came to an IPv6 socket."""
+    address = ip_address(client.partition("%")[0])
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address

@@ -23,6 +23,11 @@ MAX_SUBMISSION = 2 << 20  # octets of a submitted body that are read before it i
 SUBMISSION_TIME = 30.0  # seconds for that
 SMALL = 65536  # octets up to which a reply is armored on the loop
 
+NOT_LISTED = "Not listed: what is known for this search has no user ID, which an index needs; op=get answers it."
+NOT_HERE = (
+    "Not found: what is known for this search has no user ID, or is of version 6, and is answered by its whole"
+    " fingerprint only."
+)
 OPERATIONS = frozenset({"get", "index", "vindex", "stats"})
 STATES = {"closed": "answering", "open": "failing", "half-open": "being tried again"}  # circuits in plain words
 READ_ONLY = "This keyserver takes no submissions: it caches what its upstreams have. Send the key to one of them."
@@ -107,12 +112,14 @@ class Hkp:
         if answer.state is not State.FOUND:
             return self._refusal(given, STATUS[answer.state], REFUSALS[answer.state])
         shown = presentable(query, answer.certificates)
+        if not shown:
+            return self._refusal(given, 404, NOT_HERE)
         if given.op != "get":
             shown = tuple(a for a in shown if any(u.text for u in a.certificate.proof.user_ids))
         if given.for_people:
             shown += tuple(a for a in answer.certificates if a.certificate.proof.kind is Kind.X509)
         if not shown:
-            return self._refusal(given, 404, REFUSALS[State.ABSENT])
+            return self._refusal(given, 404, NOT_LISTED)
         response = await self._found(given, shown)
         if self._desk.explain:
             response.headers["X-Key-Source"] = shown[0].source.value

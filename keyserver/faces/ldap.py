@@ -17,6 +17,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from keyserver.config.listener import Listener
 from keyserver.faces.clients import Clients
+from keyserver.faces.ldap_bind import Account
 from keyserver.faces.ldap_connection import Connection
 from keyserver.faces.ldap_search import LdapDesk, Searches
 from keyserver.faces.ldap_tree import Tree
@@ -51,7 +52,8 @@ class LdapCounts:
 
 
 class LdapServer:
-    """What the connections of one view share. `tell`, once a second: hits since the last time."""
+    """What the connections of one view share. `account`: who may bind beside anonymous clients. `tell`, once a second:
+    hits since the last time."""
 
     def __init__(
         self,
@@ -60,11 +62,13 @@ class LdapServer:
         limits: LdapLimits | None = None,
         *,
         tls: ssl.SSLContext | None = None,
+        account: Account | None = None,
         tell: Callable[[int], None] | None = None,
     ) -> None:
         self.desk = desk
         self.limits = limits or LdapLimits()
         self.tls = tls
+        self.account = account
         self.searches = Searches(desk, tree)
         self.loop = asyncio.get_running_loop()
         self.tick = 0

@@ -9,6 +9,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from keyserver.faces.clients import loopback
+from keyserver.faces.ldap_bind import judge
 from keyserver.faces.ldap_search import Rendered, render
 from keyserver.faces.ldap_tree import Reply
 from keyserver.model import Malformed
@@ -25,6 +27,7 @@ TURN = 0.002  # seconds after which they have it anyway
 PIECE = 64 * 1024  # octets written before looking whether the client reads
 PAGED_SEARCHES = 8  # for which a connection's cookies are remembered
 COOKIE = 16  # octets
+GUESSES = 10  # binds with wrong credentials, then the connection ends: some clients try without end
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ class Connection(asyncio.Protocol):
         self._tls = tls
         self._transport: asyncio.Transport | None = None
         self._client = ""
+        self._identity = ""  # who has bound (RFC 4513 section 5.2.1.8), empty for anonymous
+        self._guesses = 0  # binds with wrong credentials
         self._entered = False
         self._rest = bytearray()  # octets not handled yet: half a message, or whole ones that wait
         self._under_way: dict[int, asyncio.Task[None]] = {}
@@ -200,24 +205,29 @@ class Connection(asyncio.Protocol):
                 self._refuse(message.id, tag, Code.UNWILLING, "this directory is read-only")
 
     def _bind(self, message_id: int, bind: wire.Bind) -> None:
-        """Everybody is anonymous (RFC 4513 section 5.1.1); a bind ends what is under way (RFC 4511 section 4.2.1)."""
+        """A bind ends what is under way, and makes the client anonymous where it fails (RFC 4511 section 4.2.1)."""
         for task in self._under_way.values():
             task.cancel()
         self._under_way.clear()
-        code, text = Code.SUCCESS, ""
-        if bind.version != 3:
-            code, text = Code.PROTOCOL_ERROR, "this is LDAP version 3"
-        elif not bind.simple:
-            code, text = Code.AUTH_METHOD, "bind anonymously, with an empty name and password"
-        elif bind.password:
-            code, text = Code.INVALID_CREDENTIALS, "nobody has an account here: bind anonymously"
-        elif bind.name:
-            code, text = Code.UNWILLING, "a name without a password is no authentication (RFC 4513 section 5.1.2)"
-        self._refuse(message_id, wire.BIND, code, text)
+        said = judge(bind, self._server.account, confidential=self._confidential)
+        self._identity = said.identity
+        self._refuse(message_id, wire.BIND, said.code, said.text)
+        if said.code is Code.INVALID_CREDENTIALS:
+            self._guesses += 1
+            if self._guesses >= GUESSES:
+                self.dismiss(Code.UNWILLING, "too many binds with wrong credentials")
+
+    @property
+    def _confidential(self) -> bool:
+        """Can nobody on the way read what the client sends: TLS, loopback, or a Unix socket?"""
+        if self._tls or self._client:
+            return self._tls or loopback(self._client)
+        return self._transport is not None and isinstance(self._transport.get_extra_info("sockname"), str)
 
     def _extended(self, message_id: int, extended: wire.Extended, more: bool) -> None:
         if extended.oid == wire.WHO_AM_I:
-            self._write(wire.envelope(message_id, wire.result(wire.EXTENDED_RESPONSE, Code.SUCCESS, value=b"")))
+            who = wire.result(wire.EXTENDED_RESPONSE, Code.SUCCESS, value=self._identity.encode())
+            self._write(wire.envelope(message_id, who))
         elif extended.oid == wire.START_TLS and self._server.tls is not None:
             self._start_tls(message_id, more)
         else:

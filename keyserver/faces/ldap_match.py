@@ -1,18 +1,12 @@
-"""Filters against entries: what they say of one (three-valued), and which queries cover all that they can match.
-
-Nobody scans: a filter is evaluated over the entries that its exact terms find. `cover` computes those terms as an
-index would be used; a filter that has none asks for a listing.
-"""
+"""Filters against entries: what they say of one (true, false or undefined)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, KeysView
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from keyserver.faces.ldap_schema import KNOWN, NEVER, Attribute, Rule, find, fold, normal
-from keyserver.model import Kind
-from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_address
+from keyserver.faces.ldap_schema import KNOWN, NEVER, Attribute, Rule, address_form, find, normal, proxy_form
 from keyserver.wire.ldap_filter import (
     And,
     Approx,
@@ -26,9 +20,13 @@ from keyserver.wire.ldap_filter import (
     Present,
     Substrings,
 )
+from keyserver.wire.ldap_text import prepare
 
 MAX_COMPARISONS = 20_000
 """Values compared for one search: some milliseconds. A hundred entries and an honest filter need a tenth of it."""
+
+PRODUCT = 2048
+"""Characters of a value times those of what is looked for in it that are as much as one more comparison."""
 
 
 class TooCostly(Exception):
@@ -60,8 +58,19 @@ class Matchable(Protocol):
     def normal(self, attribute: Attribute) -> tuple[str, ...]:
         """The attribute's values as they are compared; () when it has none."""
 
+    def values(self, key: str) -> tuple[bytes, ...]:
+        """The attribute's values as they are."""
+
     def has(self, key: str) -> bool:
         """Is the attribute there?"""
+
+    @property
+    def keys(self) -> KeysView[str]:
+        """Of all attributes that are there."""
+
+    @property
+    def named(self) -> frozenset[tuple[str, str]]:
+        """Key and value, as they are compared, of every part of its distinguished name."""
 
 
 Truth: TypeAlias = bool | None
@@ -82,7 +91,9 @@ def compile_filter(filter_: Filter, budget: Budget) -> Test:
             inner = compile_filter(part, budget)
             return lambda entry: None if (said := inner(entry)) is None else not said
         case Extensible():
-            return _undefined
+            return _extensible(filter_, budget)
+        case Equal(name, value) if name.lower() in ANR:
+            return compile_filter(resolve_name(value), budget)
     known = find(filter_.attribute)
     if known is None:
         return _undefined
@@ -121,7 +132,7 @@ def _junction(tests: list[Test], decisive: bool) -> Test:
 def _equal(attribute: Attribute, value: bytes, budget: Budget) -> Test:
     if attribute.rule is Rule.NONE:
         return _undefined
-    wanted = {form for one in spellings(attribute, value) if (form := normal(attribute.rule, one)) is not None}
+    wanted = _forms(attribute, value)
     if not wanted:
         return _undefined
 
@@ -134,6 +145,90 @@ def _equal(attribute: Attribute, value: bytes, budget: Budget) -> Test:
         return not wanted.isdisjoint(values)
 
     return test
+
+
+def _forms(attribute: Attribute, value: bytes) -> set[str]:
+    """What a value may be meant as; nothing where it cannot be one of this attribute."""
+    return {form for one in spellings(attribute, value) if (form := normal(attribute.rule, one)) is not None}
+
+
+ANR = frozenset({"anr", "1.2.840.113556.1.4.1208"})
+"""Active Directory's ambiguous name resolution: whatever begins so."""
+
+
+def resolve_name(value: bytes) -> Filter:
+    """The filter that it stands for (MS-ADTS section 3.1.1.3.1.3.2)."""
+    return Or(tuple(Substrings(name, value, (), None) for name in ("mail", "cn", "displayName", "givenName", "sn")))
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingRule:
+    """How an extensible match compares (RFC 4517 section 4.2), and attributes of which rules it can compare."""
+
+    usable: frozenset[Rule]
+    case: bool = False  # counts
+
+
+_TEXTS = frozenset({Rule.TEXT, Rule.HEX, Rule.ADDRESS, Rule.PROXY})
+_EACH_ITS_OWN = MatchingRule(frozenset(Rule) - {Rule.NONE})
+_MATCHING_RULES = {
+    "caseignorematch 2.5.13.2 caseignoreia5match 1.3.6.1.4.1.1466.109.114.2": MatchingRule(_TEXTS),
+    "caseexactmatch 2.5.13.5 caseexactia5match 1.3.6.1.4.1.1466.109.114.1": MatchingRule(_TEXTS, case=True),
+    "objectidentifiermatch 2.5.13.0": MatchingRule(frozenset({Rule.CLASS})),
+    "generalizedtimematch 2.5.13.27": MatchingRule(frozenset({Rule.TIME})),
+    "distinguishednamematch 2.5.13.1": MatchingRule(frozenset({Rule.CATEGORY})),
+    # of bits, of either bit, along a chain (MS-ADTS section 3.1.1.3.4.4): asked of what is in no entry of ours
+    "1.2.840.113556.1.4.803 1.2.840.113556.1.4.804 1.2.840.113556.1.4.1941": MatchingRule(frozenset()),
+}
+_RULES = {name: rule for names, rule in _MATCHING_RULES.items() for name in names.split()}
+"""Matching rules by name and OID, in lower case."""
+
+
+def compared(filter_: Extensible) -> tuple[tuple[Attribute, ...], MatchingRule] | None:
+    """Which attributes an extensible match compares, and how; None where it is undefined (RFC 4511 section 4.5.1.7.7):
+    a rule or attribute that is not known here, or the one not for the other, or neither of them."""
+    rule = _RULES.get(filter_.rule.lower()) if filter_.rule else _EACH_ITS_OWN
+    if rule is None or not (filter_.rule or filter_.attribute):
+        return None
+    if not filter_.attribute:
+        every = tuple(a for a in KNOWN.values() if a.rule in rule.usable and a.key not in NEVER)
+        return (every, rule) if every else None
+    known = find(filter_.attribute)
+    if known is None or not (known[0].rule in rule.usable or (not rule.usable and known[0].key in NEVER)):
+        return None
+    return (known[0],), rule
+
+
+def _extensible(filter_: Extensible, budget: Budget) -> Test:
+    compares = compared(filter_)
+    if compares is None:
+        return _undefined
+    attributes, rule = compares
+    by_rule = {a.rule: _forms(a, filter_.value) for a in {a.rule: a for a in attributes}.values()}
+    wanted = {a.key: by_rule[a.rule] for a in attributes if by_rule[a.rule]}
+    if not wanted:
+        return _undefined
+    named = {(key, form) for key, forms in wanted.items() for form in forms} if filter_.dn else set()
+    exact = _exact(filter_.value) if rule.case else ""
+
+    def test(entry: Matchable) -> Truth:
+        for key in entry.keys & wanted.keys():
+            values = entry.normal(KNOWN[key])
+            budget.spend(1 + len(values))
+            if not wanted[key].isdisjoint(values):
+                if not rule.case:
+                    return True
+                budget.spend(10 * len(values))
+                if any(_exact(value) == exact for value in entry.values(key)):
+                    return True
+        budget.spend(1)
+        return not named.isdisjoint(entry.named) if named else False
+
+    return test
+
+
+def _exact(value: bytes) -> str:
+    return prepare(value.decode("utf-8", "replace"), case=True).strip(" ")
 
 
 def _order(attribute: Attribute, value: bytes, least: bool, budget: Budget) -> Test:
@@ -152,27 +247,33 @@ def _order(attribute: Attribute, value: bytes, least: bool, budget: Budget) -> T
 def _substrings(attribute: Attribute, filter_: Substrings, budget: Budget) -> Test:
     if not attribute.pieces:
         return _undefined
-    ends = (filter_.initial or b"", filter_.final or b"")
     try:
-        initial = [fold(one.decode()).lstrip() for one in spellings(attribute, ends[0])]
-        final = [fold(one.decode()).rstrip() for one in spellings(attribute, ends[1])]
-        middle = [[_piece(attribute, one.decode()) for one in spellings(attribute, p)] for p in filter_.any]
+        initial = [p.lstrip(" ") or p for p in _pieces(attribute, filter_.initial or b"")]
+        final = [p.rstrip(" ") for p in _pieces(attribute, filter_.final or b"")]
+        middle = [_pieces(attribute, piece) for piece in filter_.any]
     except UnicodeDecodeError:
         return _undefined
     cost = 1 + len(middle)
+    length = sum(len(spelt[0]) for spelt in (initial, final, *middle))
 
     def test(entry: Matchable) -> Truth:
         values = entry.normal(attribute)
-        budget.spend(1 + cost * len(values))
+        budget.spend(1 + cost * len(values) + length * sum(map(len, values)) // PRODUCT)
         return any(_has_pieces(value, initial, middle, final) for value in values)
 
     return test
 
 
+def _pieces(attribute: Attribute, value: bytes) -> list[str]:
+    """What a piece may be meant as. Raises UnicodeDecodeError."""
+    return [_piece(attribute, one.decode()) for one in spellings(attribute, value)]
+
+
 def _piece(attribute: Attribute, text: str) -> str:
-    if attribute.rule is Rule.ADDRESS and (address := parse_address(text.strip())):
-        return address
-    return fold(text)
+    form = None
+    if "@" in text and attribute.rule in (Rule.ADDRESS, Rule.PROXY):
+        form = address_form(text) or (proxy_form(text) if attribute.rule is Rule.PROXY else None)
+    return form or prepare(text)
 
 
 def _has_pieces(value: str, initial: list[str], middle: list[list[str]], final: list[str]) -> bool:
@@ -189,8 +290,14 @@ def _has_pieces(value: str, initial: list[str], middle: list[list[str]], final: 
     return True
 
 
-_GNUPG = re.compile(rb"%(2a|28|29|5c|2f)", re.IGNORECASE)
-_THUNDERBIRD = re.compile(rb"\\(2a|28|29|5c)", re.IGNORECASE)
+def _escapes(mark: bytes, characters: bytes) -> list[tuple[bytes, bytes]]:
+    """(what is written, what is meant); the mark itself comes last, or what it makes would be read once more."""
+    written = [(b"%s%02x" % (mark, c), bytes((c,))) for c in characters]
+    return written + [(escape[:-1] + escape[-1:].upper(), meant) for escape, meant in written if escape[-1:].isalpha()]
+
+
+_GNUPG = (b"%", _escapes(b"%", b"*()\\/"))
+_THUNDERBIRD = (b"\\", _escapes(b"\\", b"*()") + _escapes(b"\\", b"\\"))
 _MISSPELT = {"pgpuserid": _GNUPG, "gpgmailbox": _GNUPG} | dict.fromkeys(
     ("mail", "cn", "sn", "givenname", "displayname"), _THUNDERBIRD
 )
@@ -201,119 +308,10 @@ def spellings(attribute: Attribute, value: bytes) -> tuple[bytes, ...]:
 
     GnuPG writes exactly five characters as `%2a` and so on; Thunderbird sends RFC 4515's escapes as they stand.
     """
-    wrong = _MISSPELT.get(attribute.key)
-    meant = wrong.sub(lambda m: bytes((int(m[1], 16),)), value) if wrong else value
+    mark, escapes = _MISSPELT.get(attribute.key, (b"", []))
+    if not mark or mark not in value:
+        return (value,)
+    meant = value
+    for escape, character in escapes:
+        meant = meant.replace(escape, character)
     return (value,) if meant == value else (value, meant)
-
-
-Terms: TypeAlias = frozenset[Query] | None
-"""Queries one of which every match answers; None: nothing bounds it."""
-
-_NOTHING: frozenset[Query] = frozenset()
-_HEX = re.compile(r"(?:0x)?([0-9a-f]+)\Z", re.IGNORECASE)
-_BRACKETED = re.compile(r"<([^<>]*)>")
-_NAMES = frozenset({"cn", "sn", "givenname", "displayname"})
-_WORDS = {"pgpuserid": Kind.OPENPGP, "gpgmailbox": Kind.OPENPGP, "mail": Kind.X509} | dict.fromkeys(_NAMES, Kind.X509)
-
-
-def cover(filter_: Filter) -> Terms:
-    """The exact terms of a filter: addresses, fingerprints, key IDs. A substring that is a whole address counts."""
-    return _cover(filter_, True, _exact)
-
-
-def cover_text(filter_: Filter) -> Terms:
-    """As `cover`, but parts of user IDs and names count too, as free text."""
-    return _cover(filter_, True, _exact_or_free)
-
-
-_Leaf: TypeAlias = Callable[[Attribute, list[str], bool], Terms]
-
-
-def _cover(filter_: Filter, wanted: bool, leaf: _Leaf) -> Terms:
-    """Covers the entries of which `filter_` says `wanted`; by De Morgan where that is false."""
-    match filter_:
-        case And(parts) | Or(parts):
-            terms = [_cover(part, wanted, leaf) for part in parts]
-            return _fewest(terms) if isinstance(filter_, And) is wanted else _union(terms)
-        case Not(part):
-            return _cover(part, not wanted, leaf)
-        case Extensible():
-            return _NOTHING
-    known = find(filter_.attribute)
-    if known is None:
-        return _NOTHING  # undefined is neither true nor false
-    attribute = known[0]
-    if not wanted:
-        return None
-    if attribute.key in NEVER:
-        return _NOTHING
-    match filter_:
-        case Equal(_, value) | Approx(_, value):
-            return leaf(attribute, _texts(attribute, (value,)), True)
-        case Substrings(_, initial, middle, final):
-            return leaf(attribute, _texts(attribute, (initial or b"", *middle, final or b"")), False)
-    return None
-
-
-def _union(terms: Iterable[Terms]) -> Terms:
-    queries: set[Query] = set()
-    for one in terms:
-        if one is None:
-            return None
-        queries |= one
-    return frozenset(queries)
-
-
-def _fewest(terms: Iterable[Terms]) -> Terms:
-    return min((one for one in terms if one is not None), key=len, default=None)
-
-
-def _texts(attribute: Attribute, values: tuple[bytes, ...]) -> list[str]:
-    return [text for value in values for one in spellings(attribute, value) if (text := one.decode("utf-8", "replace"))]
-
-
-def _exact(attribute: Attribute, texts: list[str], whole: bool) -> Terms:
-    """The exact term in an assertion; nothing where no entry of ours can have such a value."""
-    key = attribute.key
-    if attribute.rule is Rule.NONE:
-        return _NOTHING
-    if attribute.rule is Rule.HEX:
-        return _identifier(key, texts[0].strip() if texts else "") if whole else None
-    kind = _WORDS.get(key)
-    if kind is None:
-        return None
-    addresses = {address for text in texts if (address := _address_in(text))}
-    if addresses:
-        parts = (address.rsplit("@", 1) for address in addresses)
-        return frozenset(ByAddress(local, domain, kind) for local, domain in parts)
-    return _NOTHING if whole and attribute.rule is Rule.ADDRESS else None
-
-
-def _identifier(key: str, text: str) -> Terms:
-    match_ = _HEX.match(text)
-    digits = match_[1].upper() if match_ else ""
-    if key in ("gpgfingerprint", "gpgsubfingerprint") and len(digits) in (40, 64):
-        return frozenset({ByFingerprint(digits)})
-    if key in ("pgpcertid", "pgpsubkeyid") and len(digits) == 16:
-        return frozenset({ByKeyId(digits)})
-    if key == "uid" and len(digits) == 64:
-        return frozenset({ByFingerprint(digits, Kind.X509)})
-    return None if key == "pgpkeyid" and len(digits) == 8 else _NOTHING
-
-
-def _address_in(text: str) -> str | None:
-    """The address that a text is, or that stands in its only angle brackets."""
-    text = text.strip()
-    bracketed = _BRACKETED.findall(text)
-    return parse_address(bracketed[0] if len(bracketed) == 1 else text.strip("<>"))
-
-
-def _exact_or_free(attribute: Attribute, texts: list[str], whole: bool) -> Terms:
-    exact = _exact(attribute, texts, whole)
-    return _free(attribute, texts) if exact is None else exact
-
-
-def _free(attribute: Attribute, texts: list[str]) -> Terms:
-    kind = _WORDS.get(attribute.key)
-    longest = max((fold(text).strip(" <>") for text in texts), key=len, default="")
-    return frozenset({ByText(longest, kind)}) if kind and longest else None

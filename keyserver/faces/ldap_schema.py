@@ -1,19 +1,24 @@
 """What the directory knows of attributes and object classes: names, rules, and the subschema that says so.
 
 Attributes of OpenPGP entries follow GnuPG's schema (doc/ldap/gnupg-ldap-schema.ldif, version 2), those of people
-RFC 4519, 2798 and 4523. An attribute that is known here but in no entry is false in a filter, an unknown one undefined.
+RFC 4519, 2798 and 4523, and Active Directory's (MS-ADA). An attribute that is known here but in no entry is false in a
+filter, an unknown one undefined.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum, auto
+from functools import lru_cache
 
 from keyserver.query import parse_address
+from keyserver.wire.dn import TYPES, Dn, parse_dn
+from keyserver.wire.ldap_text import prepare
+
+REMEMBERED = 256  # addresses last read: a filter has the same one many times
 
 
 class Rule(Enum):
@@ -22,7 +27,9 @@ class Rule(Enum):
     TEXT = auto()  # without case, spaces collapsed (RFC 4518)
     HEX = auto()  # as text; `0x` before it is tolerated
     ADDRESS = auto()  # as text, and an address by its normalised form
+    PROXY = auto()  # as an address, behind `smtp:`
     CLASS = auto()  # object class names and OIDs
+    CATEGORY = auto()  # an object class, by its name or by the DN of its description
     TIME = auto()  # generalized time
     NONE = auto()  # not at all: only presence can be asked
 
@@ -50,6 +57,7 @@ def _a(name: str, oid: str, rule: Rule = Rule.TEXT, **more: bool | str) -> Attri
 
 _PGP, _GPG = "1.3.6.1.4.1.3401.8.2.", "1.3.6.1.4.1.11591.2.4.1."
 _PILOT, _NETSCAPE = "0.9.2342.19200300.100.1.", "2.16.840.1.113730.3.1."
+_MICROSOFT = "1.2.840.113556.1."
 
 _PRESENT = (
     _a("objectClass", "2.5.4.0", Rule.CLASS, syntax="38", pieces=False),
@@ -87,6 +95,16 @@ _PRESENT = (
     _a("baseKeySpaceDN", "", Rule.NONE, pieces=False),
     _a("version", ""),
     _a("software", ""),
+    # where Active Directory and mail servers keep addresses: for filters, and for who asks by name
+    _a("userPrincipalName", _MICROSOFT + "4.656", Rule.ADDRESS, asked_only=True),
+    _a("proxyAddresses", _MICROSOFT + "2.210", Rule.PROXY, asked_only=True),
+    _a("targetAddress", _MICROSOFT + "2.206", Rule.PROXY, asked_only=True),
+    _a("otherMailbox", _MICROSOFT + "4.651", Rule.ADDRESS, asked_only=True),
+    _a("email", "1.2.840.113549.1.9.1", Rule.ADDRESS, syntax="26", asked_only=True),
+    _a("mailLocalAddress", _NETSCAPE + "13", Rule.ADDRESS, syntax="26", asked_only=True),
+    _a("mailNickname", _MICROSOFT + "2.447", single=True, asked_only=True),
+    _a("mozillaSecondEmail", "", Rule.ADDRESS, asked_only=True),
+    _a("objectCategory", _MICROSOFT + "4.782", Rule.CATEGORY, syntax="12", pieces=False, single=True, asked_only=True),
     # of the directory itself (RFC 4512 sections 3.4, 4.2, 5.1; RFC 3045)
     _a("modifyTimestamp", "2.5.18.2", Rule.TIME, syntax="24", pieces=False, ordered=True, operational=True),
     _a("subschemaSubentry", "2.5.18.10", Rule.NONE, syntax="12", pieces=False, operational=True),
@@ -116,6 +134,16 @@ _ABSENT = (  # what mail programs also ask for: known, and in no entry of ours
     _a("physicalDeliveryOfficeName", "2.5.4.19"),
     _a("serialNumber", "2.5.4.5"),
     _a("pgpSignerID", _PGP + "18"),
+    _a("sAMAccountName", _MICROSOFT + "4.221", single=True),
+    _a("sAMAccountType", _MICROSOFT + "4.302", syntax="27", pieces=False, ordered=True, single=True),
+    _a("userAccountControl", _MICROSOFT + "4.8", syntax="27", pieces=False, ordered=True, single=True),
+    _a("groupType", _MICROSOFT + "4.750", syntax="27", pieces=False, ordered=True, single=True),
+    _a("legacyExchangeDN", _MICROSOFT + "4.655", single=True),
+    _a("showInAddressBook", _MICROSOFT + "4.644", syntax="12", pieces=False),
+    _a("msExchHideFromAddressLists", _MICROSOFT + "4.7000.102.73", syntax="7", pieces=False, single=True),
+    _a("memberOf", _MICROSOFT + "2.102", syntax="12", pieces=False),
+    _a("company", _MICROSOFT + "2.146", single=True),
+    _a("department", _MICROSOFT + "2.141", single=True),
     Attribute("cacertificate", b"cACertificate;binary", "2.5.4.37", Rule.NONE, "8", False, binary=True),
 )
 NEVER = frozenset(a.key for a in _ABSENT)
@@ -130,6 +158,9 @@ _NAMES |= {
         ("surname", "sn"),
         ("gn", "givenname"),
         ("rfc822mailbox", "mail"),
+        ("emailaddress", "email"),
+        ("pkcs9email", "email"),
+        ("mailalternateaddress", "maillocaladdress"),
         ("userid", "uid"),
         ("domaincomponent", "dc"),
         ("organizationname", "o"),
@@ -140,12 +171,16 @@ _NAMES |= {
         ("streetaddress", "street"),
     )
 }
+_RDN_TYPES = TYPES | {name: attribute.key for name, attribute in _NAMES.items()}
+ADDRESSES = frozenset(a.key for a in KNOWN.values() if a.rule in (Rule.ADDRESS, Rule.PROXY))
+"""Keys of attributes that hold addresses."""
 
 CLASSES = {
     "top": "2.5.6.0",
     "person": "2.5.6.6",
     "organizationalperson": "2.5.6.7",
     "inetorgperson": "2.16.840.1.113730.3.2.2",
+    "user": _MICROSOFT + "5.9",
     "pkiuser": "2.5.6.21",
     "domain": "0.9.2342.19200300.100.4.13",
     "organization": "2.5.6.4",
@@ -163,6 +198,8 @@ _OBJECT_CLASSES = (
     "( 2.5.6.7 NAME 'organizationalPerson' SUP person STRUCTURAL MAY ( title $ ou $ st $ l ) )",
     "( 2.16.840.1.113730.3.2.2 NAME 'inetOrgPerson' SUP organizationalPerson STRUCTURAL"
     " MAY ( givenName $ displayName $ mail $ uid $ userCertificate $ userSMIMECertificate ) )",
+    f"( {_MICROSOFT}5.9 NAME 'user' SUP top AUXILIARY MAY ( userPrincipalName $ proxyAddresses $ targetAddress $"
+    " otherMailbox $ email $ mailLocalAddress $ mailNickname $ objectCategory ) )",
     "( 2.5.6.21 NAME 'pkiUser' SUP top AUXILIARY MAY userCertificate )",
     f"( {_PGP}23 NAME 'pgpServerInfo' DESC 'An OpenPGP public keyblock store' SUP top STRUCTURAL"
     " MUST ( cn $ pgpBaseKeySpaceDN ) MAY ( pgpSoftware $ pgpVersion ) )",
@@ -184,11 +221,21 @@ def find(description: str) -> tuple[Attribute, bool] | None:
     return attribute, True
 
 
-def fold(text: str) -> str:
-    """Text as it is compared without case: NFKC, folded, runs of spaces as one (RFC 4518, in outline)."""
-    if text.isascii():
-        return _SPACES.sub(" ", text.lower())
-    return _SPACES.sub(" ", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
+def read_dn(text: str) -> Dn:
+    """A distinguished name, its types by any name or OID known here. Raises BadDn."""
+    return parse_dn(text, _RDN_TYPES)
+
+
+@lru_cache(REMEMBERED)
+def address_form(text: str) -> str | None:
+    """An address as it is compared: prepared but for its case, which is the address rule's affair (`ß` stays)."""
+    return parse_address(prepare(text, case=True).strip(" "))
+
+
+def proxy_form(text: str) -> str | None:
+    """An address behind `smtp:` in either case, or without it, as proxy addresses are compared."""
+    address = address_form(_SMTP.sub("", text))
+    return f"smtp:{address}" if address else None
 
 
 def normal(rule: Rule, value: bytes) -> str | None:
@@ -199,17 +246,21 @@ def normal(rule: Rule, value: bytes) -> str | None:
         return None
     if rule is Rule.TIME:
         return _time(text)
-    folded = fold(text).strip(" ")
+    prepared = prepare(text).strip(" ")
     if rule is Rule.HEX:
-        return folded.removeprefix("0x")
+        return prepared.removeprefix("0x")
     if rule is Rule.ADDRESS:
-        return parse_address(text.strip()) or folded
+        return address_form(text) or prepared
+    if rule is Rule.PROXY:
+        return proxy_form(text) or prepared
     if rule is Rule.CLASS:
-        return _CLASS_OF_OID.get(folded, folded)
-    return folded
+        return _CLASS_OF_OID.get(prepared, prepared)
+    if rule is Rule.CATEGORY:
+        return _category(text)
+    return prepared
 
 
-_SPACES = re.compile(r"\s+")
+_SMTP = re.compile(r"\A\s*smtp:", re.IGNORECASE)
 _TIME = re.compile(r"(\d{10})(\d\d)?(\d\d)?(?:[.,](\d{1,6})\d*)?(Z|[+-]\d{2}(?:\d{2})?)\Z", re.ASCII)
 
 
@@ -229,12 +280,25 @@ def _time(text: str) -> str | None:
     return f"{instant:%Y%m%d%H%M%S}.{(fraction or '').ljust(6, '0')}"
 
 
+def _category(text: str) -> str:
+    """What an object is, as Active Directory compares it: its users are of the category of persons."""
+    named = _COMMON_NAME.match(text)
+    name = prepare(named[1] if named else text).strip(" ")
+    return "person" if name in _PERSONS else name
+
+
+_COMMON_NAME = re.compile(r"\s*cn\s*=([^,]*)", re.IGNORECASE)
+_PERSONS = frozenset({"user", "contact", "inetorgperson", "organizational-person", "organizationalperson"})
+
+
 def attribute_types() -> Iterator[bytes]:
     """The subschema's descriptions of attributes (RFC 4512 section 4.1.2)."""
     rules = {
         Rule.TEXT: "caseIgnoreMatch",
         Rule.HEX: "caseIgnoreMatch",
         Rule.ADDRESS: "caseIgnoreMatch",
+        Rule.PROXY: "caseIgnoreMatch",
+        Rule.CATEGORY: "distinguishedNameMatch",
         Rule.CLASS: "objectIdentifierMatch",
         Rule.TIME: "generalizedTimeMatch",
     }

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyserver import __version__
+from keyserver.faces.ldap_cover import cover, cover_text
 from keyserver.faces.ldap_entries import Attributes, Node, Selection, certificate_nodes, select
-from keyserver.faces.ldap_match import Budget, Test, TooCostly, compile_filter, cover, cover_text
-from keyserver.faces.ldap_schema import attribute_types, object_classes
+from keyserver.faces.ldap_match import Budget, Test, TooCostly, compile_filter
+from keyserver.faces.ldap_schema import attribute_types, object_classes, read_dn
 from keyserver.model import Answer, Kind, Name, State
 from keyserver.query import ByFingerprint, ByText, Query
 from keyserver.wire import ldap as wire
-from keyserver.wire.dn import BadDn, Dn, parse_dn
+from keyserver.wire.dn import BadDn, Dn
 from keyserver.wire.ldap import Code, Scope, Search
 from keyserver.wire.ldap_filter import Filter
 
@@ -122,11 +123,11 @@ class Tree:
         below = f",{base}" if base else ""
         keys, people = f"ou=PGP Keys{below}", f"ou=People{below}"
         self._spaces = (
-            Space(Kind.OPENPGP, keys, parse_dn(keys), "gpgfingerprint"),
-            Space(Kind.X509, people, parse_dn(people), "uid"),
-            Space(Kind.OPENPGP, CLASSIC, parse_dn(CLASSIC), "gpgfingerprint"),
+            Space(Kind.OPENPGP, keys, read_dn(keys), "gpgfingerprint"),
+            Space(Kind.X509, people, read_dn(people), "uid"),
+            Space(Kind.OPENPGP, CLASSIC, read_dn(CLASSIC), "gpgfingerprint"),
         )
-        self._base = parse_dn(base)
+        self._base = read_dn(base)
         self._root = _root(base or keys, start_tls)
         self._subschema = Node(
             SUBSCHEMA,
@@ -137,12 +138,12 @@ class Tree:
                 "objectclasses": object_classes(),
             },
         )
-        self._hidden = {parse_dn(SUBSCHEMA): self._subschema}
-        self._hidden[parse_dn("cn=pgpServerInfo")] = _server_info("cn=pgpServerInfo", CLASSIC)
+        self._hidden = {read_dn(SUBSCHEMA): self._subschema}
+        self._hidden[read_dn("cn=pgpServerInfo")] = _server_info("cn=pgpServerInfo", CLASSIC)
         nodes = [_container(dn) for dn in (base, keys, people, "O=PGP KEYSPACE,C=US", CLASSIC) if dn]
         nodes += [_server_info(f"cn=pgpServerInfo,{above}", keys) for above in (base, keys) if above]
         nodes += [_server_info(f"cn=pgpServerInfo,{above}", CLASSIC) for above in ("O=PGP KEYSPACE,C=US", CLASSIC)]
-        self._fixed = {parse_dn(node.dn): node for node in nodes}
+        self._fixed = {read_dn(node.dn): node for node in nodes}
 
     def plan(self, search: Search) -> Plan | Refusal:
         """What to do for a search, or why it is refused."""
@@ -179,7 +180,7 @@ class Tree:
     def _find(self, text: str, number: int) -> Place | Refusal:
         """The place that a base and scope, as they were sent, mean."""
         try:
-            base = parse_dn(text)
+            base = read_dn(text)
         except BadDn as problem:
             return Refusal(Code.INVALID_DN, f"the base is no distinguished name: {problem}")
         if number not in list(Scope):

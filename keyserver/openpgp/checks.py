@@ -9,7 +9,7 @@ from keyserver.openpgp import packets, signatures
 from keyserver.openpgp.arrival import OVER_KEY, OVER_USER_IDS, Arrival, Place
 from keyserver.openpgp.parts import Parts, add
 from keyserver.openpgp.signatures import Signature
-from keyserver.openpgp.verify import Budget, Exhausted, Target, Verifier, verifiable
+from keyserver.openpgp.verify import Budget, Exhausted, Target, Verifier, verifiable, weakness
 
 _OPENING_COST, _LOADING_COST = 10, 100  # nominal µs: preparing a component, loading a subkey's numbers
 
@@ -42,6 +42,15 @@ def _unverified(arrival: Arrival) -> Parts:
             if not signature.flaw:
                 add(signature, place.component.signatures)
     return parts
+
+
+def unproved(arrival: Arrival) -> str:
+    """Why nothing of a certificate verifies, in words for people."""
+    own = (s for place in (arrival.primary, *arrival.places.values()) for s in place.candidates)
+    reasons = {reason for signature in own if (reason := weakness(signature))}
+    if not reasons:
+        return "nothing in it is signed by its primary key"
+    return f"no self-signature in it counts: {', '.join(sorted(reasons)[:4])}"
 
 
 class _Work:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from keyserver.model import Certificate, Malformed, Refused
 from keyserver.openpgp import packets
 from keyserver.openpgp.arrival import Arrival
-from keyserver.openpgp.checks import verify
+from keyserver.openpgp.checks import unproved, verify
 from keyserver.openpgp.limits import Limits
 from keyserver.openpgp.merge import merge
 from keyserver.openpgp.parts import bounded, write
@@ -84,7 +84,7 @@ def _finish(
             if not parts.direct.signatures and not parts.components:
                 return
         if not parts.direct.signatures and not parts.components:
-            raise Malformed("nothing in it is signed by its primary key")
+            raise Malformed(unproved(arrival))
         if parts.key.version == 6 and not parts.direct.signatures:
             raise Malformed("a version 6 certificate without a direct-key signature")
         octets = write(parts)

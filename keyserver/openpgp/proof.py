@@ -14,6 +14,9 @@ from keyserver.openpgp.userid import address_of, text_of
 from keyserver.openpgp.verify import verifiable
 from keyserver.query import name_of
 
+UNCERTIFIED = "no self-signature over the primary key or a user ID"
+"""The remark on a certificate that nothing says may be used."""
+
 
 def prove(octets: bytes, now: int) -> Proof:
     """Judges octets that `clean` or `merge` made; their signatures are trusted, not verified again."""
@@ -37,7 +40,9 @@ def judge(parts: Parts, now: int) -> Proof:
         return _unverifiable(parts)
     addresses = {c.body: address_of(c.body) for c in _user_ids(parts)}
     bound = _subkeys(parts)
-    made = (_UserId.of(parts.components[packets.USER_ID, body], address, now) for body, address in addresses.items())
+    made = (
+        _UserId.of(c, address_of(c.body), now) for (tag, _), c in parts.components.items() if tag == packets.USER_ID
+    )
     user_ids = sorted((user_id for user_id in made if user_id), key=lambda u: u.order)
     governing = _governing(parts, user_ids, now)
     expires = _key_expiry(key, governing)
@@ -66,7 +71,9 @@ def judge(parts: Parts, now: int) -> Proof:
         turns=min((t for t in _instants(parts, bound) if t > now), default=None),
         claims=_claims(parts),
         revocations=any(c.of_revocations() for c in (parts.direct, *parts.components.values())),
-        marks=_marks(parts, [*governing, *(u.counts for u in user_ids), *(b for _, _, b in subkeys)]),
+        marks=_marks(
+            parts, [*governing, *(u.counts for u in user_ids if not u.withdrawn), *(b for _, _, b in subkeys)]
+        ),
     )
 
 
@@ -78,23 +85,37 @@ def _claims(parts: Parts) -> tuple[Claim, ...]:
 
 @dataclass(slots=True)
 class _UserId:
-    """A user ID that some self-signature has made by now."""
+    """A user ID that some self-signature has made by now, or that only a revocation still speaks of."""
 
     value: UserId
-    counts: Signature  # the self-signature that counts
+    counts: Signature  # the self-signature that counts; the revocation where there is none
     alive: bool
     name: Name | None
     order: tuple[bool, bool, int, bytes]  # the primary user ID first (section 5.2.3.27)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Is nothing but a revocation left of it?"""
+        return self.counts.type in signatures.REVOCATIONS
 
     @classmethod
     def of(cls, component: Component, address: str | None, now: int) -> _UserId | None:
         counts, alive = _counting(component, now)
         if counts is None:
-            return None
+            return cls._withdrawn(component, address, now)
         revoked = _revoked(component, counts, now, final=False)
         value = UserId(text_of(component.body), address, counts.made, _end(counts), revoked)
         order = (revoked or not alive, not counts.primary, -counts.made, component.body)
         return cls(value, counts, alive, _address_name(address), order)
+
+    @classmethod
+    def _withdrawn(cls, component: Component, address: str | None, now: int) -> _UserId | None:
+        """Listed as revoked, as gpg and Sequoia do, and found by nobody: nothing says that it was ever certified."""
+        last = next((r for r in component.of_revocations() if r.hard or r.made <= now), None)
+        if last is None:
+            return None
+        value = UserId(text_of(component.body), address, last.made, None, True)
+        return cls(value, last, False, None, (True, True, -last.made, component.body))
 
 
 def _subkey(component: Component, key: PublicKey, now: int) -> tuple[Subkey, bool, Signature] | None:
@@ -154,7 +175,8 @@ def _end(signature: Signature) -> int | None:
 def _revoked(component: Component, counts: Signature, now: int, *, final: bool) -> bool:
     """Does a revocation stand against the self-signature that counts? The newer of the two wins, a revocation at the
     same second too; `final`: a hard one always wins. (A user ID may be taken back and given again, whatever the
-    reason: Sequoia and gpg agree on that.)"""
+    reason: Sequoia and gpg agree on that.) A revocation does not end with its own signature's expiration: as in gpg,
+    while in Sequoia what was taken back would come back by itself."""
     for revocation in component.of_revocations():
         if revocation.hard and (final or revocation.made >= counts.made):
             return True
@@ -174,19 +196,28 @@ def _governing(parts: Parts, user_ids: Sequence[_UserId], now: int) -> list[Sign
 
 
 def _key_expiry(key: PublicKey, governing: Sequence[Signature]) -> int | None:
-    said = next((s.key_lifetime for s in governing if s.key_lifetime is not None), 0)
+    """An end that one of them states is not taken back by a 0 of the other, as in gpg (in Sequoia, not by a 0 of the
+    direct-key signature): a key that is over for either is over here."""
+    said = next((s.key_lifetime for s in governing if s.key_lifetime), 0)
     return key.created + said if said else None
 
 
 def _validity(parts: Parts, expires: int | None, governing: Sequence[Signature], now: int) -> Validity:
     """Revoked for good by any revocation of the key itself, a soft one from its date on. Expired too where every
-    self-signature over the key has run out or lies in the future: then nothing says that it may be used."""
+    self-signature over the key has run out or lies in the future: then nothing says that it may be used. Where
+    there never was one (keyservers that take user IDs out leave that) it is not usable, as in gpg and Sequoia."""
     if any(r.hard or r.made <= now for r in parts.direct.of_revocations()):
         return Validity.REVOKED
-    certified = parts.direct.of_self() or any(c.of_self() for c in _user_ids(parts))
-    if (expires is not None and expires <= now) or parts.key.created > now or (certified and not governing):
+    if not _certified(parts):
+        return Validity.UNVERIFIABLE
+    if (expires is not None and expires <= now) or parts.key.created > now or not governing:
         return Validity.EXPIRED
     return Validity.VALID
+
+
+def _certified(parts: Parts) -> bool:
+    """Does anything of any time speak for the primary key? Bindings speak for subkeys only."""
+    return bool(parts.direct.of_self() or _user_ids(parts))
 
 
 def _encrypts(key: PublicKey, governing: Sequence[Signature]) -> bool:
@@ -238,9 +269,10 @@ def _index(
 
 
 def _marks(parts: Parts, counting: Sequence[Signature]) -> tuple[str, ...]:
-    """Remarks for people: what rests on SHA-1, and revocations that we cannot check."""
+    """Remarks for people: what rests on SHA-1, what is missing, and revocations that we cannot check."""
     weak = any(s.hash == SHA1 or any(s.body[at + 3] == SHA1 for at, _ in s.embedded) for s in counting)
-    return ("sha1",) * weak + ("claimed revoker",) * bool(parts.claimed)
+    remarks = (("sha1", weak), (UNCERTIFIED, not _certified(parts)), ("claimed revoker", bool(parts.claimed)))
+    return tuple(remark for remark, holds in remarks if holds)
 
 
 def _unverifiable(parts: Parts) -> Proof:

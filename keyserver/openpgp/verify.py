@@ -16,7 +16,8 @@ from keyserver.openpgp import packets
 from keyserver.openpgp.packets import PublicKey
 from keyserver.openpgp.signatures import REVOCATIONS, SHA1, STRENGTH, Signature
 
-SHA1_UNTIL = 1_675_209_600  # 2023-02-01: SHA-1 self-signatures made later prove nothing (as Sequoia's policy)
+SHA1_UNTIL = 1_675_209_600  # 2023-02-01: SHA-1 self-signatures made later prove nothing
+"""Where Sequoia 1 drew the line; its later versions are stricter, and gpg takes them whenever they were made."""
 
 _HASHLIB = {
     2: "sha1",
@@ -45,8 +46,9 @@ _EC: dict[str, tuple[ec.EllipticCurve, int]] = {  # curve and nominal µs of a v
     "brainpoolP384r1": (ec.BrainpoolP384R1(), 1200),
     "brainpoolP512r1": (ec.BrainpoolP512R1(), 2000),
 }
-_DSA_COST = {1024: 180, 2048: 600, 3072: 1300, 4096: 2500}
+_DSA_COST = {1024: 180, 2048: 600, 3072: 1300, 4096: 2500}  # sizes that `cryptography` takes
 _DSA_Q = frozenset({160, 224, 256})
+_DSA_P, _DSA_OTHER_Q = range(1024, 3073), range(160, 257)  # bits of others, which are rare: see `_dsa_by_hand`
 _OTHER_COST = {
     packets.EDDSA_LEGACY: 125,
     packets.ED25519: 125,
@@ -97,8 +99,13 @@ def verifiable(key: PublicKey) -> bool:
     if algorithm == packets.EDDSA_LEGACY:
         return key.curve == "ed25519" and key.version == 4
     if algorithm == packets.DSA:
-        return key.bits in _DSA_COST and int.from_bytes(key.values[1], "big").bit_length() in _DSA_Q
+        bits = _q_bits(key)
+        return (key.bits in _DSA_COST and bits in _DSA_Q) or (key.bits in _DSA_P and bits in _DSA_OTHER_Q)
     return algorithm in (packets.MLDSA65_ED25519, packets.MLDSA87_ED448) and key.version == 6
+
+
+def _q_bits(key: PublicKey) -> int:
+    return int.from_bytes(key.values[1], "big").bit_length()
 
 
 class Target:
@@ -125,6 +132,18 @@ class Target:
             begun = first.copy()
         begun.update(signature.trailer())
         return begun.digest()
+
+
+_NAMES = {1: "MD5", 2: "SHA-1", 3: "RIPEMD-160"}
+
+
+def weakness(signature: Signature) -> str:
+    """Why a signature has no chance to prove anything, whoever made it; empty where it has one."""
+    if signature.hash not in _HASHLIB:
+        return f"made with {_NAMES.get(signature.hash, f'hash {signature.hash}')}, which proves nothing here"
+    if signature.hash == SHA1 and signature.made >= SHA1_UNTIL and signature.type not in REVOCATIONS:
+        return "made with SHA-1 after January 2023"
+    return signature.flaw
 
 
 class Verifier:
@@ -177,6 +196,8 @@ def _load(key: PublicKey) -> tuple[int, Check]:
         return _load_rsa(*(int.from_bytes(v, "big") for v in values))
     if algorithm == packets.DSA:
         p, q, g, y = (int.from_bytes(v, "big") for v in values)
+        if key.bits not in _DSA_COST or _q_bits(key) not in _DSA_Q:
+            return _dsa_by_hand(p, q, g, y)
         return _DSA_COST[key.bits], _dsa(dsa.DSAPublicNumbers(y, dsa.DSAParameterNumbers(p, q, g)).public_key())
     if algorithm == packets.ECDSA:
         curve, cost = _EC[key.curve]
@@ -224,6 +245,26 @@ def _dsa(public: dsa.DSAPublicKey) -> Check:
     return check
 
 
+def _dsa_by_hand(p: int, q: int, g: int, y: int) -> tuple[int, Check]:
+    """DSA of sizes that no standard names and `cryptography` refuses, but gpg verifies (FIPS 186-4 section 4.7).
+
+    All of it is public, so that its time may depend on anything: at most 15 ms, in which no other thread goes on."""
+    if not (p & 1 and q & 1 and 1 < g < p and 1 < y < p and q < p):
+        raise ValueError("DSA numbers out of their bounds")
+    bits = q.bit_length()
+
+    def check(digest: bytes, hash_id: int, body: bytes, at: int) -> None:
+        r, s = _numbers(body, at)
+        if not (0 < r < q and 0 < s < q):
+            raise InvalidSignature
+        inverse = pow(s, -1, q)  # ValueError where q is no prime
+        z = int.from_bytes(digest, "big") >> max(0, 8 * len(digest) - bits)
+        if pow(g, z * inverse % q, p) * pow(y, r * inverse % q, p) % p % q != r:
+            raise InvalidSignature
+
+    return p.bit_length() ** 2 * bits // 100_000, check
+
+
 def _ecdsa(public: ec.EllipticCurvePublicKey) -> Check:
     schemes = {hash_id: ec.ECDSA(prehashed) for hash_id, prehashed in _PREHASHED.items()}
 
@@ -256,6 +297,10 @@ def _native(halves: list[tuple[Callable[[bytes, bytes], None], int]]) -> Check:
 
 
 def _pair(body: bytes, at: int) -> bytes:
+    return encode_dss_signature(*_numbers(body, at))
+
+
+def _numbers(body: bytes, at: int) -> tuple[int, int]:
     r, at = packets.mpi(body, at)
     s, _ = packets.mpi(body, at)
-    return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+    return int.from_bytes(r, "big"), int.from_bytes(s, "big")

@@ -71,6 +71,7 @@ class Code(IntEnum):
     AUTH_METHOD = 7
     ADMIN_LIMIT = 11
     CRITICAL_EXTENSION = 12
+    CONFIDENTIALITY_REQUIRED = 13
     NO_SUCH_OBJECT = 32
     INVALID_DN = 34
     INVALID_CREDENTIALS = 49
@@ -91,12 +92,12 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Who the client is; the password itself is not kept."""
+    """Who the client says it is."""
 
     version: int
     name: str
     simple: bool
-    password: bool  # was one given?
+    password: bytes = field(default=b"", repr=False)  # of a simple bind
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +277,8 @@ def _bind(data: bytes, at: int, end: int) -> Bind:
     version, at = whole(data, at, end)
     name, at = octets(data, at, end)
     tag, start, stop = header(data, at, end)
-    if tag not in (0x80, 0xA3):
-        return Bind(version, _text(name), False, True)
-    return Bind(version, _text(name), tag == 0x80, stop > start)
+    simple = tag == 0x80
+    return Bind(version, _text(name), simple, data[start:stop] if simple else b"")
 
 
 def _search(data: bytes, at: int, end: int) -> Search:

@@ -5,7 +5,7 @@ Values stay octets as they came: what they mean depends on the attribute, which 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyserver.model import Malformed
@@ -14,7 +14,10 @@ from keyserver.wire.ber import OCTETS, element, expect, flag, header, truth
 MAX_DEPTH = 12
 MAX_NODES = 128  # Thunderbird sends about 15 for each word, nobody more than 60
 MAX_PIECES = 16  # of one substrings assertion
+MAX_ALL_PIECES = 256  # of all of them
 MAX_VALUE = 1024  # octets
+MAX_FOREIGN = 1024  # octets of different values that are not ASCII: these take long to compare
+MAX_ADDRESSES = 64  # different values with an @ in them: those, too
 
 
 class TooMuch(Malformed):
@@ -112,36 +115,67 @@ _ASSERTIONS: dict[int, type[Equal] | type[AtLeast] | type[AtMost] | type[Approx]
 }
 
 
+@dataclass(slots=True)
+class _Left:
+    """What one filter may still hold."""
+
+    nodes: int = MAX_NODES
+    pieces: int = MAX_ALL_PIECES
+    foreign: int = MAX_FOREIGN
+    addresses: int = MAX_ADDRESSES
+    seen: set[bytes] = field(default_factory=set)
+
+    def value(self, data: bytes, start: int, stop: int) -> bytes:
+        """One value of an assertion. Raises TooMuch."""
+        if stop - start > MAX_VALUE:
+            raise TooMuch(f"a value in the filter is longer than {MAX_VALUE} octets")
+        value = data[start:stop]
+        if not value.isascii() or b"@" in value:
+            self._weigh(value)
+        return value
+
+    def _weigh(self, value: bytes) -> None:
+        if value in self.seen:
+            return
+        self.seen.add(value)
+        self.addresses -= b"@" in value
+        self.foreign -= 0 if value.isascii() else len(value)
+        if self.addresses < 0:
+            raise TooMuch(f"the filter has more than {MAX_ADDRESSES} different addresses")
+        if self.foreign < 0:
+            raise TooMuch(f"the filter has more than {MAX_FOREIGN} octets of values that are not ASCII")
+
+
 def read_filter(data: bytes, at: int, end: int) -> tuple[Filter, int]:
     """(filter, stop) of the filter at `at`. Raises Malformed, or TooMuch over a limit."""
-    return _read(data, at, end, MAX_DEPTH, [MAX_NODES])
+    return _read(data, at, end, MAX_DEPTH, _Left())
 
 
-def _read(data: bytes, at: int, end: int, depth: int, nodes: list[int]) -> tuple[Filter, int]:
+def _read(data: bytes, at: int, end: int, depth: int, left: _Left) -> tuple[Filter, int]:
     tag, start, stop = header(data, at, end)
-    nodes[0] -= 1
-    if nodes[0] < 0:
+    left.nodes -= 1
+    if left.nodes < 0:
         raise TooMuch(f"the filter has more than {MAX_NODES} parts")
     if depth == 0:
         raise TooMuch(f"the filter is nested deeper than {MAX_DEPTH}")
     if (assertion := _ASSERTIONS.get(tag)) is not None:
         name_start, name_stop = expect(data, start, stop, OCTETS)
         value_start, value_stop = expect(data, name_stop, stop, OCTETS)
-        return assertion(_name(data, name_start, name_stop), _value(data, value_start, value_stop)), stop
+        return assertion(_name(data, name_start, name_stop), left.value(data, value_start, value_stop)), stop
     if tag == 0x87:
         return Present(_name(data, start, stop)), stop
     if (junction := _SETS.get(tag)) is not None:
         parts = []
         while start < stop:
-            part, start = _read(data, start, stop, depth - 1, nodes)
+            part, start = _read(data, start, stop, depth - 1, left)
             parts.append(part)
         return junction(tuple(parts)), stop
     if tag == 0xA2:
-        return Not(_read(data, start, stop, depth - 1, nodes)[0]), stop
+        return Not(_read(data, start, stop, depth - 1, left)[0]), stop
     if tag == 0xA4:
-        return _substrings(data, start, stop), stop
+        return _substrings(data, start, stop, left), stop
     if tag == 0xA9:
-        return _extensible(data, start, stop), stop
+        return _extensible(data, start, stop, left), stop
     raise Malformed(f"no filter begins with {tag:02X}")
 
 
@@ -151,13 +185,7 @@ def _name(data: bytes, start: int, stop: int) -> str:
     return data[start:stop].decode("latin-1")
 
 
-def _value(data: bytes, start: int, stop: int) -> bytes:
-    if stop - start > MAX_VALUE:
-        raise TooMuch(f"a value in the filter is longer than {MAX_VALUE} octets")
-    return data[start:stop]
-
-
-def _substrings(data: bytes, at: int, end: int) -> Substrings:
+def _substrings(data: bytes, at: int, end: int, left: _Left) -> Substrings:
     start, at = expect(data, at, end, OCTETS)
     attribute = _name(data, start, at)
     at, stop = expect(data, at, end, 0x30)
@@ -165,7 +193,8 @@ def _substrings(data: bytes, at: int, end: int) -> Substrings:
     middle: list[bytes] = []
     while at < stop:
         tag, start, at = header(data, at, stop)
-        value = _value(data, start, at)
+        value = left.value(data, start, at)
+        left.pieces -= 1
         if tag == 0x80 and initial is None and not middle and final is None:
             initial = value
         elif tag == 0x81 and final is None:
@@ -174,25 +203,29 @@ def _substrings(data: bytes, at: int, end: int) -> Substrings:
             final = value
         else:
             raise Malformed("the pieces of a substring are out of order")
-        if len(middle) > MAX_PIECES:
-            raise TooMuch(f"a substring assertion has more than {MAX_PIECES} pieces")
+        if len(middle) > MAX_PIECES or left.pieces < 0:
+            raise TooMuch(f"a substring assertion has more than {MAX_PIECES} pieces, or all have {MAX_ALL_PIECES}")
     if initial is None and final is None and not middle:
         raise Malformed("a substring assertion without pieces")
     return Substrings(attribute, initial, tuple(middle), final)
 
 
-def _extensible(data: bytes, at: int, end: int) -> Extensible:
-    parts = {0x81: b"", 0x82: b"", 0x83: None, 0x84: b""}
+def _extensible(data: bytes, at: int, end: int, left: _Left) -> Extensible:
+    names = {0x81: "", 0x82: ""}
+    value, dn = None, False
     while at < end:
         tag, start, at = header(data, at, end)
-        if tag not in parts:
+        if tag in names:
+            names[tag] = _name(data, start, at)
+        elif tag == 0x83:
+            value = left.value(data, start, at)
+        elif tag == 0x84:
+            dn = truth(data, start, at)
+        else:
             raise Malformed(f"tag {tag:02X} in an extensible match")
-        parts[tag] = _value(data, start, at)
-    if parts[0x83] is None:
+    if value is None:
         raise Malformed("an extensible match without a value")
-    dn = parts[0x84] or b"\x00"
-    rule, attribute = (parts[0x81] or b"").decode("latin-1"), (parts[0x82] or b"").decode("latin-1")
-    return Extensible(rule, attribute, parts[0x83], truth(dn, 0, len(dn)))
+    return Extensible(names[0x81], names[0x82], value, dn)
 
 
 def write_filter(filter_: Filter) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from pathlib import Path
 
-from keyserver.model import Certificate, Cut
+from keyserver.model import Certificate, Cut, Refused, Validity
 from keyserver.openpgp import clean
 from keyserver.openpgp.keyring import Splitter
+from keyserver.openpgp.userid import text_of
 from running import Gpg, Service
 from scripted import Scripted, raw
 from vectors.build import armored
@@ -110,3 +112,39 @@ def test_every_one_is_kept_with_what_it_proves() -> None:
         assert isinstance(result, Certificate)
         assert result.fingerprint == fingerprint
         assert len(result.octets) <= len(octets)
+
+
+def test_every_user_id_in_debians_keyrings_is_listed_as_gpg_lists_it(tmp_path: Path) -> None:
+    originals = certificates()
+    ours: dict[str, frozenset[tuple[str, bool]]] = {}
+    for fingerprint, octets in originals.items():
+        (found,) = clean(octets, 1_800_000_000)
+        if isinstance(found, Refused):
+            continue
+        revoked = found.proof.validity is Validity.REVOKED
+        ours[fingerprint] = frozenset((u.text, u.revoked or revoked) for u in found.proof.user_ids)
+    theirs = gpg_lists(b"".join(originals[f] for f in ours), tmp_path / "g")
+    different = {f: (ours[f] - theirs[f], theirs[f] - ours[f]) for f in ours if ours[f] != theirs[f]}
+    assert not different, f"{len(different)} of {len(ours)}: {list(different.items())[:5]}"
+    assert sum(gone for listed in ours.values() for _, gone in listed) > 400
+
+
+def gpg_lists(octets: bytes, home: Path) -> dict[str, frozenset[tuple[str, bool]]]:
+    """Fingerprint -> its user IDs, True for those that are revoked."""
+    with Gpg(home) as gpg:
+        show = ["--import-options", "show-only", "--with-colons", "--import"]
+        listed = subprocess.run(
+            ["gpg", "--homedir", str(gpg.home), "--batch", *show], input=octets, capture_output=True, check=False
+        ).stdout
+    found: dict[str, set[tuple[str, bool]]] = {}
+    last, primary = "", False
+    for fields in (line.decode("latin-1").split(":") for line in listed.split(b"\n")):
+        if fields[0] in ("pub", "sub"):
+            primary = fields[0] == "pub"
+        elif fields[0] == "fpr" and primary:
+            last = fields[9]
+            found[last] = set()
+        elif fields[0] == "uid":
+            text = re.sub(r"\\x([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), fields[9])
+            found[last].add((text_of(text.encode("latin-1")), fields[1] == "r"))
+    return {fingerprint: frozenset(user_ids) for fingerprint, user_ids in found.items()}

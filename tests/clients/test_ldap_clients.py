@@ -18,11 +18,13 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 
 from directory import Authority
+from keyserver.faces.ldap_bind import Account
 from keyserver.model import Absent, Found, Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId
 from keyserver.upstreams.base import Asking
@@ -291,6 +293,61 @@ def test_ldap3(face: Face) -> None:
         assert connection.result["result"] == 53
     finally:
         connection.unbind()
+
+
+# --- clients that must bind --------------------------------------------------------------------------------------
+
+ACCOUNT = Account("cn=gateway,dc=example,dc=org", b"s3cret, with a comma")
+PASSWORD = ACCOUNT.password.decode()
+
+
+def test_ldapsearch_binds(memory: Memory, tmp_path: Path) -> None:
+    ca = Authority(tmp_path / "ca")
+    trusting = {"LDAPTLS_CACERT": str(ca.ca_file)}
+    search = ("-b", BASE, "(&(objectClass=user)(proxyAddresses=smtp:carol@example.org))", "proxyAddresses")
+    right = ("-x", "-D", ACCOUNT.name, "-w", PASSWORD)
+    with serving(memory, account=ACCOUNT, tls=context(ca)) as face:
+        for arguments in (
+            right,
+            ("-ZZ", *right),
+            ("-x", "-D", "CN=Gateway, DC=Example, DC=Org", "-w", PASSWORD),
+            ("-x",),
+        ):
+            code, said = ldapsearch(face.url, *arguments, *search, env=trusting)
+            assert (code, said.count("proxyAddresses: SMTP:carol@example.org")) == (0, 2), said
+        for wrong in (("-D", ACCOUNT.name, "-w", "guess"), ("-D", "cn=admin", "-w", PASSWORD)):
+            assert ldapsearch(face.url, "-x", *wrong, *search)[0] == 49
+        whoami = ("ldapwhoami", "-H", face.url)
+        assert run(*whoami, *right) == (0, f"dn:{ACCOUNT.name}\n")
+        assert run(*whoami, "-x") == (0, "anonymous\n")
+
+
+def test_ldap3_binds(memory: Memory) -> None:
+    with serving(memory, account=ACCOUNT) as face:
+        server = ldap3.Server("127.0.0.1", face.port, get_info=ldap3.NONE)
+        connection = ldap3.Connection(server, ACCOUNT.name, PASSWORD, auto_bind=True)
+        try:
+            assert connection.extend.standard.who_am_i() == f"dn:{ACCOUNT.name}"
+            found = "(&(objectCategory=person)(|(mail=carol@example.org)(userPrincipalName=carol@example.org)))"
+            assert connection.search(BASE, found, attributes=["userCertificate;binary"])
+            assert len(connection.response) == 2
+        finally:
+            connection.unbind()
+        refused = ldap3.Connection(server, ACCOUNT.name, "guess")
+        assert not refused.bind()
+        assert refused.result["result"] == 49
+        refused.unbind()
+
+
+def test_gpg_binds(memory: Memory, home: Path) -> None:
+    with serving(memory, account=ACCOUNT) as face:
+        for password, good in ((PASSWORD, True), ("guess", False)):
+            options = f"bindname={quote(ACCOUNT.name, safe='')},password={quote(password, safe='')}"
+            where = f"{face.url}/{quote(BASE, safe='')}????{options}"
+            code, said = gpg(home, "--keyserver", where, "--recv-keys", ALICE.fingerprint)
+            assert (code == 0) is good, said
+            assert ("imported: 1" in said) is good, said
+            run("gpgconf", "--homedir", home, "--kill", "all")
 
 
 # --- another frontend of ours ------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""Our filters against slapd's: the same entries, the same question, the same answer.
+"""Our filters and names against slapd's: the same entries, the same question, the same answer.
 
 Some hundreds of generated filters go to a real slapd that holds our own entries, to our evaluation over all entries,
-and through the whole face, where they are only evaluated over what their exact terms find.
+and through the whole face, where they are only evaluated over what their exact terms find. Attributes go by name and
+by OID, values in other Unicode forms, substrings may be spaces alone, and any attribute may be asked by an extensible
+match. Then the names of entries, spelt in as many ways, are bases of searches on both sides.
 
 Where we differ on purpose, the generator stays away (each has its own test elsewhere):
 - `0x` before hex digits and GnuPG's `%2a` are understood here;
@@ -9,7 +11,14 @@ Where we differ on purpose, the generator stays away (each has its own test else
 - `pgpCertID` equals a subkey's ID too, because GnuPG asks so;
 - an address equals its normalised spelling (A-labels) here;
 - a substring that is a whole address finds that address only, not longer ones around it;
-- extensible matches are undefined here;
+- extensible matches: `caseIgnoreMatch` and `caseIgnoreIA5Match` compare the same attributes here, so that nobody has
+  to know that `mail` and `dc` are IA5Strings; without an attribute, slapd looks at those of the rule's syntax only;
+  there the value must be one that names somebody, or it asks for a listing; `objectIdentifierMatch` takes names here;
+- case is folded as RFC 4518 section 2.2 says (sharp s is "ss"), invisible characters are nothing: slapd has neither;
+- `mail`, `email` and `dc` are IA5Strings in slapd: other characters are undefined there, and in a name an error (34);
+- `0x`, a bare address among proxy addresses, and Active Directory's `anr`, categories and bit rules are ours alone;
+- in names, `OID.` before an OID (RFC 2253) and values in BER behind `#` (RFC 4514 section 2.4) are read here; a type
+  that nobody knows is no syntax error (34) here but an entry that is not there (32), as is an empty value;
 - `pgpRevoked` and `pgpDisabled` have no substrings in GnuPG's schema, but in the test's slapd;
 - more than 100 entries, or a filter without an exact term: refused through the face.
 """
@@ -21,20 +30,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from directory import Slapd, base_entry
+from keyserver.faces.ldap_cover import cover
 from keyserver.faces.ldap_entries import Node
-from keyserver.faces.ldap_match import Budget, compile_filter, cover
-from keyserver.faces.ldap_schema import KNOWN
+from keyserver.faces.ldap_match import Budget, compile_filter
+from keyserver.faces.ldap_schema import KNOWN, Rule, find
 from keyserver.faces.ldap_tree import Space, Tree, Wanted
 from keyserver.model import Answer, How, Kind, State
 from keyserver.query import ByFingerprint
 from keyserver.wire.dn import parse_dn
-from keyserver.wire.ldap_filter import And, AtLeast, AtMost, Equal, Filter, Not, Or, Present, Substrings
+from keyserver.wire.ldap_filter import And, AtLeast, AtMost, Equal, Extensible, Filter, Not, Or, Present, Substrings
 from ldap_client import Client
 from ldap_memory import BASE, Memory, serving
 from vectors.build import make
 from vectors.x509build import name, person
 
-FILTERS = 400
+FILTERS = 1200
 KEYS, PEOPLE = f"ou=PGP Keys,{BASE}", f"ou=People,{BASE}"
 UNWILLING = 53
 
@@ -46,11 +56,16 @@ def memory() -> Memory:
         make(["Bob <bob@example.org>"], seed="bob", revoked=1),
         make(["bob.builder@example.org"], seed="builder", algorithm="rsa2048", encryption="rsa2048"),
         make(["  Spaced   Out  <spaced@example.org>"], seed="spaced"),
+        make(["Zo\u00eb O\ufb03ce <zoe@example.org>"], seed="zoe"),
     ]
     people = [
         person("alice@example.org", subject=name("Alice Example", surname="Example", given_name="Alice")),
         person("alice@example.org", subject=name("Alice Example (new)", surname="Example"), begins=1_750_000_000),
         person("carol@example.org", emails=["carol@example.org", "c@work.example"]),
+        person(
+            "jose@example.org",
+            subject=name("Jos\u00e9 \u00d1and\u00fa", surname="\u00d1and\u00fa", given_name="Jos\u00e9"),
+        ),
     ]
     return Memory(*(m.octets for m in held), *(p.der for p in people))
 
@@ -69,34 +84,51 @@ def nodes(held: Memory) -> list[Node]:
     return found
 
 
+ONLY_OURS = ("pgpkeyv2", "objectcategory", "mailnickname", "othermailbox")  # slapd's otherMailbox is X.500's
+
+
 def slapd_entry(node: Node) -> tuple[str, dict[str, list[bytes]]]:
     attributes = {
         KNOWN[key].written.decode(): list(node.values(key))
         for key in KNOWN
-        if node.has(key) and not KNOWN[key].operational and not KNOWN[key].asked_only
+        if node.has(key) and not KNOWN[key].operational and key not in ONLY_OURS
     }
     return node.dn, attributes
 
 
 VALUES = {
-    "objectClass": ["pgpKeyInfo", "inetOrgPerson", "person", "top", "2.5.6.6", "device"],
+    "objectClass": ["pgpKeyInfo", "inetOrgPerson", "person", "top", "2.5.6.6", "device", "user"],
     "pgpUserID": [
         "Alice <alice@example.org>", "alice <ALICE@example.org>", "Bob <bob@example.org>",
-        "Spaced Out <spaced@example.org>", "bob.builder@example.org", "nobody",
+        "Spaced Out <spaced@example.org>", "bob.builder@example.org", "nobody", "Zo\u00eb O\ufb03ce <zoe@example.org>",
+        "Zoe\u0308 Office <zoe@example.org>", "\uff22\uff4f\uff42 <bob@example.org>",
     ],
-    "gpgMailbox": ["alice@example.org", "ALICE@work.example", "bob@example.org", "nobody@example.org"],
+    "gpgMailbox": [
+        "alice@example.org", "ALICE@work.example", "bob@example.org", "nobody@example.org", "\uff42ob@example.org",
+    ],
     "pgpRevoked": ["0", "1"],
     "pgpDisabled": ["0", "1"],
     "pgpKeyType": ["RSA", "EdDSA", "rsa"],
     "pgpKeySize": ["00256", "02048", "1"],
     "pgpKeyCreateTime": ["20200913122640Z", "20100101000000Z", "20300101000000Z"],
-    "cn": ["Alice Example", "alice  example", "Carol", "alice@example.org"],
-    "sn": ["Example", "Carol", "x"],
-    "givenName": ["Alice", "alice", "Carol"],
+    "cn": [
+        "Alice Example", "alice  example", "Carol", "alice@example.org",
+        "Jose\u0301 \u00d1and\u00fa", "JOS\u00c9 N\u0303ANDU\u0301",
+    ],
+    "sn": ["Example", "Carol", "x", "\u00f1and\u00fa", "\uff38"],
+    "givenName": ["Alice", "alice", "Carol", "jose\u0301"],
     "mail": ["alice@example.org", "Alice@Example.ORG", "c@work.example", "nobody@example.org"],
+    "userPrincipalName": ["alice@example.org", "Carol@example.org", "nobody@example.org"],
+    "proxyAddresses": ["smtp:alice@example.org", "SMTP:alice@example.org", "smtp:c@work.example", "x500:/o=x"],
+    "targetAddress": ["SMTP:Carol@example.org", "smtp:nobody@example.org"],
+    "email": ["alice@example.org"],
+    "mailLocalAddress": ["jose@example.org"],
     "title": ["Boss"],
     "noSuchAttribute": ["x"],
 }  # fmt: skip
+TEXT_RULES, IA5_OID = ["caseIgnoreMatch", "2.5.13.2", "CASEIGNOREMATCH"], "1.3.6.1.4.1.1466.109.114.2"
+MISCALLED = ("gpgMailbox", "proxyAddresses", "targetAddress")
+"""Case counts in no address here."""
 PRESENCE_ONLY = ["pgpKey", "userCertificate", "userCertificate;binary", "pgpKeyExpireTime", "uid", "gpgSubFingerprint"]
 
 
@@ -115,27 +147,45 @@ def generate(held: list[Node], seed: int) -> Iterator[Filter]:
     }
 
     def spell(attribute: str) -> str:
-        return chance.choice([attribute, attribute.lower(), attribute.upper()])
+        known = find(attribute)
+        oid = known[0].oid if known else ""
+        return chance.choice([attribute, attribute.lower(), attribute.upper(), oid or attribute])
+
+    def extensible(attribute: str, octets: bytes) -> Filter:
+        """As an equality, by each rule that slapd can use for the attribute, or by its name in the entry's."""
+        known = find(attribute)
+        rules = [""]
+        if known is not None and known[0].rule is not Rule.CLASS:
+            rules += ["caseIgnoreIA5Match", IA5_OID] if known[0].syntax == "26" else TEXT_RULES
+            if attribute not in MISCALLED:
+                rules += ["caseExactIA5Match"] if known[0].syntax == "26" else ["caseExactMatch", "2.5.13.5"]
+        match chance.randrange(4):
+            case 0 if b"@" not in octets:
+                return Extensible(chance.choice(TEXT_RULES), "", octets, chance.random() < 0.5)
+            case 1:
+                place = chance.choice([b"People", b"people", b"PGP  Keys", b"nowhere", "Ｐeople".encode()])
+                return Extensible(chance.choice(["", *TEXT_RULES]), spell("ou"), place, chance.random() < 0.8)
+        return Extensible(chance.choice(rules), spell(attribute), octets, chance.random() < 0.3)
 
     def leaf() -> Filter:
         attribute = chance.choice(sorted(values))
         value = chance.choice(values[attribute])
         octets = value.encode()
-        match chance.randrange(9):
+        match chance.randrange(12):
             case 0 | 1 | 2 | 3 | 4:
                 return Equal(spell(attribute), octets)
             case 5:
                 return Present(spell(chance.choice([attribute, *PRESENCE_ONLY])))
             case 6:
                 return chance.choice([AtLeast, AtMost])(spell(attribute), octets)
+            case 7 | 8:
+                return extensible(attribute, octets)
+            case 9 if attribute in ("cn", "pgpUserID"):
+                spaces = b" " * chance.randrange(1, 3)
+                return Substrings(spell(attribute), *chance.choice([(spaces, (), None), (None, (spaces,), None)]))
         cut = chance.randrange(len(value))
         end = chance.randrange(cut, len(value)) + 1
-        if (
-            attribute in ("pgpRevoked", "pgpDisabled")
-            or value[cut:end].isspace()
-            or value[cut] == " "
-            or value[end - 1] == " "
-        ):
+        if attribute in ("pgpRevoked", "pgpDisabled"):
             return Present(attribute)
         piece = value[cut:end].encode()
         initial, final = chance.random() < 0.3, chance.random() < 0.3
@@ -182,7 +232,7 @@ def whole_addresses(filter_: Filter) -> bool:
 def test_our_answers_are_slapds(tmp_path: Path) -> None:
     held = memory()
     entries = nodes(held)
-    assert len(entries) == 8
+    assert len(entries) == 10
     given = [base_entry(BASE), base_entry(KEYS), base_entry(PEOPLE), *map(slapd_entry, entries)]
     compared = through = refused = 0
     wrong = []
@@ -215,3 +265,60 @@ def test_our_answers_are_slapds(tmp_path: Path) -> None:
     print(f"{compared} evaluations agree, {through} answers agree, {refused} refused as listings")
     assert compared == 2 * FILTERS
     assert through > FILTERS // 2
+
+
+def spell_name(dn: str, chance: random.Random) -> str:
+    """A name as it may also be written (RFC 4514, RFC 2253)."""
+    parts = []
+    for rdn in dn.split(","):
+        type_, _, value = rdn.partition("=")
+        known = find(type_)
+        assert known is not None
+        types = [type_, type_.upper(), known[0].oid, *LONGER.get(type_.lower(), ())]
+        escaped = f"\\{value[0].encode().hex()}{value[1:]}"
+        wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" and type_ != "dc" else c for c in value)
+        values = [
+            value,
+            value.lower(),
+            value.upper(),
+            value.replace(" ", "  "),
+            f'"{value}"',
+            f" {value} ",
+            escaped,
+            wide,
+        ]
+        values += [f"{value}\\20", f"\\20{value}", value + "x", value.replace(" ", "")]
+        weights = [6] + [1] * (len(values) - 1)
+        parts.append(chance.choice(types) + chance.choice(["=", " = "]) + chance.choices(values, weights)[0])
+    return chance.choice([",", ", ", ";", " , "]).join(parts)
+
+
+LONGER = {
+    "ou": ("organizationalUnitName",),
+    "dc": ("domainComponent",),
+    "uid": ("userid", "UserID"),
+}
+NAMES = 400
+
+
+def test_our_names_are_slapds(tmp_path: Path) -> None:
+    """Bases spelt in every way name the same entries, or none, on both sides."""
+    held = memory()
+    entries = nodes(held)
+    given = [base_entry(BASE), base_entry(KEYS), base_entry(PEOPLE), *map(slapd_entry, entries)]
+    chance = random.Random(7)
+    wrong, found = [], 0
+    with (
+        Slapd(tmp_path / "slapd", given) as directory,
+        serving(held) as face,
+        Client(directory.port) as theirs,
+        Client(face.port) as ours,
+    ):
+        for _ in range(NAMES):
+            base = spell_name(chance.choice([BASE, KEYS, PEOPLE, *(n.dn for n in entries)]), chance)
+            want, got = (side.search(base, Present("objectClass"), "1.1", scope=0) for side in (theirs, ours))
+            found += got.code == 0
+            if (got.code, [dn.lower() for dn in got.dns]) != (want.code, [dn.lower() for dn in want.dns]):
+                wrong.append(f"{base!r}: we {got.code} {got.dns}, slapd {want.code} {want.dns}")
+    assert not wrong, "\n".join([f"{len(wrong)} of {NAMES}", *wrong[:12]])
+    assert NAMES // 4 < found < NAMES

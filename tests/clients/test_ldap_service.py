@@ -68,6 +68,27 @@ async def test_a_colleagues_certificate_by_ldap_then_with_the_directory_off_and_
                 await asyncio.to_thread(encrypt, home, service.port("ldap"), tmp_path)
 
 
+async def test_who_must_bind_does_with_the_configured_name(tmp_path: Path) -> None:
+    alice = make(["Alice <alice@example.org>"])
+    password = tmp_path / "password"
+    password.write_text("s3cret\n")
+    password.chmod(0o644)
+    settings = {"ldap.bind_dn": '"cn=gateway,dc=example,dc=org"', "ldap.bind_password_file": f'"{password}"'}
+    async with Scripted({"alice@example.org": key(alice.octets)}) as upstream:
+        with Service(tmp_path, upstreams=[upstream.url], settings=settings) as service:
+            ask = ("-b", "dc=keyserver,dc=local", "(gpgMailbox=alice@example.org)", "gpgFingerprint")
+            for who in (("-D", "CN=Gateway,DC=Example,DC=Org", "-w", "s3cret"), ()):
+                said = await asyncio.to_thread(ldapsearch, service.port("ldap"), *who, *ask)
+                assert f"gpgFingerprint: {alice.fingerprint}" in said
+            remarks = [line for line in service.log if "ldap.bind_password_file" in line]
+            assert len(remarks) == 1
+            assert "0644" in remarks[0]
+            assert not [line for line in service.log if "s3cret" in line]
+            guessed = ["ldapwhoami", "-x", "-H", f"ldap://127.0.0.1:{service.port('ldap')}"]
+            guessed += ["-D", "cn=gateway,dc=example,dc=org", "-w", "guess"]
+            assert (await asyncio.to_thread(subprocess.run, guessed, capture_output=True)).returncode == 49
+
+
 def encrypt(home: Gpg, port: int, tmp_path: Path) -> None:
     """gpgsm finds the certificate through us (it asks LDAP for unknown recipients) and encrypts to it."""
     (home.home / "gpgsm.conf").write_text("disable-crl-checks\nauto-issuer-key-retrieve\n")

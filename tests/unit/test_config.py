@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -70,7 +71,8 @@ def test_what_the_shipped_file_shows_in_comments_works_too(tmp_path: Path) -> No
     text = "\n".join(line for line in lines if "token_file" not in line and "tls_" not in line)
     password = tmp_path / "password"
     password.write_text("secret")
-    config = load(written(tmp_path, text.replace("/etc/keyserver/partner-password", str(password))))
+    text = re.sub(r"/etc/keyserver/\w+-password", str(password), text)
+    config = load(written(tmp_path, text))
     assert [upstream.name for upstream in config.upstream] == ["ubuntu", "partner directory", "keys.<domain>"]
     assert [view.name for view in config.view] == ["with-mailflow"]
 
@@ -206,6 +208,35 @@ def test_secrets_are_refused_and_not_shown(tmp_path: Path) -> None:
     assert "admin.token_file" in found["admin.token"]
     assert "hkp.tls_key_file" in found["hkp.tls_key"]
     assert not any("hunter2" in line or "BEGIN" in line for line in found.values())
+
+
+@pytest.mark.parametrize(
+    ("dn", "password", "wrong"),
+    [
+        ("cn=gateway,dc=example,dc=org", "s3cret\n", {}),
+        ("", None, {}),
+        ("cn=gateway", None, {"ldap.bind_dn": "only together with ldap.bind_password_file"}),
+        ("", "s3cret", {"ldap.bind_password_file": "only together with ldap.bind_dn"}),
+        (" ", "s3cret", {"ldap.bind_password_file": "only together with ldap.bind_dn"}),
+        ("cn=gateway", "\n", {"ldap.bind_password_file": "it is empty"}),
+        ("gateway", "s3cret", {"ldap.bind_dn": "accepted is a distinguished name"}),
+    ],
+)
+def test_who_may_bind_has_a_name_and_a_password(
+    tmp_path: Path, dn: str, password: str | None, wrong: dict[str, str]
+) -> None:
+    text = f'[ldap]\nbind_dn = "{dn}"\n'
+    if password is not None:
+        (tmp_path / "password").write_text(password)
+        text += f'bind_password_file = "{tmp_path}/password"\n'
+    if not wrong:
+        (tmp_path / "good.toml").write_text(text)
+        assert load(tmp_path / "good.toml").ldap.bind_dn == dn
+        return
+    found = mistakes(tmp_path, text)
+    assert set(found) == set(wrong)
+    assert all(hint in found[key] for key, hint in wrong.items())
+    assert "s3cret" not in str(found)
 
 
 def test_certificate_and_key_belong_together(tmp_path: Path) -> None:

@@ -560,7 +560,10 @@ async def test_v6_only_for_64_digits_and_alone(face: Face) -> None:
     reply = await face.get("/pks/lookup?op=get&search=" + "6" * 64)
     assert dearmor(reply.body) == (six.certificate.octets,)
     assert b"\n=" not in reply.body
-    assert (await face.get("/pks/lookup?op=get&search=" + "6" * 16)).status == 404
+    for op in ("get", "index&options=mr"):
+        unseen = await face.get(f"/pks/lookup?op={op}&search={'6' * 16}")
+        assert unseen.status == 404
+        assert b"of version 6" in unseen.body  # it is known, and the words do not say otherwise
 
 
 async def test_without_user_ids_only_by_id_and_in_no_index(face: Face) -> None:
@@ -572,7 +575,10 @@ async def test_without_user_ids_only_by_id_and_in_no_index(face: Face) -> None:
     assert (await face.get("/pks/lookup?op=get&search=0x" + "A" * 16)).status == 200
     assert (await face.get("/pks/lookup?op=get&search=a@example.org")).status == 404
     for op in ("index&options=mr", "vindex"):
-        assert (await face.get(f"/pks/lookup?op={op}&search={'A' * 40}")).status == 404
+        listed = await face.get(f"/pks/lookup?op={op}&search={'A' * 40}")
+        assert listed.status == 404
+        assert b"no user ID" in listed.body
+        assert b"no certificate is known" not in listed.body
 
 
 async def test_the_order_of_an_answer_is_kept(face: Face) -> None:

@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 
 from directory import Authority
+from keyserver.config.listener import Listener
+from keyserver.faces.clients import loopback
 from keyserver.faces.ldap import LdapLimits
+from keyserver.faces.ldap_bind import Account, judge
+from keyserver.faces.ldap_connection import GUESSES
 from keyserver.model import State
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import element
 from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Equal, Not, Or, Present
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
-from ldap_client import Client, gpg_get, parse
+from ldap_client import Client, client_context, gpg_get, parse, server_context, start_tls, until
 from ldap_memory import BASE, Face, Memory, serving
 from vectors.build import make
 from vectors.x509build import person
@@ -187,13 +191,6 @@ def held_back(face: Face) -> asyncio.Event:
     event = face.call(asyncio.Event)
     face.memory.wait = event
     return event
-
-
-def until(condition: object, seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def test_a_quick_search_overtakes_a_slow_one(client: Client, face: Face) -> None:
@@ -572,17 +569,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-def server_context(authority: Authority) -> ssl.SSLContext:
-    issued = authority.issue()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(issued.certificate, issued.key)
-    return context
-
-
-def client_context(ca_file: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(ca_file))
-
-
 def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
     with (
         serving(memory, loop=loop, tls=server_context(authority), ldaps=True) as face,
@@ -591,12 +577,6 @@ def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
         assert len(client.search(KEYS, MAIL).entries) == 1
         client.send(wire.write_extended(wire.START_TLS))
         assert client.result().code == Code.OPERATIONS_ERROR  # it is on already
-
-
-def start_tls(client: Client, context: ssl.SSLContext) -> None:
-    client.send(wire.write_extended(wire.START_TLS))
-    assert client.result().code == 0
-    client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
 
 
 def test_start_tls(memory: Memory, loop: str, authority: Authority) -> None:
@@ -650,6 +630,120 @@ def test_a_handshake_that_never_comes_ends(memory: Memory, loop: str, authority:
             assert one.result().code == 0
         garbage.socket.sendall(b"no TLS at all")
         until(lambda: face.server.counts().open == 0)
+
+
+# --- who has bound -----------------------------------------------------------------------------------------------
+
+ACCOUNT = Account("cn=Mail Gateway,dc=example,dc=org", b"s3cret")
+NAME = ACCOUNT.name
+BINDS = [
+    ("", b"", Code.SUCCESS, ""),
+    (NAME, b"s3cret", Code.SUCCESS, f"dn:{NAME}"),
+    ("CN=mail  gateway , 0.9.2342.19200300.100.1.25=EXAMPLE,dc=org", b"s3cret", Code.SUCCESS, f"dn:{NAME}"),
+    ("cn=\uff2dail\\20Gateway,dc=#16076578616d706c65,domainComponent=org", b"s3cret", Code.SUCCESS, f"dn:{NAME}"),
+    (NAME, b"S3cret", Code.INVALID_CREDENTIALS, ""),
+    (NAME, b"s3cret\0", Code.INVALID_CREDENTIALS, ""),
+    ("cn=Other,dc=example,dc=org", b"s3cret", Code.INVALID_CREDENTIALS, ""),
+    ("Mail Gateway", b"s3cret", Code.INVALID_CREDENTIALS, ""),
+    ("", b"s3cret", Code.INVALID_CREDENTIALS, ""),
+    (NAME, b"", Code.UNWILLING, ""),
+    ("x" * 9000, b"s3cret", Code.INVALID_CREDENTIALS, ""),
+]
+
+
+def bind(client: Client, name: str, password: bytes) -> tuple[int, str]:
+    """The bind's code, and who we are then."""
+    client.send(wire.write_bind(3, name, password))
+    code = client.result().code
+    client.send(wire.write_extended(wire.WHO_AM_I))
+    return code, (client.result().value or b"").decode()
+
+
+@pytest.mark.parametrize(("name", "password", "code", "identity"), BINDS)
+def test_who_may_bind(memory: Memory, name: str, password: bytes, code: Code, identity: str) -> None:
+    with serving(memory, account=ACCOUNT) as face, Client(face.port) as client:
+        assert bind(client, name, password) == (code, identity)
+        assert len(client.search(KEYS, MAIL).entries) == 1  # everybody may read
+
+
+def test_a_bind_that_fails_takes_back_the_one_before(memory: Memory) -> None:
+    with serving(memory, account=ACCOUNT) as face, Client(face.port) as client:
+        assert bind(client, NAME, b"s3cret")[1]
+        assert bind(client, NAME, b"wrong") == (Code.INVALID_CREDENTIALS, "")
+        assert bind(client, NAME, b"s3cret")[1]
+        assert bind(client, "", b"") == (Code.SUCCESS, "")
+
+
+@pytest.mark.parametrize(("name", "password"), [(NAME, b"s3cret"), (NAME, b"wrong"), ("cn=x", b"s3cret")])
+def test_a_password_in_clear_from_elsewhere_is_not_looked_at(name: str, password: bytes) -> None:
+    said = judge(wire.Bind(3, name, True, password), ACCOUNT, confidential=False)
+    assert (said.code, said.identity) == (Code.CONFIDENTIALITY_REQUIRED, "")
+    assert judge(wire.Bind(3, "", True, b""), ACCOUNT, confidential=False).code is Code.SUCCESS
+    assert judge(wire.Bind(3, name, True, b""), ACCOUNT, confidential=False).code is Code.UNWILLING
+    assert judge(wire.Bind(3, name, True, password), None, confidential=False).code is Code.INVALID_CREDENTIALS
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no network")
+        return str(probe.getsockname()[0])
+
+
+def test_confidential_is_tls_loopback_and_unix(memory: Memory, loop: str, authority: Authority, tmp_path: Path) -> None:
+    wild, path = Listener("0.0.0.0", 0), tmp_path / "s"
+    here = own_address()
+    with serving(memory, loop=loop, account=ACCOUNT, listener=wild, tls=server_context(authority)) as face:
+        with Client(face.port) as client:
+            assert bind(client, NAME, b"s3cret")[0] == Code.SUCCESS
+        with Client(face.port) as client:
+            client.socket.close()
+            client.socket = socket.create_connection((here, face.port), 10)
+            assert bind(client, NAME, b"s3cret") == (Code.CONFIDENTIALITY_REQUIRED, "")
+            start_tls(client, client_context(authority.ca_file))
+            assert bind(client, NAME, b"s3cret")[0] == Code.SUCCESS
+    with (
+        serving(memory, loop=loop, account=ACCOUNT, listener=Listener(unix=path)),
+        socket.socket(socket.AF_UNIX) as sock,
+    ):
+        sock.settimeout(10)
+        sock.connect(str(path))
+        sock.sendall(wire.envelope(1, wire.write_bind(3, NAME, b"s3cret")))
+        assert parse(sock.recv(1000)).code == Code.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("client", "ours"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("fe80::1%eth0", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_what_loopback_is(client: str, ours: bool) -> None:
+    assert loopback(client) is ours
+
+
+def test_guessing_ends_the_connection(memory: Memory) -> None:
+    with serving(memory, account=ACCOUNT) as face, Client(face.port) as client:
+        for number in range(GUESSES):
+            client.send(wire.write_bind(3, NAME, b"guess %d" % number))
+            assert client.result().code == Code.INVALID_CREDENTIALS
+        assert client.result().oid == wire.NOTICE_OF_DISCONNECTION
+        assert client.closed()
+
+
+def test_passwords_are_in_no_representation() -> None:
+    assert "s3cret" not in repr(ACCOUNT)
+    message = wire.envelope(1, wire.write_bind(3, NAME, b"s3cret"))
+    assert "s3cret" not in repr(wire.decode(message, 0, len(message)))
 
 
 # --- S/MIME ------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from keyserver.faces.ldap_cover import cover, cover_text
 from keyserver.faces.ldap_entries import Node, select
-from keyserver.faces.ldap_match import Budget, TooCostly, compile_filter, cover, cover_text
+from keyserver.faces.ldap_match import Budget, TooCostly, compile_filter
 from keyserver.faces.ldap_schema import KNOWN, Rule, attribute_types, find, normal
 from keyserver.faces.ldap_tree import CLASSIC, MAX_REPLY, Plan, Refusal, Space, Tree, Wanted, choose, write
 from keyserver.model import Answer, How, Kind, State
@@ -57,6 +58,11 @@ def by(address: str, kind: Kind = Kind.OPENPGP) -> ByAddress:
         ("2.5.4.3=a", "cn=a"),
         ("cn=\\20a\\20", "cn=a"),
         ("", "  "),
+        ("ou=People", "2.5.4.11=#0c0650656f706c65"),
+        ("ou=People,dc=x", "OID.2.5.4.11=#130650656F706C65 , dc=x"),
+        ("ou=People", "ou=\uff30eo\u00adple"),
+        ("ou=caf\u00e9", "ou=CAFE\u0301"),
+        ("ou=a b", "ou= a \u3000 b "),
     ],
 )
 def test_names_that_are_equal(one: str, other: str) -> None:
@@ -65,7 +71,23 @@ def test_names_that_are_equal(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "=a", "cn=a,", "cn=a,b", 'cn="a', 'cn="a"b', "cn=a\\", "cn=a\\zz", "cn=\\ff", "c n=a", "cn=<a", "x" * 1025],
+    [
+        *(
+            "a",
+            "=a",
+            "cn=a,",
+            "cn=a,b",
+            'cn="a',
+            'cn="a"b',
+            "cn=a\\",
+            "cn=a\\zz",
+            "cn=\\ff",
+            "c n=a",
+            "cn=<a",
+            "x" * 1025,
+        ),
+        *("cn=#", "cn=#0", "cn=#zz", "cn=#0c05ff", "cn=#0c01ff", "cn=#3000", "cn=#0c0141x", "cn=#0c0141,"),
+    ],
 )
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(BadDn):
@@ -80,6 +102,25 @@ def test_escaped_ends_stay() -> None:
 
 
 # --- what is looked up -------------------------------------------------------------------------------------------
+
+
+_PERSON = (Equal("objectCategory", b"person"), Equal("objectClass", b"user"))
+_ENABLED = Not(Extensible("1.2.840.113556.1.4.803", "userAccountControl", b"2", False))
+ACTIVE_DIRECTORY: list[Filter] = [
+    # gateways and address books beside Active Directory, as their manuals give them
+    And((Equal("objectClass", b"user"), Equal("mail", b"a@b.org"))),
+    And((Equal("objectClass", b"user"), Equal("proxyAddresses", b"smtp:a@b.org"))),
+    And((*_PERSON, Or((Equal("mail", b"a@b.org"), Equal("proxyAddresses", b"SMTP:A@b.org"))))),
+    And((*_PERSON, _ENABLED, Substrings("proxyAddresses", b"smtp:a@b.org", (), None))),
+    And((Equal("objectCategory", b"CN=Person,CN=Schema,CN=Configuration,DC=b,DC=org"), Equal("email", b"a@b.org"))),
+    And((Equal("objectCategory", b"user"), Substrings("proxyAddresses", None, (), b":a@b.org"))),
+    And((Equal("objectClass", b"user"), Equal("userPrincipalName", b"a@b.org"), _ENABLED)),
+    Or((Equal("otherMailbox", b"a@b.org"), Equal("targetAddress", b"SMTP:a@b.org"))),
+    Or(tuple(Equal("proxyAddresses", prefix + b"a@b.org") for prefix in (b"smtp:", b"SMTP:", b"sip:", b"x500:"))),
+    Or((Equal("mailAlternateAddress", b"a@b.org"), Equal("mailLocalAddress", b"a@b.org"))),
+    And((Present("mailNickname"), Equal("mail", b"a@b.org"))),
+    And((Equal("1.2.840.113556.1.2.210", b"smtp:a@b.org"), Not(Equal("msExchHideFromAddressLists", b"TRUE")))),
+]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +199,8 @@ def test_escaped_ends_stay() -> None:
         ),
         # Active Directory's clients
         (Or((Equal("mail", b"a@b.org"), Equal("proxyAddresses", b"smtp:a@b.org"))), [by("a@b.org", Kind.X509)]),
+        *((filter_, [by("a@b.org", Kind.X509)]) for filter_ in ACTIVE_DIRECTORY),
+        (Equal("anr", b"a@b.org"), [by("a@b.org", Kind.X509)]),
         # both kinds
         (Or((Equal("mail", b"a@b.org"), Equal("gpgMailbox", b"a@b.org"))), [by("a@b.org"), by("a@b.org", Kind.X509)]),
         (Approx("mail", b"a@b.org"), [by("a@b.org", Kind.X509)]),
@@ -168,7 +211,16 @@ def test_escaped_ends_stay() -> None:
         (Equal("pgpCertID", b"12345678"), []),
         (Equal("mail", b"nobody"), []),
         (Or(()), []),
-        (Extensible("", "mail", b"a@b.org", False), []),
+        (Extensible("", "mail", b"a@b.org", False), [by("a@b.org", Kind.X509)]),
+        (Extensible("2.5.13.2", "mail", b"A@B.org", True), [by("a@b.org", Kind.X509)]),
+        (Extensible("caseIgnoreMatch", "", b"a@b.org", False), [by("a@b.org"), by("a@b.org", Kind.X509)]),
+        (Extensible("2.5.13.2", "", FPR.encode(), False), [ByFingerprint(FPR)]),
+        (Extensible("1.2.3.4", "mail", b"a@b.org", False), []),
+        (Extensible("", "", b"a@b.org", False), []),
+        (Extensible("2.5.13.2", "title", b"Boss", False), []),
+        (And((Extensible("", "ou", b"People", True), Equal("mail", b"a@b.org"))), [by("a@b.org", Kind.X509)]),
+        # names in other Unicode forms: as they are, and as they are compared
+        (Equal("gpgMailbox", "\uff41@b.org".encode()), [by("a@b.org"), by("\uff41@b.org")]),
         (Equal("pgpKey", b"x"), []),
         # double negation
         (Not(Not(Equal("mail", b"a@b.org"))), [by("a@b.org", Kind.X509)]),
@@ -195,6 +247,13 @@ def test_the_exact_terms_of_a_filter_are_looked_up(filter_: Filter, wanted: list
         Equal("pgpKeyID", b"01234567"),
         AtLeast("modifyTimestamp", b"20240101000000.0Z"),
         Substrings("uid", None, (b"A",), None),
+        Equal("anr", b"alice"),
+        Equal("objectCategory", b"person"),
+        Extensible("", "cn", b"Alice", False),
+        Extensible("", "ou", b"People", True),
+        Extensible("2.5.13.2", "", b"Alice", False),
+        Extensible("2.5.13.2", "uid", b"keys", True),
+        Not(Extensible("", "mail", b"a@b.org", False)),
     ],
 )
 def test_a_filter_without_an_exact_term_lists_nobody(filter_: Filter) -> None:
@@ -212,6 +271,13 @@ def test_text_search_looks_for_the_text() -> None:
     made = plan(PEOPLE, Present("cn"), of=tree(text_search=True))
     assert isinstance(made, Plan)
     assert [w.query for w in made.sense.wanted] == [ByText("", Kind.X509)]
+    for named in (Equal("anr", b"Ali"), Extensible("", "cn", b"Ali", False), Substrings("mail", b"Ali", (), None)):
+        made = plan(BASE, named, of=tree(text_search=True))
+        assert isinstance(made, Plan)
+        assert [w.query for w in made.sense.wanted] == [ByText("ali", Kind.X509)]
+    proxied = plan(BASE, Substrings("proxyAddresses", b"SMTP:Ali", (), None), of=tree(text_search=True))
+    assert isinstance(proxied, Plan)
+    assert [w.query for w in proxied.sense.wanted] == [ByText("ali", Kind.X509)]
     assert cover(free) is None
     assert cover_text(Present("cn")) is None
 
@@ -239,6 +305,9 @@ def test_too_many_terms_are_refused() -> None:
         (f"gpgFingerprint={FPR},{CLASSIC}", 2, [ByFingerprint(FPR)]),
         (f"uid={'A' * 64},{PEOPLE}", 0, [ByFingerprint("A" * 64, Kind.X509)]),
         (f"gpgFingerprint={FPR},{KEYS}", 1, []),
+        (f"1.3.6.1.4.1.11591.2.4.1.1={FPR},2.5.4.11=pgp keys,{BASE}", 0, [ByFingerprint(FPR)]),
+        (f"userid={'A' * 64},organizationalUnitName=#0c0650656f706c65,{BASE}", 0, [ByFingerprint("A" * 64, Kind.X509)]),
+        (f"gpgFingerprint={FPR.replace('A', chr(0xFF21))},{KEYS}", 0, [ByFingerprint(FPR)]),
     ],
 )
 def test_base_and_scope_choose_the_place(base: str, scope: int, found: list[Query]) -> None:
@@ -385,6 +454,32 @@ def test_a_person_has_what_mail_programs_read() -> None:
     assert made.der in node.values("usersmimecertificate")[0]
 
 
+@pytest.mark.parametrize("filter_", ACTIVE_DIRECTORY, ids=str)
+def test_active_directorys_filters_are_true_of_a_person(filter_: Filter) -> None:
+    held = Memory(person("a@b.org", emails=["c@b.org", "a@b.org"]).der, person("d@b.org").der)
+    node, other = (entries(held, by(a, Kind.X509), PEOPLE)[0] for a in ("a@b.org", "d@b.org"))
+    test = compile_filter(filter_, Budget())
+    assert test(node) is True
+    assert test(other) is False
+
+
+def test_addresses_of_other_makes_are_given_to_who_asks_by_name() -> None:
+    (node,) = entries(Memory(person("a@b.org", emails=["a@b.org", "c@b.org"]).der), by("a@b.org", Kind.X509), PEOPLE)
+    assert b"proxyAddresses" not in node.encode(select(()), False)
+    written = node.encode(select(("PROXYADDRESSES", "1.2.840.113556.1.4.656")), False)
+    assert b"proxyAddresses" in written
+    assert b"SMTP:a@b.org" in written
+    assert b"smtp:c@b.org" in written
+    assert b"userPrincipalName" in written
+
+
+def test_sharp_s_is_another_mailbox_than_double_s() -> None:
+    """Texts are compared so (RFC 4518 section 2.2), addresses are not: a certificate would go to somebody else."""
+    assert says(Equal("cn", b"STRASSE"), cn="Stra\u00dfe")
+    assert queries(BASE, Equal("mail", "stra\u00dfe@b.org".encode())) == [by("stra\u00dfe@b.org", Kind.X509)]
+    assert says(Equal("mail", b"strasse@b.org"), mail="stra\u00dfe@b.org") is False
+
+
 def test_people_come_newest_first_and_ended_ones_only_by_fingerprint() -> None:
     old = person("a@example.org", begins=1_650_000_000)
     new = person("a@example.org", begins=1_750_000_000)
@@ -445,7 +540,7 @@ def test_no_attributes_and_types_only() -> None:
 
 def says(filter_: Filter, **attributes: str | list[str]) -> bool | None:
     values = {k: tuple(v.encode() for v in ([v] if isinstance(v, str) else v)) for k, v in attributes.items()}
-    return compile_filter(filter_, Budget())(Node("cn=x", values))
+    return compile_filter(filter_, Budget())(Node("cn=x,ou=People,dc=b", values))
 
 
 @pytest.mark.parametrize(
@@ -482,7 +577,47 @@ def says(filter_: Filter, **attributes: str | list[str]) -> bool | None:
         (Equal("mail", "a@MÜNCHEN.example".encode()), True),
         (Substrings("mail", None, ("a@münchen.example".encode(),), None), True),
         (Substrings("cn", b"Alice\\20", (), None), False),
-        (Extensible("2.5.13.2", "cn", b"Alice Example", False), None),
+        (Extensible("2.5.13.2", "cn", b"ALICE  Example", False), True),
+        (Extensible("caseIgnoreMatch", "cn", b"Bob", False), False),
+        (Extensible("caseexactmatch", "cn", b"Alice  Example", False), True),
+        (Extensible("2.5.13.5", "cn", b"alice example", False), False),
+        (Extensible("", "2.5.4.3", b"alice example", False), True),
+        (Extensible("", "objectClass", b"2.5.6.6", False), True),
+        (Extensible("2.5.13.0", "objectClass", b"person", False), True),
+        (Extensible("2.5.13.27", "modifyTimestamp", b"20240601000000Z", False), True),
+        (Extensible("1.3.6.1.4.1.1466.109.114.2", "mail", b"A@xn--mnchen-3ya.example", False), True),
+        (Extensible("2.5.13.2", "", b"alice example", False), True),
+        (Extensible("2.5.13.2", "", b"nobody", False), False),
+        (Extensible("2.5.13.2", "ou", b"people", True), True),
+        (Extensible("", "ou", b"people", False), False),
+        (Extensible("caseIgnoreMatch", "", b"PEOPLE", True), True),
+        (Extensible("caseIgnoreMatch", "", b"PEOPLE", False), False),
+        # undefined: a rule that is unknown, or not the attribute's; an unknown attribute; neither; what is no text
+        (Extensible("2.5.13.4", "cn", b"Alice*", False), None),
+        (Extensible("2.5.13.2", "objectClass", b"person", False), None),
+        (Extensible("2.5.13.0", "cn", b"person", False), None),
+        (Extensible("", "unknown", b"x", True), None),
+        (Extensible("", "", b"x", True), None),
+        (Extensible("2.5.13.2", "cn", b"\xff", False), None),
+        (Extensible("", "pgpKey", b"x", False), None),
+        (Extensible("1.2.840.113556.1.4.803", "userAccountControl", b"2", False), False),
+        (Extensible("1.2.840.113556.1.4.1941", "memberOf", b"cn=x", False), False),
+        (Extensible("1.2.840.113556.1.4.803", "cn", b"2", False), None),
+        (Extensible("1.2.840.113556.1.4.803", "", b"2", False), None),
+        # RFC 4518: compatible forms are the same, what cannot be seen is nothing, spaces alone are one
+        (Equal("cn", "\uff21lice \u00ad\u200bExample".encode()), True),
+        (Substrings("cn", "\uff21LI".encode(), (), None), True),
+        (Substrings("cn", None, (b"  ",), None), True),
+        (Substrings("cn", b" ", (), None), False),
+        (Substrings("cn", None, (b" ", b" "), None), False),
+        (Substrings("cn", b"Alice  ", (), b" example "), False),
+        (Substrings("cn", b"  Alice", (), b"  example "), True),
+        (Substrings("objectCategory", b"p", (), None), None),
+        (Equal("objectCategory", b"organizationalPerson"), True),
+        (Equal("objectCategory", b"CN=Person,CN=Schema,CN=Configuration,DC=x"), True),
+        (Equal("objectCategory", b"group"), False),
+        (Equal("anr", b"alice ex"), True),
+        (Equal("anr", b"example"), False),
     ],
 )
 def test_filters_are_three_valued(filter_: Filter, truth: bool | None) -> None:
@@ -492,6 +627,7 @@ def test_filters_are_three_valued(filter_: Filter, truth: bool | None) -> None:
         "objectclass": "person",
         "pgpkeysize": "02048",
         "modifytimestamp": "20240601000000Z",
+        "objectcategory": "person",
     }
     assert says(filter_, **entry) is truth
 

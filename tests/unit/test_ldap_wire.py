@@ -251,9 +251,9 @@ def test_ldap3s_other_requests_are_read() -> None:
         octets = ldap3_request(operation, kind, controls=controls)
         return wire.decode(octets, 0, len(octets))
 
-    assert read(bind_operation(3, "ANONYMOUS", ""), "bindRequest").operation == wire.Bind(3, "", True, False)
+    assert read(bind_operation(3, "ANONYMOUS", ""), "bindRequest").operation == wire.Bind(3, "", True)
     simple = read(bind_operation(3, "SIMPLE", "cn=a", "secret"), "bindRequest").operation
-    assert simple == wire.Bind(3, "cn=a", True, True)
+    assert simple == wire.Bind(3, "cn=a", True, b"secret")
     assert "secret" not in repr(simple)
     assert read(unbind_operation(), "unbindRequest").operation == wire.Unbind()
     assert read(abandon_operation(300), "abandonRequest").operation == wire.Abandon(300)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vectors.build import (
     SIGN,
     SUBKEY,
     USER_ID,
+    Key,
     Made,
     armored,
     bind,
@@ -36,6 +38,7 @@ from vectors.build import (
     signature,
     subpacket,
 )
+from vectors.odd_dsa import DOMAINS, OddDsa
 
 NOW = CREATED + 100 * 86400
 ALICE = b"Alice <alice@example.org>"
@@ -152,7 +155,7 @@ def test_gpg_imports_what_comes_out(by_gpg: tuple[str, bytes], tmp_path: Path) -
 ALGORITHMS = ["rsa2048", "p256", "p384", "p521", "secp256k1", "brainpool256", "brainpool384", "brainpool512", "ed25519"]
 
 
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "dsa2048", "ed25519-native", "ed448"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "dsa2048", "dsa1248", "dsa1536", "ed25519-native", "ed448"])
 def test_every_algorithm_verifies(algorithm: str) -> None:
     made = make(algorithm=algorithm, signing=True)
     proof = only(made.octets).proof
@@ -161,7 +164,7 @@ def test_every_algorithm_verifies(algorithm: str) -> None:
     assert sorted((s.can_encrypt, s.back_signed) for s in proof.subkeys) == [(False, True), (True, False)]
 
 
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "dsa2048", "ed25519-native", "ed448"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "dsa2048", "dsa1248", "dsa1536", "ed25519-native", "ed448"])
 def test_no_algorithm_verifies_what_is_not_signed(algorithm: str) -> None:
     primary = new_key(algorithm)
     bare = primary.packet() + packet(USER_ID, ALICE) + certify(primary, ALICE, corrupt=True)
@@ -306,10 +309,58 @@ SHA1_END = 1_675_209_600
 def test_sha1_by_date_md5_never(hash_name: str, signed_at: int, counts: bool) -> None:
     made = make(algorithm="rsa2048", encryption=None, hash_name=hash_name, signed_at=signed_at)
     if not counts:
-        assert "nothing in it is signed" in refused(made.octets, SHA1_END + 10).reason
+        why = "made with SHA-1 after January 2023" if hash_name == "sha1" else "made with MD5, which proves nothing"
+        assert why in refused(made.octets, SHA1_END + 10).reason
         return
     proof = only(made.octets, SHA1_END + 10).proof
     assert proof.marks == (("sha1",) if hash_name == "sha1" else ())
+
+
+@pytest.mark.parametrize(("hash_name", "number"), [("ripemd160", 3), ("md5", 1)])
+def test_a_hash_that_proves_nothing_is_named(hash_name: str, number: int) -> None:
+    made = make(algorithm="rsa2048", encryption=None)
+    spoiled = bytearray(made.octets)
+    at = spoiled.index(bytes((4, 0x13, 1, 10)))  # version, type, algorithm, hash of the certification
+    spoiled[at + 3] = number
+    name = {"ripemd160": "RIPEMD-160", "md5": "MD5"}[hash_name]
+    assert (
+        refused(bytes(spoiled)).reason == f"no self-signature in it counts: made with {name}, which proves nothing here"
+    )
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (4, 3, 2, 2),  # p is even
+        (DOMAINS[1248][0], DOMAINS[1248][1], 1, 2),
+        (DOMAINS[1248][0], DOMAINS[1248][1], 2, DOMAINS[1248][0] + 1),
+        (DOMAINS[1248][0], DOMAINS[1248][1] + 1, 2, 2),
+        (DOMAINS[1248][0] - 1, DOMAINS[1248][1], 2, 2),
+        (DOMAINS[1248][0], 3**130, 2, 2),  # no prime: some numbers have no inverse
+        (DOMAINS[1248][0], 1 << 511, 2, 2),
+        ((1 << 4095) + 1, DOMAINS[1248][1], 2, 2),
+    ],
+)
+def test_dsa_numbers_that_are_none_prove_nothing_and_take_no_time(numbers: tuple[int, int, int, int]) -> None:
+    odd = OddDsa(DOMAINS[1248][0], DOMAINS[1248][1], DOMAINS[1248][2], 5)
+    primary = Key(4, CREATED, 17, b"".join(map(mpi, numbers)), odd)
+    octets = primary.packet() + b"".join(
+        packet(USER_ID, b"u%d@example.org" % n) + certify(primary, b"u%d@example.org" % n) for n in range(300)
+    )
+    began = time.process_time()
+    for result in clean(octets, NOW):
+        assert isinstance(result, Refused) or result.proof.validity is Validity.UNVERIFIABLE
+    assert time.process_time() - began < 1
+
+
+def test_a_flood_of_odd_dsa_is_bounded() -> None:
+    primary = new_key("dsa1536")
+    octets = primary.packet() + b"".join(
+        packet(USER_ID, b"u%d@example.org" % n) + certify(primary, b"u%d@example.org" % n) for n in range(200)
+    )
+    began = time.process_time()
+    assert any(isinstance(r, Refused) and "too much" in r.reason for r in clean(octets, NOW))
+    assert time.process_time() - began < 2
 
 
 def test_sha1_revocation_counts_at_any_date() -> None:

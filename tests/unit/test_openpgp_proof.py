@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from keyserver.model import Certificate, Proof, Validity
-from keyserver.openpgp import clean, index, prove
+from keyserver.openpgp import clean, index, merge, prove
+from keyserver.openpgp.proof import UNCERTIFIED
+from keyserver.wire.hkp import write_index
 from vectors import hostile
 from vectors.build import (
     CERTIFY,
@@ -119,7 +121,27 @@ def test_direct_key_signature_and_primary_user_id_both_speak() -> None:
     newer = octets + direct(primary, created=CREATED + DAY, hashed=expiry(30 * DAY))
     assert proof_at(newer, 2).expires == CREATED + 30 * DAY
     for_ever = octets + direct(primary, created=CREATED + DAY, hashed=expiry(0))
-    assert proof_at(for_ever, 2).expires is None
+    assert proof_at(for_ever, 2).expires == CREATED + 10 * DAY  # 0 hides no end that the other states
+    assert proof_at(for_ever, 11).validity is Validity.EXPIRED
+
+
+@pytest.mark.parametrize("newer", ["direct", "user ID"])
+@pytest.mark.parametrize(
+    ("of_key", "of_user_id", "ends"),
+    [(0, 10, 10), (10, 0, 10), (0, 0, None), (None, 0, None), (0, None, None), (None, 10, 10), (10, None, 10)],
+)
+def test_0_is_no_end_and_hides_none(newer: str, of_key: int | None, of_user_id: int | None, ends: int | None) -> None:
+    primary = new_key()
+    first, second = (2, 1) if newer == "direct" else (1, 2)
+    spoken = [expiry(None if days is None else days * DAY) for days in (of_key, of_user_id)]
+    octets = built(
+        primary,
+        direct(primary, created=CREATED + first * DAY, hashed=spoken[0]),
+        packet(USER_ID, ALICE),
+        certify(primary, ALICE, created=CREATED + second * DAY, hashed=spoken[1]),
+    )
+    assert proof_at(octets, 3).expires == (None if ends is None else CREATED + ends * DAY)
+    assert proof_at(octets, 20).validity is (Validity.VALID if ends is None else Validity.EXPIRED)
 
 
 def test_version_6_listens_to_the_direct_key_signature_alone() -> None:
@@ -292,10 +314,50 @@ def test_flags_decide_what_encrypts() -> None:
     assert not proof_at(octets, 1).can_encrypt  # Ed25519 cannot, whatever its flags say
 
 
-def test_certificate_without_user_ids() -> None:
+def test_certificate_of_which_only_bindings_verify_is_found_and_not_used() -> None:
+    """Nothing certifies its primary key; keyservers that take user IDs out hand out such ones."""
     made = make([])
     proof = proof_at(made.octets, 1)
-    assert (proof.validity, proof.can_encrypt, proof.user_ids) == (Validity.VALID, True, ())
+    assert (proof.validity, proof.can_encrypt, proof.user_ids) == (Validity.UNVERIFIABLE, False, ())
+    assert proof.marks == (UNCERTIFIED,)
+    assert f"openpgp:fpr:{made.fingerprint}" in proof.strong
+    revoked = made.octets + direct(made.primary, type_=0x20, hashed=reason(2))
+    assert proof_at(revoked, 1).validity is Validity.REVOKED
+    for more in (direct(made.primary), packet(USER_ID, ALICE) + certify(made.primary, ALICE)):
+        whole = proof_at(made.octets + more, 1)
+        assert (whole.validity, whole.can_encrypt, whole.marks) == (Validity.VALID, True, ())
+        together = merge([cleaned(made.octets).octets, cleaned(made.octets + more).octets])
+        assert prove(together, CREATED + DAY).can_encrypt
+
+
+@pytest.mark.parametrize("code", [0, 32])
+@pytest.mark.parametrize("ends", [(), (lasting(3),)], ids=["for good", "expired by its own signature"])
+def test_user_id_of_which_only_a_revocation_is_left_is_listed_as_revoked(code: int, ends: tuple[bytes, ...]) -> None:
+    primary = new_key()
+    bob = b"Bob <bob@example.org>"
+    withdrawn = certify(primary, bob, type_=0x30, created=CREATED + 5 * DAY, hashed=[*reason(code), *ends])
+    octets = built(primary, packet(USER_ID, ALICE), certify(primary, ALICE), packet(USER_ID, bob), withdrawn)
+    proof = proof_at(octets, 20)
+    assert [(u.text, u.revoked) for u in proof.user_ids] == [(ALICE.decode(), False), (bob.decode(), True)]
+    assert name("bob@example.org") not in proof.names | proof.index
+    assert index(cleaned(octets).octets)[1] == (ALICE.decode(),)
+    lines = write_index([proof], CREATED + 20 * DAY).splitlines()
+    assert lines[-1] == f"uid:Bob <bob@example.org>:{CREATED + 5 * DAY}::r"
+    assert proof.marks == ()
+    before = proof_at(octets, 4)
+    assert len(before.user_ids) == (2 if code == 0 else 1)  # a hard one holds for all time, another from its date on
+
+
+@pytest.mark.parametrize("code", [0, 32])
+def test_a_revocation_does_not_end_with_its_own_signature(code: int) -> None:
+    """What was taken back does not come back by itself (gpg: the same; Sequoia lets it)."""
+    primary, bob = new_key(), b"Bob <bob@example.org>"
+    withdrawn = certify(primary, bob, type_=0x30, created=CREATED + 5 * DAY, hashed=[*reason(code), lasting(3)])
+    octets = built(primary, packet(USER_ID, bob), certify(primary, bob), withdrawn)
+    for day in (6, 9, 900):
+        proof = proof_at(octets, day)
+        assert proof.user_ids[0].revoked
+        assert name("bob@example.org") not in proof.weak
 
 
 def test_marks() -> None:

@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, m
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from vectors.odd_dsa import OddDsa
+
 CREATED = 1_600_000_000  # 2020-09-13, when a certificate is made unless the test says otherwise
 
 RSA, ELGAMAL, DSA, ECDH, ECDSA, EDDSA_LEGACY = 1, 16, 17, 18, 19, 22
@@ -172,8 +174,8 @@ def new_key(algorithm: str = "ed25519", created: int = CREATED, version: int = 4
     """A fresh key.
 
     `algorithm`: `ed25519` and `cv25519` (v4: the legacy numbers 22 and 18 that gpg 2.2 knows; v6: 27 and 25),
-    `ed25519-native`, `x25519-native`, `ed448`, `x448`, `rsa2048` (any size), `dsa2048`, `p256` … `brainpool512`,
-    `ecdh-p256` …, `mldsa65`, `mldsa87`, or `unknown` (number 99, verifiable by nobody).
+    `ed25519-native`, `x25519-native`, `ed448`, `x448`, `rsa2048` (any size), `dsa2048`, `dsa1248` and `dsa1536` (odd
+    ones), `p256` … `brainpool512`, `ecdh-p256` …, `mldsa65`, `mldsa87`, or `unknown` (number 99, verifiable by nobody).
     """
     secret = hashlib.sha512(f"{algorithm} {seed}".encode()).digest() if seed is not None else os.urandom(64)
     if algorithm == "ed25519" and version == 4:
@@ -199,6 +201,9 @@ def new_key(algorithm: str = "ed25519", created: int = CREATED, version: int = 4
         rsa_key = rsa.generate_private_key(65537, int(algorithm[3:]))
         numbers = rsa_key.public_key().public_numbers()
         return Key(version, created, RSA, mpi(numbers.n) + mpi(numbers.e), rsa_key)
+    if algorithm in ("dsa1248", "dsa1536"):
+        odd = OddDsa.of(int(algorithm[3:]))
+        return Key(version, created, DSA, b"".join(map(mpi, odd.numbers)), odd)
     if algorithm.startswith("dsa"):
         dsa_key = dsa.generate_private_key(int(algorithm[3:]))
         public = dsa_key.public_key().public_numbers()
