@@ -1,4 +1,4 @@
-"""What an installation makes for itself at first start, beside its database: a secret, and the admin token.
+"""What an installation makes for itself at first start, in its state directory: a secret, and the admin token.
 
 Mode 0600, made atomically, so that two processes that start at once agree.
 """
@@ -6,6 +6,7 @@ Mode 0600, made atomically, so that two processes that start at once agree.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -42,9 +43,15 @@ def proof(token: str, nonce: str, address: str) -> str:
     """Shows that we know the token to somebody who knows it too, and to nobody else what it is.
 
     nonce: chosen by who asks; address: of the service's end of the connection, so that nobody can pass the question on
-    to the service at another address, and the answer back."""
+    to the service at another address, and the answer back. Guessing a token of one's own choice from the answer is slow
+    work (PBKDF2); so is the first call, some 0.1 s."""
     words = b"keyserver admin\0%s\0%s" % (nonce.encode(), address.encode())
-    return hmac.new(token.encode(), words, hashlib.sha256).hexdigest()
+    return hmac.new(_stretched(token), words, hashlib.sha256).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _stretched(token: str) -> bytes:
+    return hashlib.pbkdf2_hmac("sha256", token.encode(), b"keyserver admin", 200_000)
 
 
 def address_of(sockname: object) -> str:

@@ -225,9 +225,9 @@ def _holder(descriptor: int, path: Path, how: int) -> str:
         except OSError:
             pass
         else:
-            return f"a command is working on the store without a service ({path}): start again when it has ended"
-    with contextlib.suppress(OSError):  # the database's lock holds no number
+            return f"{path} is in use: a command is working on the store without a service; start when it has ended"
+    with contextlib.suppress(OSError):
         number = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-        if number.isdigit():
-            return f"a service runs already, as process {number} ({path})"
-    return f"a service runs already ({path})"
+        if number.isdigit():  # the database's lock holds none
+            return f"{path} is in use: a service runs already, as process {number}"
+    return f"{path} is in use: a service runs already"

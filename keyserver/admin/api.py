@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -228,7 +229,7 @@ class Api:
         if not _NONCE.fullmatch(nonce):
             raise Unusable("nonce is missing; 32 to 128 hex digits are accepted")
         here = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        return _json({"proof": proof(self._token, nonce, address_of(here))})
+        return _json({"proof": await asyncio.to_thread(proof, self._token, nonce, address_of(here))})
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """`GET /metrics`."""

@@ -94,7 +94,10 @@ class Desk:
     def _asked(
         self, method: str, target: str, body: bytes | Iterable[bytes] | None, headers: dict[str, str]
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = self._connected()
+        try:
+            connection = self._connected()
+        except OSError as error:
+            raise Trouble(f"the service at {self._where}: {error}") from error
         try:
             allowed = {"Authorization": f"Bearer {self._token}", "User-Agent": AGENT, **headers}
             # A connection that breaks while we send: it answered before it had read everything, and says why.
@@ -120,8 +123,8 @@ def reach(config: Config) -> Iterator[Desk]:
     (another user, another machine) goes by `admin.listen`, where the service proves itself before the token is shown.
     """
     state = State(config.state_dir, config.cache.path)
-    if not _here(config.cache.path) and (listener := _elsewhere(config)) is not None:
-        yield Desk(lambda: connect(listener, ANSWER_TIME), _token(config), str(listener))
+    if not _here(config.cache.path) and (desk := _elsewhere(config)) is not None:
+        yield desk
         return
     with contextlib.ExitStack() as stack:
         if _alone(state, stack):
@@ -163,31 +166,35 @@ def _alone(state: State, stack: contextlib.ExitStack) -> bool:
             return False
 
 
-def _elsewhere(config: Config) -> Listener | None:
-    """`admin.listen`, where it shows that it knows our token."""
+def _elsewhere(config: Config) -> Desk | None:
+    """The service at `admin.listen`, where it shows on each connection that it knows our token."""
     listener = config.admin.listen
     if listener is None or not (listener.unix or listener.port):
         return None
     try:
         token = _token(config)
-    except Trouble:
+        _proven(listener, token).close()
+    except (Trouble, OSError):
         return None
-    return listener if _proven(listener, token) else None
+    return Desk(lambda: _proven(listener, token), token, str(listener))
 
 
-def _proven(listener: Listener, token: str) -> bool:
-    """Does whoever answers there know the token? It is asked without being told it."""
+def _proven(listener: Listener, token: str) -> http.client.HTTPConnection:
+    """A connection to somebody who knows the token, asked without being told it. Raises OSError."""
     connection, nonce = connect(listener, CONNECT_TIME), secrets.token_hex(16)
     try:
         connection.connect()
         address = address_of(connection.sock.getpeername())
         connection.request("GET", f"/api/v1/proof?nonce={nonce}")
         given = json.loads(connection.getresponse().read(1000))["proof"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return False
-    finally:
+        if not hmac.compare_digest(str(given).encode(), proof(token, nonce, address).encode()):
+            raise OSError(f"whoever answers at {listener} does not know the token")
+        connection.sock.settimeout(ANSWER_TIME)  # an error where it was closed
+        connection.auto_open = 0  # what follows goes to who has just proven itself, or nowhere
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError) as problem:
         connection.close()
-    return hmac.compare_digest(str(given).encode(), proof(token, nonce, address).encode())
+        raise problem if isinstance(problem, OSError) else OSError(f"{listener}: {problem}") from None
+    return connection
 
 
 def connect(listener: Listener, time: float) -> http.client.HTTPConnection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import json
 import os
@@ -343,3 +344,17 @@ def test_the_path_may_be_longer_than_a_sockets(tmp_path: Path) -> None:
         assert (place / SOCKET).stat().st_mode & 0o777 == 0o600
         assert {file.name for file in place.iterdir()} == {LOCK, SOCKET, "admin.token", "keyserver.secret"}
         assert not (tmp_path / "admin.token").exists()
+
+
+def test_a_file_system_that_does_not_lock_is_refused_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such file system is at hand here: flock answers as NFS without a lock daemon does."""
+
+    def refuses(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    with (
+        pytest.raises(StateError, match=r"does not lock files; name a directory on a local one"),
+        State(tmp_path).owned(),
+    ):
+        pass

@@ -173,12 +173,13 @@ async def test_gpg_is_served_from_memory(tmp_path: Path, gpg: Gpg) -> None:
 async def test_one_clear_line_when_a_port_is_taken(tmp_path: Path) -> None:
     with Service(tmp_path) as first:
         second = Service(tmp_path / "..", settings={"hkp.listen": f'["127.0.0.1:{first.port()}"]'})
-        second.settings["cache.database"] = f'"sqlite:///{tmp_path / "other.db"}"'
+        second.settings["cache.database"] = f'"sqlite:///{tmp_path / "other" / "other.db"}"'
         with pytest.raises(AssertionError) as caught:
             second.start()
         assert second.process is not None
         assert second.process.returncode == 3
         assert "in use" in str(caught.value)
+        assert "hkp" in str(caught.value)
         assert len([line for line in second.log if line]) == 1
 
 
