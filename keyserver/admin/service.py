@@ -425,10 +425,11 @@ class Service:
     async def _withheld(self, asked: Sequence[Query], now: int) -> bool:
         """Is anything known of it that has not expired and that policy keeps from clients?"""
         try:
-            shelves = [await self._store.look(query.name) for query in asked]
+            shelves = [(query, await self._store.look(query.name)) for query in asked]
         except StoreError:
             return False
-        verdicts = [judge(e, self._view, now, self._terms) for shelf in shelves for e in shelf.entries]
+        entries = [e for query, shelf in shelves for e in shelf.entries if _concerns(e, query)]
+        verdicts = [judge(e, self._view, now, self._terms) for e in entries]
         return any(not v.answerable and v.freshness is not Freshness.EXPIRED for v in verdicts)
 
     async def _in_x509(self, query: Query) -> Query | None:
@@ -517,6 +518,11 @@ def plain(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     return value
+
+
+def _concerns(entry: Entry, query: Query) -> bool:
+    """Is it more than a certificate's own claim that this entry has to do with the query?"""
+    return not isinstance(query, ByAddress) or entry.source is not Source.MAILFLOW or bool(entry.voucher(query.address))
 
 
 def _of_kind(query: ByFingerprint | ByKeyId | ByAddress, kind: Kind) -> Query:
