@@ -119,6 +119,11 @@ class Proof:
     revocations: bool = True  # may it carry revocations? False saves looking for them
 
     @property
+    def names_somebody(self) -> bool:
+        """Has it a user ID that is not revoked?"""
+        return any(not user_id.revoked for user_id in self.user_ids)
+
+    @property
     def names(self) -> frozenset[Name]:
         """Every name that is proved now."""
         return self.strong | self.weak

@@ -342,7 +342,7 @@ def _key(query: Query, begun: int, via: str, *, refresh: bool = False) -> tuple[
 def _bare(sifted: Sifted, known: OnRecord, tiers: Tiers) -> bool:
     """Rule 11, last sentence: all that is known has no user ID, and somebody may still be asked for more."""
     proofs = [a.certificate.proof for a in sifted.certificates]
-    if not proofs or any(p.user_ids or p.kind is not Kind.OPENPGP for p in proofs):
+    if not proofs or any(p.names_somebody or p.kind is not Kind.OPENPGP for p in proofs):
         return False
     return any(name not in known.living for name in _names(tiers))
 

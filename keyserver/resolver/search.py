@@ -268,7 +268,7 @@ class Searcher:
 
 def _complete(certificate: Certificate) -> bool:
     """May it stand as an answer by itself? An OpenPGP certificate without user IDs only updates what clients hold."""
-    return certificate.proof.kind is not Kind.OPENPGP or bool(certificate.proof.user_ids)
+    return certificate.proof.kind is not Kind.OPENPGP or certificate.proof.names_somebody
 
 
 def _entry(find: Find, now: int) -> Entry:
