@@ -109,10 +109,10 @@ class Api:
         return _json({"fingerprint": done.fingerprint, "deleted": done.count})
 
     async def approve(self, request: web.Request) -> web.StreamResponse:
-        """`POST …/approve`, with any of `{"address": …, "source": …, "upstream": …}` or without a body."""
+        """`POST …/approve`, with any of `address`, `source`, `upstream` as JSON or `?address=&source=&upstream=`."""
         accepted: dict[str, type] = {"address": str, "source": str, "upstream": str}
         body = await _body(request, accepted) if request.can_read_body else {}
-        given = {name: str(value) for name, value in body.items() if value}
+        given = _query(request, *accepted) | {name: str(value) for name, value in body.items() if value}
         what = selection(given.get("source"), given.get("upstream"))
         done = await self._service.approve(_id(request), given.get("address"), what.source, what.upstream)
         return _json(done)

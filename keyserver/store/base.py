@@ -94,8 +94,9 @@ class Store(Protocol):
     async def look(self, name: Name) -> Shelf:
         """All about one name, in one read of one instant (an index seek for each part, one thread hop).
 
-        At most 64 certificates; local ones first, then those approved for this very address or vouched for by its own
-        mail, however many others name it too. Entries come back whether expired or not: policy judges them."""
+        At most 64 certificates; local ones first, then those that an upstream has found when asked for this very name,
+        that were approved for it or that its own mail vouches for, however many others claim it too. Entries come back
+        whether expired or not: policy judges them."""
 
     async def answered(self, upstream: str, domain: str) -> bool:
         """Is an entry of this upstream kept, or a found record, for any address of the domain?

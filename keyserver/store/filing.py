@@ -83,6 +83,8 @@ def put(
     for record in records:
         if not later.hit_name(record.name) and record.name not in gone:
             _put_record(writing, record)
+            if record.found:
+                _lift(writing, record, [a.find.certificate.fingerprint for a in arrivals])
     return tuple(answers)
 
 
@@ -207,13 +209,25 @@ def _index(writing: Writing, row: int, names: Iterable[Name], place: int, now: i
 
 def order_names(writing: Writing, row: int, kind: Kind, at: int, stand: Standing) -> None:
     """Let an entry's names stand where they belong: under an address for which somebody stands behind it before all
-    who only claim it, or a stranger's many certificates would push the owner's off a shelf."""
+    who only claim it, or a stranger's many certificates would push the owner's off a shelf. What `_lift` has lifted
+    stays while that upstream's word is on record."""
     writing.db.execute(
-        "UPDATE name SET at = ?1, rank = CASE WHEN instr(name, ':addr:') THEN ?2 ELSE ?3 END WHERE entry = ?4",
+        "UPDATE name SET at = ?1, rank = CASE WHEN rank = 1 AND EXISTS (SELECT 1 FROM record AS r JOIN entry AS e"
+        " ON r.upstream = e.origin WHERE e.id = ?4 AND e.source = 'keyserver' AND r.name = name.name AND r.found)"
+        " THEN 1 WHEN instr(name, ':addr:') THEN ?2 ELSE ?3 END WHERE entry = ?4",
         (at, stand.claimed, stand.rank, row),
     )
     vouched = [(row, name_of(kind, "addr", address)) for address in stand.vouched]
     writing.db.executemany("UPDATE name SET rank = 1 WHERE entry = ? AND name = ?", vouched)
+
+
+def _lift(writing: Writing, record: Record, fingerprints: Sequence[str]) -> None:
+    """What an upstream has found when asked for this very name stands before what only claims it."""
+    writing.db.executemany(
+        "UPDATE name SET rank = 1 WHERE name = ?1 AND rank > 1 AND entry ="
+        " (SELECT id FROM entry WHERE fingerprint = ?2 AND source = 'keyserver' AND origin = ?3)",
+        [(record.name, fingerprint, record.upstream) for fingerprint in fingerprints],
+    )
 
 
 def _put_record(writing: Writing, record: Record) -> None:
@@ -238,7 +252,7 @@ def asked(writing: Writing, names: Sequence[tuple[Name, int]]) -> None:
 
 
 def rank(source: Source, approved: bool) -> int:
-    """Which entries come first where not all can: 0 local, 1 approved (or vouched for), 2 keyserver, 3 mailflow."""
+    """Which entries come first where not all can: 0 local, 1 approved (vouched for, found), 2 keyserver, 3 mailflow."""
     if source is Source.LOCAL:
         return 0
     return 1 if approved else 2 if source is Source.KEYSERVER else 3

@@ -112,8 +112,8 @@ class SqliteStore:
     async def look(self, name: Name) -> Shelf:
         """As `Store.look`; also ends after the certificate with which 16 MiB of octets are passed.
 
-        Of more than 64 certificates come the local ones first, then those approved or vouched for under this name, then
-        keyserver, mailflow; newest first.
+        Of more than 64 certificates come the local ones first, then those found, approved or vouched for under this
+        name, then keyserver, mailflow; newest first.
         """
         return await self._read(self._reader, lambda db: reading.look(db, name))
 

@@ -14,6 +14,7 @@ import pytest
 
 from mails import attached_key, crlf, head, multipart, signed, text
 from running import Gpg, Service
+from scenarios.world import World
 from scripted import Scripted, key
 from vectors.build import make
 from vectors.x509build import authority, name, person
@@ -215,3 +216,32 @@ async def test_an_x509_certificate_that_names_others_is_held(made: Service, name
     await asyncio.to_thread(service.cli, "cache", "approve", "m@attacker.example")
     assert "userCertificate" in await asyncio.to_thread(ldap, service, "(mail=m@attacker.example)")
     assert "userCertificate" not in await asyncio.to_thread(ldap, service, "(mail=bob@partner.example)")
+
+
+@pytest.mark.parametrize("way", ["mailed", "fetched"])
+async def test_many_keys_that_name_somebody_push_his_own_off_no_shelf(tmp_path: Path, way: str) -> None:
+    """Mailed by a stranger, or fetched because a stranger signed mail with them: 64 were enough for a 404."""
+    world = World(tmp_path)
+    world.upstream("partner", priority=1, domains=("partner.example",))
+    world.upstream("public")
+    await world.start()
+    try:
+        world.certificate("bob", "Bob <bob@partner.example>")
+        world.certificate("carol", "Carol <carol@third.example>")
+        await world.play("says partner bob@partner.example bob")
+        await world.play("get bob@partner.example -> found MISS bob")
+        await world.play("mail carol carol@third.example")
+        for n in range(66):
+            world.now += 1
+            claim = ("Bob <bob@partner.example>", "Carol <carol@third.example>", "M <m@attacker.example>")
+            world.certificate(f"k{n}", *claim)
+            if way == "mailed":
+                await world.mail(f"k{n}", "m@attacker.example")
+            else:
+                await world.play(f"says public fpr(k{n}) k{n}")
+                await world.play(f"get fpr(k{n}) -> found MISS k{n}")
+        await world.play("get bob@partner.example -> found HIT bob")
+        await world.play("always public absent")
+        await world.play("get carol@third.example mailflow -> found carol")
+    finally:
+        await world.stop()

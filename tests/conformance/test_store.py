@@ -187,6 +187,21 @@ async def test_many_that_only_claim_an_address_push_nobody_off_its_shelf(store: 
     assert shelf.entries[0].fingerprint == chained.fingerprint
 
 
+async def test_what_was_found_under_a_name_stands_before_what_claims_it(store: Store) -> None:
+    own, asked = Made(1, ("bob@example.org",)), addr("bob@example.org")
+    await put(store, own.find(), records=[said(asked, True, NOW)])
+    for n in range(100, 170):
+        await put(store, Made(n, ("bob@example.org",)).find(origin="two"), now=NOW + n)
+    assert (await store.look(asked)).entries[0].fingerprint == own.fingerprint
+    await put(store, own.find(), now=NOW + 1, records=[said(own.fpr, True, NOW + 1)])  # asked for by fingerprint
+    assert (await store.look(asked)).entries[0].fingerprint == own.fingerprint
+    await put(store, records=[said(asked, True, NOW, "two")])  # a word of another, that brought nothing
+    assert (await store.look(asked)).entries[0].fingerprint == own.fingerprint
+    await put(store, own.find(), now=NOW + 2, records=[said(asked, False, NOW + 2)])
+    await put(store, own.find(), now=NOW + 3)
+    assert own.fingerprint not in {e.fingerprint for e in (await store.look(asked)).entries}, "no longer found"
+
+
 async def test_a_shelf_is_bounded_in_octets(store: Store) -> None:
     begun = await store.begin()
     for n in range(100, 120):

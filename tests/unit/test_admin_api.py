@@ -452,8 +452,9 @@ async def test_approve_chooses_among_certificates_by_what_is_given(admin: Admin)
         assert not any(e.approved for e in (await admin.store.certificate(fingerprint)).entries), "none is chosen"
     status, body = await admin.call("POST", path, json={"source": "mailflow"})
     assert (status, body["fingerprint"], body["address"]) == (200, claim.fingerprint, "alice@example.org")
-    status, body = await admin.call("POST", path, json={"upstream": NAME})
+    status, body = await admin.call("POST", f"{path}?upstream={quote(NAME)}")
     assert (status, body["fingerprint"]) == (200, theirs.fingerprint)
+    assert (await admin.call("POST", f"{path}?upstreams=x"))[0] == 400
     await admin.put(claim.octets, origin="gone")
     status, body = await admin.call("POST", f"/api/v1/cache/{claim.fingerprint}/approve", json={"upstream": "gone"})
     assert status == 409 and "no upstream any more" in str(body["detail"])
