@@ -18,6 +18,7 @@ from keyserver.changes import Changes
 from keyserver.config import Config, UpstreamSection
 from keyserver.faces.hot import HotAnswers
 from keyserver.install import Installation, InstallError, installation
+from keyserver.listen.trust import Trust
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Room
@@ -96,6 +97,7 @@ class Parts:
     service: Service
     intake: Intake
     observer: Observer
+    trust: Trust
     hot: list[HotAnswers] = field(default_factory=list)
 
 
@@ -205,6 +207,7 @@ async def opened(
         raise CannotStart(str(problem)) from None
     cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})
     asked = Asked(config.limits.searches)
+    trust = Trust(config.limits.trusted, config.limits.proxies, config.limits.proxy_header)
     searcher = Searcher(
         store=store,
         upstreams=upstreams,
@@ -224,7 +227,7 @@ async def opened(
         terms=terms,
         kits=kits,
         asked=asked,
-        misses=MissLimit(config.limits.misses_per_minute, [str(n) for n in config.limits.trusted], monotonic),
+        misses=MissLimit(config.limits.misses_per_minute, trust, monotonic),
         clock=now,
         monotonic=monotonic,
         settings=Settings(config.policy.text_search),
@@ -275,7 +278,7 @@ async def opened(
         text_search=config.policy.text_search != "off",
     )
     try:
-        yield Parts(config, mine, terms, view, changes, store, resolver, keeper, service, intake, observer, hot)
+        yield Parts(config, mine, terms, view, changes, store, resolver, keeper, service, intake, observer, trust, hot)
     finally:
         intake.close()
         await resolver.close()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from keyserver.app.listening import DRAIN, Listeners, open_all
 from keyserver.app.parts import CannotStart, opened
 from keyserver.config import Config
+from keyserver.listen.descriptors import raise_limit
 from keyserver.observe import LogFormat
 
 log = logging.getLogger("keyserver")
@@ -18,12 +19,19 @@ log = logging.getLogger("keyserver")
 EXIT_CANNOT_START = 3
 
 
-async def serve(config: Config, stop: asyncio.Event, *, ready: Callable[[str], None]) -> None:
-    """The whole service until `stop` is set. `ready` hears one line per listener."""
+async def serve(
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    ready: Callable[[str], None],
+    hangup: Callable[[Callable[[], None]], None] = lambda reload: None,
+) -> None:
+    """The whole service until `stop` is set. `ready` hears one line per listener; `hangup` gets what SIGHUP does."""
     async with opened(config) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners(config.cache.path.parent / "admin.address")
         keeper: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
+        hangup(listeners.reload)
         try:
             await open_all(parts, listeners, ready)
             keeper = group.create_task(parts.keeper.run())
@@ -58,8 +66,15 @@ def run(config: Config) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await serve(config, stop, ready=lambda line: print(line, file=sys.stderr, flush=True))
+        await serve(
+            config,
+            stop,
+            ready=lambda line: print(line, file=sys.stderr, flush=True),
+            hangup=lambda reload: loop.add_signal_handler(signal.SIGHUP, reload),
+        )
 
+    raise_limit()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     code = 0
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from keyserver.config.listener import Listener
-from keyserver.config.models import Config, HkpSection, LdapSection, UpstreamSection
+from keyserver.config.models import AdminSection, Config, HkpSection, LdapSection, UpstreamSection
 from keyserver.config.problem import Problem, show
 
 _LATER = ("vks", "wkd", "dane")
@@ -47,12 +47,16 @@ def _listeners(config: Config) -> Iterator[Problem]:
     """No address twice."""
     taken: dict[str, str] = {}
     for key, listener in _all_listeners(config):
-        spelled = str(listener).removeprefix("tls:")
+        spelled = str(listener).removeprefix("proxy:").removeprefix("tls:")
         if listener.unix is None and listener.port == 0:
             continue
         if spelled in taken:
             yield Problem(key, f'"{listener}"', f"{taken[spelled]} listens there already; accepted is another port")
         taken.setdefault(spelled, key)
+    for key, listener in _all_listeners(config):
+        if listener.proxied and not config.limits.proxies:
+            accepted = "accepted together with limits.proxies, which says whose word counts"
+            yield Problem(key, f'"{listener}"', f"nobody could connect; {accepted}")
 
 
 def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:
@@ -77,7 +81,11 @@ def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:
 
 def _certificates(config: Config) -> Iterator[Problem]:
     """TLS listeners have a certificate and its key, and the two belong together."""
-    listening: dict[str, HkpSection | LdapSection] = {"hkp": config.hkp, "ldap": config.ldap}
+    listening: dict[str, HkpSection | LdapSection | AdminSection] = {
+        "hkp": config.hkp,
+        "ldap": config.ldap,
+        "admin": config.admin,
+    }
     for name, section in listening.items():
         tls = [
             listener

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from keyserver import __version__
 from keyserver.faces.pages import Pages
-from keyserver.faces.replies import REFUSALS, STATUS, Desk, document, finish, hops, looped, plain
+from keyserver.faces.replies import REFUSALS, STATUS, Desk, client_of, document, finish, hops, looped, plain
 from keyserver.model import Answer, Answered, Kind, Malformed, State
 from keyserver.openpgp.armor import armor
 from keyserver.query import BadQuery, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse
@@ -54,6 +54,7 @@ class Hkp:
     async def lookup(self, request: web.Request) -> web.StreamResponse:
         """`GET /pks/lookup`."""
         began = self._desk.monotonic()
+        client = client_of(self._desk, request)
         query: Query | None = None
         answer: Answer | None = None
         given = wire.Parameters()
@@ -66,14 +67,14 @@ class Hkp:
             answer = await self._desk.lookups.lookup(
                 query,
                 self._desk.view,
-                client=request.remote or None,
+                client=client,
                 looped=looped(request, self._desk.instance),
                 via=",".join(hops(request)),
             )
             response = finish(self._desk, request, await self._render(given, query, answer), answer, number)
         except _Refused as refusal:
             response = self._refusal(given, refusal.status, refusal.text)
-        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began)
+        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began, client)
         return response
 
     async def add(self, request: web.Request) -> web.StreamResponse:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from keyserver.faces.ldap_search import Rendered, render
 from keyserver.faces.ldap_tree import Reply
+from keyserver.listen.reception import peer_of
+from keyserver.listen.trust import UNIX
 from keyserver.model import Malformed
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import measure, number
@@ -40,11 +42,12 @@ class _Page:
 class Connection(asyncio.Protocol):
     """The protocol of one client."""
 
-    def __init__(self, server: LdapServer, tls: bool) -> None:
+    def __init__(self, server: LdapServer, tls: bool, client: str | None = None) -> None:
         self._server = server
         self._tls = tls
         self._transport: asyncio.Transport | None = None
-        self._client = ""
+        self._client = client
+        """Its address; before the connection is made only where a proxy named it."""
         self._entered = False
         self._rest = bytearray()  # octets not handled yet: half a message, or whole ones that wait
         self._under_way: dict[int, asyncio.Task[None]] = {}
@@ -64,11 +67,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-        peer = transport.get_extra_info("peername")
-        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._entered = self._server.enter(self, self._client)
-        if not self._entered:
-            self.dismiss(Code.UNAVAILABLE, "too many connections")
+        if self._client is None:
+            self._client = peer_of(transport)
+        refused = self._server.enter(self, self._client, transport)
+        self._entered = not refused
+        if refused:
+            self.dismiss(Code.UNAVAILABLE, refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, whoever closed."""
@@ -79,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self._entered:
             self._entered = False
-            self._server.leave(self, self._client)
+            self._server.leave(self, self._client or UNIX)
 
     def pause_writing(self) -> None:
         """The client does not read what we wrote."""
@@ -280,7 +284,7 @@ class Connection(asyncio.Protocol):
                 late = reply
                 if late is None:
                     looped = _looped(message, self._server.desk.instance)
-                    late = await searches.answer(plan, self._client or None, looped, search.time_limit)
+                    late = await searches.answer(plan, self._client, looped, search.time_limit)
                 await self._send(message, search, late)
             except Exception:
                 _log.exception("a search failed")
@@ -361,7 +365,7 @@ class Connection(asyncio.Protocol):
         elif waited > (limits.idle if self._greeted else limits.first):
             self.dismiss(Code.UNAVAILABLE, "idle for too long")
 
-    def drain(self) -> None:
+    async def drain(self, seconds: float) -> None:
         """End as soon as nothing is under way; the server shuts down."""
         if not self._under_way and self._upgrade is None:
             self.dismiss(Code.UNAVAILABLE, "the server shuts down")

@@ -10,6 +10,7 @@ import smtplib
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -262,13 +263,11 @@ def test_lmtp_xforward_names_the_mail_s_own_client() -> None:
 @pytest.fixture
 async def sink() -> AsyncIterator[tuple[Fake, int]]:
     intake = Fake()
-    peers = Peers("lmtp", Listener("127.0.0.1"), (), 3)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: lmtp_face.Connection(intake, peers, "here"), "127.0.0.1", 0)  # type: ignore[arg-type]
-    yield intake, server.sockets[0].getsockname()[1]
-    server.close()
-    peers.close()
-    await server.wait_closed()
+    listener = Listener("127.0.0.1")
+    peers = Peers("lmtp", listener, (), 6, partial(lmtp_face.Connection, intake, "here"))  # type: ignore[arg-type]
+    ((_, port),) = await peers.open(listener)
+    yield intake, int(str(port))
+    await peers.close(1)
 
 
 async def test_lmtp_by_smtplib(sink: tuple[Fake, int]) -> None:
@@ -298,16 +297,22 @@ async def test_lmtp_connections_are_bounded(sink: tuple[Fake, int]) -> None:
 class Transport:
     peer: object
 
-    def get_extra_info(self, _: str) -> object:
-        return self.peer
+    def get_extra_info(self, name: str) -> object:
+        return self.peer if name == "peername" else None
+
+    def abort(self) -> None:
+        pass
 
 
-def test_who_may_speak() -> None:
+async def test_who_may_speak() -> None:
     outside = Listener("0.0.0.0")
     allowed = [ipaddress.ip_network("192.0.2.0/24")]
 
     def admitted(listener: Listener, peer: object) -> bool:
-        return not Peers("milter", listener, allowed, 10).admit(Transport(peer))  # type: ignore[arg-type]
+        talk = partial(milter_face.Connection, Fake())  # type: ignore[arg-type]
+        peers = Peers("milter", listener, allowed, 10, talk)
+        peers.make(listener).connection_made(Transport(peer))  # type: ignore[arg-type]
+        return len(peers._connections) == 1
 
     assert admitted(outside, ("192.0.2.7", 1))
     assert admitted(outside, ("::ffff:192.0.2.7", 1, 0, 0))
@@ -316,17 +321,6 @@ def test_who_may_speak() -> None:
     assert not admitted(outside, "")
     assert admitted(Listener("127.0.0.1"), ("127.0.0.1", 1))
     assert admitted(Listener(unix=Path("/x")), "")
-
-
-async def test_a_silent_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milter_face, "IDLE", 0.05)
-    intake, peers = Fake(), Peers("milter", Listener("127.0.0.1"), (), 10)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: milter_face.Connection(intake, peers), "127.0.0.1", 0)  # type: ignore[arg-type]
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
-    assert await asyncio.wait_for(reader.read(), 5) == b""
-    writer.close()
-    server.close()
 
 
 @pytest.mark.parametrize(
