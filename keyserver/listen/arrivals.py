@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keyserver.listen.clients import Clients
-from keyserver.listen.trust import UNIX, Trust
+from keyserver.listen.trust import UNIX, Trust, plain
 from keyserver.model import Malformed
 from keyserver.wire import proxy
 
@@ -109,7 +109,7 @@ class Arrivals:
             client: str | None = None
             if self._manner.proxied:
                 async with asyncio.timeout(self._manner.seconds):
-                    client = await _client(self._loop, connection) or peer
+                    client = plain(await _client(self._loop, connection) or peer)
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             left = max(0.1, self._manner.seconds - (self._loop.time() - began))

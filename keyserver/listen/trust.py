@@ -23,6 +23,11 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
+def plain(text: str) -> str:
+    """The one spelling of an address, so that its connections and searches are counted together."""
+    return str(address_of(text) or text)
+
+
 class Trust:
     """`limits.trusted`, `limits.proxies` and `limits.proxy_header`, asked by address.
 
@@ -60,7 +65,7 @@ class Trust:
             if hop is None:
                 break
             if not self.proxy(hop):
-                return hop
+                return plain(hop)
         return peer
 
     def _judge(self, text: str) -> tuple[bool, bool]:

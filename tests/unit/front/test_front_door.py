@@ -417,7 +417,8 @@ async def test_tls_listener(stage, tmp_path) -> None:
     server.load_cert_chain(tmp_path / "crt", tmp_path / "key")
     with pytest.raises(ValueError, match="certificate"):
         await stage.door.open(Listener("127.0.0.1", 0, tls=True))
-    port = (await stage.door.open(Listener("127.0.0.1", 0, tls=True), server))[0][1]
+    stage.door.tls = server
+    port = (await stage.door.open(Listener("127.0.0.1", 0, tls=True)))[0][1]
     client = ssl.create_default_context(cafile=tmp_path / "crt")
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=client, server_hostname="k.test", limit=1 << 20
