@@ -223,10 +223,9 @@ async def _open_mailflow(parts: Parts, listeners: Listeners, ready: Callable[[st
             listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
 
 
-async def _open_admin(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
-    config, listener = parts.config, parts.config.admin.listen
-    if listener is None:
-        return
+async def admin_door(parts: Parts, listeners: Listeners) -> Door:
+    """The admin API, not open yet. Raises CannotStart."""
+    config = parts.config
     api = make_api(parts.service, parts.installation.token, parts.observer.exposition)
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
@@ -242,7 +241,14 @@ async def _open_admin(parts: Parts, listeners: Listeners, ready: Callable[[str],
         privileged=True,
     )
     listeners.admin.append(door)
-    bound = await _bind("admin.listen", door, [listener], ready)
+    return door
+
+
+async def _open_admin(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
+    listener = parts.config.admin.listen
+    if listener is None:
+        return
+    bound = await _bind("admin.listen", await admin_door(parts, listeners), [listener], ready)
     real = listener if listener.unix is not None else replace(listener, port=int(str(bound[0][1])))
     listeners.address_file.write_text(f"{real}\n")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
@@ -49,7 +50,7 @@ class Reception(ABC, Generic[G]):
 
     face: its name in the log. total, per_client: connections. first: seconds for what comes before a first message
     (PROXY header, TLS handshake). sweep: seconds between looks at all connections. privileged: may use half of the
-    descriptors that are kept back. apart: accept by ourselves, so that a connection that finds no descriptor waits."""
+    descriptors that are kept back, and is accepted one by one, so that a connection that finds none waits."""
 
     def __init__(
         self,
@@ -100,25 +101,30 @@ class Reception(ABC, Generic[G]):
         Raises OSError when an address cannot be bound, ValueError for a TLS listener without a certificate."""
         if listener.tls and self.tls is None:
             raise ValueError(f"{listener}: a TLS listener needs a certificate")
-        loop = asyncio.get_running_loop()
         bound: list[Address] = []
         for sock in await bind(listener):
             bound.append(sock.getsockname())
-            room = max(2, min(self._total, self._descriptors.room(sock.fileno(), self._privileged)))
-            self._clients.resize(room)
-            self._arriving.resize(room)
-            make = partial(self.make, listener)
-            if listener.tls or listener.proxied or self._privileged:
-                tls = self.tls if listener.tls else None
-                manner = Manner(make, self.trust, self._first, tls, listener.proxied)
-                self._arrivals.append(Arrivals(sock, manner, self._arriving, self.refuse, self._full))
-            elif listener.unix is not None:
-                self._servers.append(await loop.create_unix_server(make, sock=sock, backlog=BACKLOG))
-            else:
-                self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG))
+            await self.serve(listener, sock)
+        return bound
+
+    async def serve(self, listener: Listener, sock: socket.socket) -> None:
+        """Serve a socket that is bound already; from here on it is ours."""
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        room = max(2, min(self._total, self._descriptors.room(sock.fileno(), self._privileged)))
+        self._clients.resize(room)
+        self._arriving.resize(room)
+        make = partial(self.make, listener)
+        if listener.tls or listener.proxied or self._privileged:
+            tls = self.tls if listener.tls else None
+            manner = Manner(make, self.trust, self._first, tls, listener.proxied)
+            self._arrivals.append(Arrivals(sock, manner, self._arriving, self.refuse, self._full))
+        elif listener.unix is not None:
+            self._servers.append(await loop.create_unix_server(make, sock=sock, backlog=BACKLOG))
+        else:
+            self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG))
         if self._timer is None:
             self._timer = loop.call_later(1.0, self._beat)
-        return bound
 
     async def close(self, seconds: float = 5.0) -> None:
         """Accept nothing more; connections end when what is under way is answered, or after so many seconds."""
