@@ -1,7 +1,8 @@
 """What can be seen from outside: metrics in a registry of their own, and one log line per lookup.
 
-Addresses (of mail and of clients), fingerprints and key IDs appear in logs only as keyed hashes unless `log.identities` is on: the same
-identity gives the same hash, so that lines can be followed, and nobody without the secret can test a guess.
+Addresses (of mail and of clients), fingerprints and key IDs appear in logs only as keyed hashes unless
+`log.identities` is on: the same identity gives the same hash, so that lines can be followed, and nobody without the
+secret can test a guess.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -26,6 +27,7 @@ from keyserver.store.base import StoreError
 
 MAX_JSON = 65536  # octets of a JSON body
 CHUNK = 65536
+SILENCE = 60  # seconds without an octet of a body; for the whole of a JSON body
 MAX_MAIL = 16 << 20  # octets of one mail that are read
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -316,7 +318,12 @@ def _whole(text: str, name: str) -> int:
 async def _body(request: web.Request, accepted: dict[str, type]) -> dict[str, object]:
     """A JSON object of known names and types. Raises Unusable; aiohttp refuses what is too large."""
     try:
-        body = json.loads(await request.read() or b"{}")
+        async with asyncio.timeout(SILENCE):
+            octets = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    try:
+        body = json.loads(octets or b"{}")
     except (ValueError, RecursionError):
         raise Unusable("the body is not JSON") from None
     if not isinstance(body, dict):
@@ -331,5 +338,14 @@ async def _body(request: web.Request, accepted: dict[str, type]) -> dict[str, ob
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    async for chunk in request.content.iter_chunked(CHUNK):
+    """A body as it comes. Raises HTTPRequestTimeout when nothing comes for a minute: the front door waits for us."""
+    chunks = request.content.iter_chunked(CHUNK)
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                chunk = await anext(chunks, b"")
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
+        if not chunk:
+            return
         yield chunk

@@ -13,8 +13,10 @@ from urllib.parse import SplitResult, urlsplit
 from keyserver.config.listener import Listener
 from keyserver.config.models import AdminSection, Config, HkpSection, LdapSection, UpstreamSection
 from keyserver.config.problem import Problem, show
+from keyserver.wire.http_hot import FRAMING
 
 _LATER = ("vks", "wkd", "dane")
+_MEANINGFUL = frozenset({b"accept", b"authorization", b"connection", b"cookie", b"host", b"if-none-match", b"via"})
 _INSTEAD = {"http": "hkp", "https": "hkps"}
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
@@ -25,6 +27,7 @@ def cross_checks(config: Config, schemes: Sequence[str]) -> Iterator[Problem]:
     """Every mistake in a configuration whose single values are right. schemes: URL schemes that work now."""
     yield from _database(config)
     yield from _listeners(config)
+    yield from _proxy_header(config)
     yield from _certificates(config)
     yield from _mailflow(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
@@ -57,6 +60,15 @@ def _listeners(config: Config) -> Iterator[Problem]:
         if listener.proxied and not config.limits.proxies:
             accepted = "accepted together with limits.proxies, which says whose word counts"
             yield Problem(key, f'"{listener}"', f"nobody could connect; {accepted}")
+
+
+def _proxy_header(config: Config) -> Iterator[Problem]:
+    """A header that says something else, or where a message ends, names no client."""
+    name = config.limits.proxy_header
+    if name.lower().encode() in FRAMING | _MEANINGFUL:
+        yield Problem(
+            "limits.proxy_header", f'"{name}"', "it means something else; accepted is x-forwarded-for or the like"
+        )
 
 
 def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:

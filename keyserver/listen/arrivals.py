@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -23,8 +22,6 @@ from keyserver.wire import proxy
 AT_ONCE = 32  # connections accepted before others have their turn
 AGAIN = 0.5  # seconds until we look again when the system has nothing left
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-_LOG = logging.getLogger("keyserver.listen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,34 +101,37 @@ class Arrivals:
         task.add_done_callback(self._tasks.discard)
 
     async def _arrive(self, connection: socket.socket, peer: str) -> None:
+        began = self._loop.time()
         try:
-            began = self._loop.time()
-            client: str | None = None
-            if self._manner.proxied:
-                async with asyncio.timeout(self._manner.seconds):
-                    client = plain(await _client(self._loop, connection) or peer)
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            left = max(0.1, self._manner.seconds - (self._loop.time() - began))
-            tls = self._manner.tls
+            client = await self._introduced(connection, peer)
+            # From here on the transport closes the socket, whatever happens.
             await self._loop.connect_accepted_socket(
                 lambda: self._manner.make(client),
                 connection,
-                ssl=tls,
-                ssl_handshake_timeout=left if tls is not None else None,
+                ssl=self._manner.tls,
+                ssl_handshake_timeout=max(0.1, self._manner.seconds - (self._loop.time() - began))
+                if self._manner.tls is not None
+                else None,
             )
-        except (OSError, TimeoutError, Malformed) as problem:
-            connection.close()
-            if isinstance(problem, Malformed):
-                self._refuse(str(problem))
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-        except Exception:
-            connection.close()
-            _LOG.exception("a connection could not be taken")
+        except Malformed as problem:
+            self._refuse(str(problem))
+        except (OSError, TimeoutError):
+            pass  # a handshake that failed, or came too late
         finally:
             self._clients.leave(peer)
+
+    async def _introduced(self, connection: socket.socket, peer: str) -> str | None:
+        """Who the client is, where a proxy has to say it. The socket is closed where it does not."""
+        try:
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._manner.proxied:
+                return None
+            async with asyncio.timeout(self._manner.seconds):
+                return plain(await _client(self._loop, connection) or peer)
+        except BaseException:
+            connection.close()
+            raise
 
 
 async def _client(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> str | None:

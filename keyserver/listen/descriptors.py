@@ -6,6 +6,7 @@ has to be counted.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 
 MOST = 1 << 20  # what we ask for where the system sets no bound
@@ -17,7 +18,8 @@ def raise_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        with contextlib.suppress(OSError, ValueError):  # some containers forbid it; then it stays as it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Descriptors:

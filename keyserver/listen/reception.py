@@ -151,6 +151,8 @@ class Reception(ABC, Generic[G]):
 
     def enter(self, connection: G, client: str, transport: asyncio.BaseTransport) -> str:
         """A connection of this client begins; else why it may not."""
+        if self.draining:
+            return "shutting down"
         sock = transport.get_extra_info("socket")
         if sock is not None and self._full(sock.fileno()):
             reason = "out of file descriptors"
