@@ -1,7 +1,8 @@
 """What can be seen from outside: metrics in a registry of their own, and one log line per lookup.
 
-Addresses, fingerprints and key IDs appear in logs only as keyed hashes unless `log.identities` is on: the same
-identity gives the same hash, so that lines can be followed, and nobody without the secret can test a guess.
+Addresses (of mail and of clients), fingerprints and key IDs appear in logs only as keyed hashes unless
+`log.identities` is on: the same identity gives the same hash, so that lines can be followed, and nobody without the
+secret can test a guess.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ class Observer:
         )
         self._gauges: dict[str, Gauge] = {}
 
-    def lookup(self, face: str, asked: str, answer: Answer, status: int, seconds: float) -> None:
-        """One lookup: `asked` is the query's own text, `status` the face's code for it."""
+    def lookup(
+        self, face: str, asked: str, answer: Answer, status: int, seconds: float, client: str | None = None
+    ) -> None:
+        """One lookup: `asked` is the query's own text, `status` the face's code for it, `client` the address that it
+        came from, empty for a Unix socket's."""
         self._lookups.labels(face, answer.state, answer.how).inc()
         self._seconds.labels(face, answer.how).observe(seconds)
         if self._log.isEnabledFor(logging.INFO):
@@ -55,6 +59,7 @@ class Observer:
                 extra={
                     "facts": {
                         "face": face,
+                        **({} if client is None else {"client": self.identity(client) if client else "unix"}),
                         "query": self.identity(asked),
                         "state": str(answer.state),
                         "how": str(answer.how),

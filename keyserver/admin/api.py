@@ -34,6 +34,7 @@ from keyserver.store.base import StoreError
 
 MAX_JSON = 65536  # octets of a JSON body
 CHUNK = 65536
+SILENCE = 60  # seconds without an octet of a body; for the whole of a JSON body
 MAX_MAIL = 16 << 20  # octets of one mail that are read
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -317,7 +318,7 @@ def _actor(request: web.Request) -> Actor:
     """Who acts with this request; the token was right. There is one token so far, the administrator's."""
     way = "cli" if request.headers.get("User-Agent", "").startswith("keyserver-cli/") else "api"
     place = request.remote or ""
-    found = request.transport.get_extra_info("socket") if request.transport is not None else None
+    found = request.transport.get_extra_info("peer_socket") if request.transport is not None else None
     if found is not None and found.family == socket.AF_UNIX:
         with socket.socket(fileno=os.dup(found.fileno())) as connection:
             place = f"user {peer_of(connection)}"
@@ -355,7 +356,12 @@ def _whole(text: str, name: str) -> int:
 async def _body(request: web.Request, accepted: dict[str, type]) -> dict[str, object]:
     """A JSON object of known names and types. Raises Unusable; aiohttp refuses what is too large."""
     try:
-        body = json.loads(await request.read() or b"{}")
+        async with asyncio.timeout(SILENCE):
+            octets = await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    try:
+        body = json.loads(octets or b"{}")
     except (ValueError, RecursionError):
         raise Unusable("the body is not JSON") from None
     if not isinstance(body, dict):
@@ -370,5 +376,14 @@ async def _body(request: web.Request, accepted: dict[str, type]) -> dict[str, ob
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    async for chunk in request.content.iter_chunked(CHUNK):
+    """A body as it comes. Raises HTTPRequestTimeout when nothing comes for a minute: the front door waits for us."""
+    chunks = request.content.iter_chunked(CHUNK)
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                chunk = await anext(chunks, b"")
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
+        if not chunk:
+            return
         yield chunk

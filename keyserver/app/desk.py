@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
-from keyserver.admin.api import make_api
-from keyserver.app.listening import Listeners
+from keyserver.app.listening import Listeners, admin_door
 from keyserver.app.parts import CannotStart, Parts
-from keyserver.faces.http import make_runner
-from keyserver.state import ReadOnly, State, StateError
+from keyserver.config import Listener
+from keyserver.state import SOCKET, ReadOnly, State, StateError
 
 log = logging.getLogger("keyserver")
 
@@ -23,9 +21,5 @@ async def open_desk(parts: Parts, listeners: Listeners, state: State) -> None:
         return
     except StateError as problem:
         raise CannotStart(str(problem)) from None
-    runner = make_runner(make_api(parts.service, parts.installation.token, parts.observer.exposition))
-    await runner.setup()
-    listeners.runners.append(runner)
-    assert runner.server is not None
-    server = await asyncio.get_running_loop().create_unix_server(runner.server, sock=listening)
-    listeners.servers.append(server)
+    door = await admin_door(parts, listeners)
+    await door.serve(Listener(unix=state.directory / SOCKET), listening)

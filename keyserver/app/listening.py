@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -20,6 +22,7 @@ from keyserver.config import Config, Listener
 from keyserver.config.models import LdapSection
 from keyserver.faces import certs, hkp
 from keyserver.faces.door import Door, DoorLimits
+from keyserver.faces.exchange import at_work
 from keyserver.faces.hot import HotAnswers
 from keyserver.faces.http import make_app, make_runner
 from keyserver.faces.ldap import LdapLimits, LdapServer
@@ -27,13 +30,19 @@ from keyserver.faces.ldap_bind import Account
 from keyserver.faces.ldap_search import LdapDesk
 from keyserver.faces.ldap_tree import Tree
 from keyserver.faces.replies import Desk
+from keyserver.listen.certificate import Certificate
+from keyserver.listen.reception import Address, Reception
 from keyserver.mailflow import lmtp, milter
-from keyserver.mailflow.peers import Peers
+from keyserver.mailflow.peers import Peers, Talk
 from keyserver.model import Answer, View
 from keyserver.observe import Observer
 from keyserver.query import Query
 
 DRAIN = 5.0  # seconds that open requests have when we stop
+ADMIN_CONNECTIONS = 64
+ADMIN_MEMORY = 0  # octets of hot answers: there are none
+
+_LOG = logging.getLogger("keyserver")
 
 
 def _now() -> int:
@@ -46,18 +55,33 @@ class Listeners:
 
     doors: list[Door] = field(default_factory=list)
     runners: list[web.AppRunner] = field(default_factory=list)
-    servers: list[asyncio.AbstractServer] = field(default_factory=list)
-    peers: list[Peers] = field(default_factory=list)
     ldap: list[LdapServer] = field(default_factory=list)
+    peers: list[Peers] = field(default_factory=list)
+    admin: list[Door] = field(default_factory=list)
+    certificates: dict[tuple[Path, Path | None], Certificate] = field(default_factory=dict)
 
     async def close(self) -> None:
         """Take nothing new, let open requests end."""
-        for server in self.servers:
-            server.close()
-        for peers in self.peers:
-            peers.close()
-        await asyncio.gather(*(door.close(DRAIN) for door in self.doors), *(s.close(DRAIN) for s in self.ldap))
+        receptions: tuple[Reception[Any], ...] = (*self.doors, *self.ldap, *self.peers, *self.admin)
+        await asyncio.gather(*(reception.close(DRAIN) for reception in receptions))
         await asyncio.gather(*(runner.cleanup() for runner in self.runners))
+
+    def reload(self) -> None:
+        """Read again what can be read again: the certificates. Connections stay; what is broken is left as it was."""
+        done = [certificate.reload() for certificate in self.certificates.values()]
+        facts = {"certificates": done.count(True), "failed": done.count(False)}
+        _LOG.info("TLS certificates read again; all other settings need a restart", extra={"facts": facts})
+
+    def tls(self, chain: Path | None, key: Path | None) -> ssl.SSLContext | None:
+        """The context of a certificate, for as many listeners as use it. Raises CannotStart."""
+        if chain is None:
+            return None
+        if (chain, key) not in self.certificates:
+            try:
+                self.certificates[chain, key] = Certificate(chain, key)
+            except OSError as problem:
+                raise CannotStart(f"{chain}: cannot be used as a TLS certificate: {problem}") from None
+        return self.certificates[chain, key].context
 
 
 def _views(config: Config) -> Sequence[tuple[View, tuple[Listener, ...], tuple[Listener, ...]]]:
@@ -87,13 +111,15 @@ def _show(parts: Parts, listeners: Listeners) -> None:
     observer.gauge(
         "ldap_connections", "Open connections of the LDAP face", lambda: sum(s.counts().open for s in listeners.ldap)
     )
-    observer.gauge("hkp_refused", "Connections over a client's limit", lambda: sum(d.counts().refused for d in doors))
+    observer.gauge("hkp_refused", "Connections over a limit", lambda: sum(d.counts().refused for d in doors))
+    observer.gauge("ldap_refused", "Connections over a limit", lambda: sum(s.refused for s in listeners.ldap))
+    observer.gauge("mailflow_refused", "Connections over a limit", lambda: sum(p.refused for p in listeners.peers))
 
 
-def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int, float], None]:
-    def note(face: str, query: Query | None, answer: Answer | None, status: int, seconds: float) -> None:
+def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int, float, str], None]:
+    def note(face: str, query: Query | None, answer: Answer | None, status: int, seconds: float, client: str) -> None:
         if query is not None and answer is not None:
-            observer.lookup(face, str(query), answer, status, seconds)
+            observer.lookup(face, str(query), answer, status, seconds, client)
 
     return note
 
@@ -116,6 +142,7 @@ async def _open_hkp(
         explain=config.hkp.explain,
         text_search=config.policy.text_search != "off",
         complaint=lambda: parts.keeper.clockwatch.complaint,
+        trust=parts.trust,
         max_size=config.cache.max_size,
     )
     runner = make_runner(make_app(desk, hkp.routes, certs.routes))
@@ -127,13 +154,13 @@ async def _open_hkp(
     door = Door(
         runner.server,
         hot,
-        DoorLimits(config.limits.connections_per_client, tuple(config.limits.trusted)),
+        DoorLimits(config.limits.connections_per_client, parts.trust),
         own=parts.installation.instance,
         tell=lambda hits: parts.observer.hot("hkp", hits),
+        tls=listeners.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
     )
     listeners.doors.append(door)
-    tls = _tls(config.hkp.tls_certificate, config.hkp.tls_key_file)
-    await _bind("hkp", view, listen, lambda listener: door.open(listener, tls), ready)
+    await _bind(_key("hkp", view), door, listen, ready)
 
 
 async def _open_ldap(
@@ -152,10 +179,8 @@ async def _open_ldap(
         instance=parts.installation.instance,
         memory=config.cache.memory // 4,
     )
-    tls = _tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
-    limits = LdapLimits(
-        connections_per_client=config.limits.connections_per_client, trusted=tuple(config.limits.trusted)
-    )
+    tls = listeners.tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
+    limits = LdapLimits(connections_per_client=config.limits.connections_per_client, trust=parts.trust)
     tree = Tree(config.ldap.base, start_tls=tls is not None, text_search=config.policy.text_search != "off")
     server = LdapServer(
         desk,
@@ -166,7 +191,11 @@ async def _open_ldap(
         tell=lambda hits: parts.observer.hot("ldap", hits),
     )
     listeners.ldap.append(server)
-    await _bind("ldap", view, listen, server.open, ready)
+    await _bind(_key("ldap", view), server, listen, ready)
+
+
+def _key(face: str, view: View) -> str:
+    return f"[{face}] listen" if view.name == "default" else f"[[view]] {view.name}: {face}_listen"
 
 
 def _account(ldap: LdapSection) -> Account | None:
@@ -180,94 +209,78 @@ def _account(ldap: LdapSection) -> Account | None:
 
 
 async def _bind(
-    face: str,
-    view: View,
-    listen: Sequence[Listener],
-    open_: Callable[[Listener], Awaitable[Sequence[object]]],
-    ready: Callable[[str], None],
-) -> None:
+    key: str, reception: Reception[Any], listen: Sequence[Listener], ready: Callable[[str], None]
+) -> list[Address]:
     """Open a face's listeners one by one, and say where each is. Raises CannotStart."""
+    everywhere: list[Address] = []
     for listener in listen:
         try:
-            bound = await open_(listener)
+            bound = await reception.open(listener)
         except OSError as problem:
-            key = f"[{face}] listen" if view.name == "default" else f"[[view]] {view.name}: {face}_listen"
             raise _taken(key, listener, problem) from None
-        _say(ready, face, listener, bound)
+        everywhere += bound
+        for address in bound:
+            ready(f"ready {reception.face} {_spelled(reception.face, listener, address)}")
+    return everywhere
 
 
 async def _open_mailflow(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
     config, intake = parts.config.mailflow, parts.intake
-    loop = asyncio.get_running_loop()
+    talks: Mapping[str, Callable[[Peers], Talk]] = {
+        "milter": partial(milter.Connection, intake),
+        "lmtp": partial(lmtp.Connection, intake, socket.gethostname()),
+    }
     for face, listener, most in (
         ("milter", config.milter_listen, milter.MAX_CONNECTIONS),
         ("lmtp", config.lmtp_listen, lmtp.MAX_CONNECTIONS),
     ):
         if listener is None:
             continue
-        peers = Peers(face, listener, config.allowed_clients, most)
-        factories: Mapping[str, Callable[[], asyncio.Protocol]] = {
-            "milter": partial(milter.Connection, intake, peers),
-            "lmtp": partial(lmtp.Connection, intake, peers, socket.gethostname()),
-        }
-        factory = factories[face]
-        try:
-            if listener.unix is not None:
-                server: asyncio.AbstractServer = await loop.create_unix_server(factory, str(listener.unix))
-                listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
-            else:
-                server = await loop.create_server(factory, listener.host, listener.port)
-        except OSError as problem:
-            raise _taken(f"mailflow.{face}_listen", listener, problem) from None
-        listeners.servers.append(server)
+        peers = Peers(face, listener, config.allowed_clients, most, talks[face])
         listeners.peers.append(peers)
-        for bound in (s.getsockname() for s in getattr(server, "sockets", ())):
-            ready(f"ready {face} {f'inet:{bound[0]}:{bound[1]}' if isinstance(bound, tuple) else listener}")
+        await _bind(f"mailflow.{face}_listen", peers, [listener], ready)
+        if listener.unix is not None:
+            listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
+
+
+async def admin_door(parts: Parts, listeners: Listeners) -> Door:
+    """The admin API, not open yet. Raises CannotStart."""
+    config = parts.config
+    api = make_api(parts.service, parts.installation.token, parts.observer.exposition)
+    api.middlewares.insert(0, at_work)
+    runner = make_runner(api)
+    await runner.setup()
+    listeners.runners.append(runner)
+    assert runner.server is not None
+    door = Door(
+        runner.server,
+        HotAnswers(parts.changes, ADMIN_MEMORY, _now),
+        DoorLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
+        face="admin",
+        tls=listeners.tls(config.admin.tls_certificate, config.admin.tls_key_file),
+        privileged=True,
+    )
+    listeners.admin.append(door)
+    return door
 
 
 async def _open_admin(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
     listener = parts.config.admin.listen
     if listener is None:
         return
-    runner = make_runner(make_api(parts.service, parts.installation.token, parts.observer.exposition))
-    await runner.setup()
-    listeners.runners.append(runner)
-    assert runner.server is not None
-    loop = asyncio.get_running_loop()
-    try:
-        if listener.unix is not None:
-            server: asyncio.AbstractServer = await loop.create_unix_server(runner.server, str(listener.unix))
-        else:
-            server = await loop.create_server(runner.server, listener.host, listener.port)
-    except OSError as problem:
-        raise _taken("admin.listen", listener, problem) from None
-    listeners.servers.append(server)
-    bound = [s.getsockname() for s in getattr(server, "sockets", ())]
-    _say(ready, "admin", listener, bound)
+    await _bind("admin.listen", await admin_door(parts, listeners), [listener], ready)
 
 
-def _say(ready: Callable[[str], None], face: str, listener: Listener, bound: Sequence[object]) -> None:
-    scheme = ("ldap" if face == "ldap" else "http") + ("s" if listener.tls else "")
-    for address in bound:
-        if isinstance(address, tuple):
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            ready(f"ready {face} {scheme}://{host}:{address[1]}")
-        else:
-            ready(f"ready {face} unix:{listener.unix}")
+def _spelled(face: str, listener: Listener, address: Address) -> str:
+    """Where a listener is, as clients of that face write it."""
+    if not isinstance(address, tuple):
+        return f"unix:{listener.unix}"
+    host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+    if face in ("milter", "lmtp"):
+        return f"inet:{address[0]}:{address[1]}"
+    return f"{'ldap' if face == 'ldap' else 'http'}{'s' if listener.tls else ''}://{host}:{address[1]}"
 
 
 def _taken(key: str, listener: Listener, problem: OSError) -> CannotStart:
     why = problem.strerror or str(problem)
     return CannotStart(f"{key}: cannot listen on {listener}: {why}")
-
-
-def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as problem:
-        raise CannotStart(f"{certificate}: cannot be used as a TLS certificate: {problem}") from None
-    return context

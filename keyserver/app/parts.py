@@ -19,6 +19,7 @@ from keyserver.changes import Changes
 from keyserver.config import Config, UpstreamSection
 from keyserver.faces.hot import HotAnswers
 from keyserver.install import Installation, InstallError, installation
+from keyserver.listen.trust import Trust
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Room
@@ -103,6 +104,7 @@ class Parts:
     service: Service
     intake: Intake
     observer: Observer
+    trust: Trust
     hot: list[HotAnswers] = field(default_factory=list)
 
 
@@ -219,6 +221,7 @@ async def opened(
         raise CannotStart(str(problem)) from None
     cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})
     asked = Asked(config.limits.searches)
+    trust = Trust(config.limits.trusted, config.limits.proxies, config.limits.proxy_header)
     searcher = Searcher(
         store=store,
         upstreams=upstreams,
@@ -238,7 +241,7 @@ async def opened(
         terms=terms,
         kits=kits,
         asked=asked,
-        misses=MissLimit(config.limits.misses_per_minute, [str(n) for n in config.limits.trusted], monotonic),
+        misses=MissLimit(config.limits.misses_per_minute, trust, monotonic),
         clock=now,
         monotonic=monotonic,
         settings=Settings(config.policy.text_search),
@@ -291,7 +294,7 @@ async def opened(
         identity=observer.identity,
     )
     try:
-        yield Parts(config, mine, terms, view, changes, store, resolver, keeper, service, intake, observer, hot)
+        yield Parts(config, mine, terms, view, changes, store, resolver, keeper, service, intake, observer, trust, hot)
     finally:
         intake.close()
         await resolver.close()

@@ -13,6 +13,7 @@ from keyserver.app.desk import open_desk
 from keyserver.app.listening import DRAIN, Listeners, open_all
 from keyserver.app.parts import CannotStart, opened
 from keyserver.config import Config
+from keyserver.listen.descriptors import raise_limit
 from keyserver.observe import LogFormat
 from keyserver.state import State, StateError
 
@@ -22,18 +23,31 @@ EXIT_CANNOT_START = 3
 COMMANDS_END = 5.0  # seconds that a start waits for commands that work on the store at that moment
 
 
-async def serve(config: Config, stop: asyncio.Event, *, ready: Callable[[str], None]) -> None:
-    """The whole service until `stop` is set. `ready` hears one line per listener."""
+async def serve(
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    ready: Callable[[str], None],
+    hangup: Callable[[Callable[[], None]], None] = lambda reload: None,
+) -> None:
+    """The whole service until `stop` is set. `ready` hears one line per listener; `hangup` gets what SIGHUP does."""
     state = State(config.state_dir, config.cache.path)
     with _owned(state):
-        await _serve(config, state, stop, ready)
+        await _serve(config, state, stop, ready, hangup)
 
 
-async def _serve(config: Config, state: State, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+async def _serve(
+    config: Config,
+    state: State,
+    stop: asyncio.Event,
+    ready: Callable[[str], None],
+    hangup: Callable[[Callable[[], None]], None],
+) -> None:
     async with opened(config) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners()
         keeper: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
+        hangup(listeners.reload)
         try:
             await open_desk(parts, listeners, state)
             await open_all(parts, listeners, ready)
@@ -80,8 +94,15 @@ def run(config: Config) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await serve(config, stop, ready=lambda line: print(line, file=sys.stderr, flush=True))
+        await serve(
+            config,
+            stop,
+            ready=lambda line: print(line, file=sys.stderr, flush=True),
+            hangup=lambda reload: loop.add_signal_handler(signal.SIGHUP, reload),
+        )
 
+    raise_limit()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     code = 0
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

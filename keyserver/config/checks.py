@@ -11,11 +11,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from keyserver.config.listener import Listener
-from keyserver.config.models import Config, HkpSection, LdapSection, UpstreamSection
+from keyserver.config.models import AdminSection, Config, HkpSection, LdapSection, UpstreamSection
 from keyserver.config.problem import Problem, show
 from keyserver.wire.dn import BadDn, parse_dn
+from keyserver.wire.http_hot import FRAMING
 
 _LATER = ("vks", "wkd", "dane", "certs", "certs+http")
+_MEANINGFUL = frozenset({b"accept", b"authorization", b"connection", b"cookie", b"host", b"if-none-match", b"via"})
 _INSTEAD = {"http": "hkp", "https": "hkps"}
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
@@ -26,6 +28,7 @@ def cross_checks(config: Config, schemes: Sequence[str]) -> Iterator[Problem]:
     """Every mistake in a configuration whose single values are right. schemes: URL schemes that work now."""
     yield from _database(config)
     yield from _listeners(config)
+    yield from _proxy_header(config)
     yield from _certificates(config)
     yield from _account(config.ldap)
     yield from _mailflow(config)
@@ -49,12 +52,25 @@ def _listeners(config: Config) -> Iterator[Problem]:
     """No address twice."""
     taken: dict[str, str] = {}
     for key, listener in _all_listeners(config):
-        spelled = str(listener).removeprefix("tls:")
+        spelled = str(listener).removeprefix("proxy:").removeprefix("tls:")
         if listener.unix is None and listener.port == 0:
             continue
         if spelled in taken:
             yield Problem(key, f'"{listener}"', f"{taken[spelled]} listens there already; accepted is another port")
         taken.setdefault(spelled, key)
+    for key, listener in _all_listeners(config):
+        if listener.proxied and not config.limits.proxies:
+            accepted = "accepted together with limits.proxies, which says whose word counts"
+            yield Problem(key, f'"{listener}"', f"nobody could connect; {accepted}")
+
+
+def _proxy_header(config: Config) -> Iterator[Problem]:
+    """A header that says something else, or where a message ends, names no client."""
+    name = config.limits.proxy_header
+    if name.lower().encode() in FRAMING | _MEANINGFUL:
+        yield Problem(
+            "limits.proxy_header", f'"{name}"', "it means something else; accepted is x-forwarded-for or the like"
+        )
 
 
 def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:
@@ -79,7 +95,11 @@ def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:
 
 def _certificates(config: Config) -> Iterator[Problem]:
     """TLS listeners have a certificate and its key, and the two belong together."""
-    listening: dict[str, HkpSection | LdapSection] = {"hkp": config.hkp, "ldap": config.ldap}
+    listening: dict[str, HkpSection | LdapSection | AdminSection] = {
+        "hkp": config.hkp,
+        "ldap": config.ldap,
+        "admin": config.admin,
+    }
     for name, section in listening.items():
         tls = [
             listener

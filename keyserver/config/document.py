@@ -24,8 +24,9 @@ mistake starts nothing.
 
 - **Durations** are `"90s"`, `"15m"`, `"1h"`, `"1d"`, or in words: `"15 minutes"`, `"1 day"`. `"0"` works where the
   bounds allow it. **Sizes** are `"512 KiB"`, `"1 MiB"`, `"10 GiB"`.
-- **Listeners** are `"127.0.0.1:11371"`, `"[::1]:11371"`, `"tls:0.0.0.0:443"` or `"unix:/run/keyserver/hkp.sock"`;
-  port 0 lets the system choose one. An empty list or string opens none.
+- **Listeners** are `"127.0.0.1:11371"`, `"[::1]:11371"`, `"tls:0.0.0.0:443"` or `"unix:/run/keyserver/hkp.sock"`, with
+  `proxy:` before it where a proxy speaks the PROXY protocol to us; port 0 lets the system choose one. An empty list or
+  string opens none.
 - **Secrets** never stand in the file: a key that ends in `_file` names the file that holds one.
 - **Environment and command line** override the file: `KEYSERVER_CACHE__TTL="12h"`, then `--set cache.ttl=12h`. Values
   are TOML, bare words allowed. `[[upstream]]` and `[[view]]` come from the file only; `--upstream URL` (repeatable)

@@ -298,24 +298,28 @@ class Anchors(Value):
 
 @dataclass(frozen=True)
 class Listen(Value):
-    """One listener without TLS of its own; the empty string opens none."""
+    """One listener; the empty string opens none. `plain`: without TLS of its own, and not behind a proxy."""
+
+    plain: bool = False
 
     @property
     def accepts(self) -> str:
         """The spellings of a listener."""
-        return '"127.0.0.1:8371", "[::1]:8371" or "unix:/run/keyserver/admin.sock" (no TLS here); "" opens none'
+        if not self.plain:
+            return f'{LISTENER_ACCEPTED}; "" opens none'
+        return '"127.0.0.1:8891", "[::1]:8891" or "unix:/run/keyserver/milter.sock" (no TLS here); "" opens none'
 
     @property
     def brief(self) -> str:
         """Only what it is."""
-        return 'a listener without TLS, or ""'
+        return f'a listener{" without TLS" if self.plain else ""}, or ""'
 
     def read(self, value: Any) -> Listener | None:
         """The listener, or None."""
         if value == "":
             return None
         listener = read_listener(value)
-        _require(not listener.tls)
+        _require(not (self.plain and (listener.tls or listener.proxied)))
         return listener
 
 

@@ -44,7 +44,8 @@ from keyserver.config.section import Section, key, required
 
 Switch = Annotated[bool, Flag()]
 ListenerList = Annotated[tuple[Listener, ...], Listeners()]
-PlainListener = Annotated[Listener | None, Listen()]
+PlainListener = Annotated[Listener | None, Listen(plain=True)]
+OneListener = Annotated[Listener | None, Listen()]
 Domains = Annotated[tuple[str, ...], Many("domains such as example.org", read_domain)]
 DomainPatterns = Annotated[
     tuple[str, ...], Many("domains such as example.org, or *.example.org for what lies below it", read_domain_pattern)
@@ -104,7 +105,9 @@ class LdapSection(Section):
 class AdminSection(Section):
     """Administration: API, metrics, web page. Loopback unless you say otherwise."""
 
-    listen: PlainListener = key("127.0.0.1:8371", "where it listens")
+    listen: OneListener = key("127.0.0.1:8371", "where it listens")
+    tls_certificate: Certificates = key("", 'certificate for a "tls:" listener')
+    tls_key_file: PrivateKey = key("", 'private key for a "tls:" listener')
     token_file: Annotated[Path | None, File("a file with the bearer token", exists=False)] = key(
         "", "file with the bearer token; empty: made on first start in the state directory, mode 0600"
     )
@@ -204,9 +207,19 @@ class PolicySection(Section):
 class LimitsSection(Section):
     """What one client may use, and all of them together."""
 
-    connections_per_client: Annotated[int, Whole(1, 100_000)] = key(64, "connections per listener and client address")
+    connections_per_client: Annotated[int, Whole(1, 100_000)] = key(
+        64, "connections per listener and client address; nobody holds more than half of a listener's connections"
+    )
     misses_per_minute: Annotated[int, Whole(1, 1_000_000)] = key(
         600, "searches that one client network (/24, /64) may start; hits are never limited"
+    )
+    proxies: Networks = key(
+        [],
+        "networks of our proxies, which say who their clients are; a Unix socket's peer is one where any are named. "
+        "`proxy:` listeners take connections from them only",
+    )
+    proxy_header: Annotated[str, Text("the name of a header", r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", 64)] = key(
+        "x-forwarded-for", "the one header that they set: x-forwarded-for, forwarded (RFC 7239), x-real-ip or another"
     )
     trusted: Networks = key(
         ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"],

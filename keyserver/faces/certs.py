@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from keyserver.faces.pages import Pages
-from keyserver.faces.replies import REFUSALS, STATUS, Desk, finish, hops, looped, plain
+from keyserver.faces.replies import REFUSALS, STATUS, Desk, client_of, finish, hops, looped, plain
 from keyserver.model import Answered, Kind, State
 from keyserver.query import BadQuery, ByAddress, ByHash, Query, parse
 from keyserver.smime import pack
@@ -48,11 +48,12 @@ class Certs:
             query = read(request.rel_url.raw_query_string)
         except BadQuery as problem:
             return plain(400, f"Bad request: {problem}.")
+        client = client_of(self._desk, request)
         number = self._desk.changes.number
         answer = await self._desk.lookups.lookup(
             query,
             self._desk.view,
-            client=request.remote or None,
+            client=client,
             looped=looped(request, self._desk.instance),
             via=",".join(hops(request)),
         )
@@ -64,7 +65,7 @@ class Certs:
         else:
             response = plain(STATUS[answer.state], REFUSALS[answer.state])
         response = finish(self._desk, request, response, answer, number)
-        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began)
+        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began, client)
         return response
 
 

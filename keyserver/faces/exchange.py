@@ -12,6 +12,7 @@ import asyncio
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from keyserver.faces.facts import Facts
 from keyserver.faces.hot import HotAnswers
@@ -19,6 +20,20 @@ from keyserver.wire.http_hot import Reply, read_reply
 
 MAX_REPLY_HEAD = 64 * 1024
 """Octets of a reply's head; what has not ended by then is not counted any more."""
+
+
+@web.middleware
+async def at_work(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """For applications whose handlers take as long as they need, and bound the time of what they read: while one is
+    at work its connection is not idle, whatever comes or goes on it."""
+    exchange = request.transport.get_extra_info("exchange") if request.transport is not None else None
+    if exchange is None:
+        return await handler(request)
+    exchange.working += 1
+    try:
+        return await handler(request)
+    finally:
+        exchange.working -= 1
 
 
 class Owner(Protocol):
@@ -43,10 +58,15 @@ class Owner(Protocol):
 class Exchange(asyncio.Transport):
     """The transport that aiohttp's protocol sees."""
 
-    def __init__(self, owner: Owner, server: web.Server, outer: asyncio.Transport, hot: HotAnswers) -> None:
+    def __init__(
+        self, owner: Owner, server: web.Server, outer: asyncio.Transport, hot: HotAnswers, client: str
+    ) -> None:
         super().__init__()
         self.sticky = False
         self.busy = False
+        self.working = 0
+        """Handlers at work that have said so, by `at_work`."""
+        self._client = client
         self._owner = owner
         self._outer = outer
         self._hot = hot
@@ -90,9 +110,16 @@ class Exchange(asyncio.Transport):
     # what aiohttp calls
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`hot_answers`: takes the facts behind the reply under way. The socket stays the front's."""
+        """`hot_answers`: takes the facts behind the reply under way. The socket stays the front's; who is at its other
+        end may be asked by `peer_socket`. The peer is the client, also where a proxy named it."""
         if name == "hot_answers":
             return self._take if self._line is not None else default
+        if name == "exchange":
+            return self
+        if name == "peername" and self._client:
+            return self._client, 0
+        if name == "peer_socket":
+            return self._outer.get_extra_info("socket", default)
         return default if name == "socket" else self._outer.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:

@@ -11,6 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from keyserver.faces.exchange import Exchange
+from keyserver.listen.reception import peer_of
+from keyserver.listen.trust import UNIX
 from keyserver.wire.http_hot import Answering, Block, Unread, head_end
 
 if TYPE_CHECKING:
@@ -33,15 +35,17 @@ class Front(asyncio.Protocol):
                  "_held", "_ready", "_stopped", "_tick", "_transport")  # fmt: skip
 
     _transport: asyncio.Transport
-    _client: str
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, client: str | None = None) -> None:
         self._door = door
+        self._client = client
+        """Its address; before the connection is made only where a proxy named it."""
         self._exchange: Exchange | None = None
         self._held = b""
         """Octets of requests not yet served."""
-        self._tick = door.tick
-        """When the present state (idle, waiting for the rest of a head, waiting for aiohttp) began."""
+        self._tick = door.tick - door.limits.idle + door.limits.head
+        """When the present state (idle, waiting for the rest of a head, waiting for aiohttp) began. A new connection
+        is one that has been idle: its first head must come in the time for a head."""
         self._backlog = 0
         self._ready = True
         """The next octets begin a request, and it may be answered at once."""
@@ -58,9 +62,9 @@ class Front(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection, or refuse it."""
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._client = peer[0] if isinstance(peer, tuple) else ""
-        if not self._door.enter(self, self._client):
+        if self._client is None:
+            self._client = peer_of(transport)
+        if self._door.enter(self, self._client, transport):
             self._ready, self._ending = False, True
             self._transport.abort()
 
@@ -68,7 +72,7 @@ class Front(asyncio.Protocol):
         """Tell aiohttp, if it knows of this connection."""
         self._ready, self._ending = False, True
         self._held = b""
-        self._door.leave(self, self._client)
+        self._door.leave(self, self._client or UNIX)
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.lost(error)
@@ -88,7 +92,9 @@ class Front(asyncio.Protocol):
                         self._tick = door.tick
                         door.hot.hit(answer)
                         if door.log is not None:
-                            door.note(self._client, data[:cut], answer.status, len(answer.head) + len(answer.body))
+                            door.note(
+                                self._client or UNIX, data[:cut], answer.status, len(answer.head) + len(answer.body)
+                            )
                         return
                 elif block in door.known and self._hot(data[:cut], door.known[block]):
                     return
@@ -149,10 +155,10 @@ class Front(asyncio.Protocol):
 
     # what the door calls
 
-    def sweep(self) -> None:
+    def sweep(self, tick: int) -> None:
         """Once in a while: end what has lasted too long."""
         door = self._door
-        lasted = door.tick - self._tick
+        lasted = tick - self._tick
         exchange = self._exchange
         waiting = exchange is not None and exchange.busy and not exchange.sticky
         if exchange is not None and lasted >= SPARE and not exchange.busy and not exchange.sticky:
@@ -161,6 +167,8 @@ class Front(asyncio.Protocol):
         limit = door.limits.head if self._held and not waiting and not self._full else door.limits.idle
         if lasted < limit or (waiting and not self._full):
             return
+        if exchange is not None and exchange.working and not self._full:
+            return  # a handler that says so bounds its time itself
         unsent = self._transport.get_write_buffer_size()
         if unsent and unsent != self._backlog:
             self._backlog, self._tick = unsent, door.tick  # slow, but it reads
@@ -268,7 +276,7 @@ class Front(asyncio.Protocol):
     def _behind(self) -> Exchange:
         """aiohttp's end of this connection, made when it is first needed."""
         if self._exchange is None:
-            self._exchange = Exchange(self, self._door.server, self._transport, self._door.hot)
+            self._exchange = Exchange(self, self._door.server, self._transport, self._door.hot, self._client or UNIX)
         return self._exchange
 
     def _gate(self) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from keyserver import __version__
 from keyserver.faces.pages import Pages
-from keyserver.faces.replies import REFUSALS, STATUS, Desk, document, finish, hops, looped, plain
+from keyserver.faces.replies import REFUSALS, STATUS, Desk, client_of, document, finish, hops, looped, plain
 from keyserver.model import Answer, Answered, How, Kind, Malformed, State
 from keyserver.openpgp.armor import armor
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse
@@ -60,6 +60,7 @@ class Hkp:
     async def lookup(self, request: web.Request) -> web.StreamResponse:
         """`GET /pks/lookup`."""
         began = self._desk.monotonic()
+        client = client_of(self._desk, request)
         query: Query | None = None
         answer: Answer | None = None
         given = wire.Parameters()
@@ -77,14 +78,14 @@ class Hkp:
             response = finish(self._desk, request, await self._render(given, query, answer), answer, number)
         except _Refused as refusal:
             response = self._refusal(given, refusal.status, refusal.text)
-        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began)
+        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began, client)
         return response
 
     async def _lookup(self, request: web.Request, query: Query) -> Answer:
         return await self._desk.lookups.lookup(
             query,
             self._desk.view,
-            client=request.remote or None,
+            client=client_of(self._desk, request),
             looped=looped(request, self._desk.instance),
             via=",".join(hops(request)),
         )

@@ -9,10 +9,11 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from keyserver.faces.clients import loopback
 from keyserver.faces.ldap_bind import judge
 from keyserver.faces.ldap_search import Rendered, render
 from keyserver.faces.ldap_tree import Reply
+from keyserver.listen.reception import peer_of
+from keyserver.listen.trust import UNIX, loopback
 from keyserver.model import Malformed
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import measure, number
@@ -43,11 +44,12 @@ class _Page:
 class Connection(asyncio.Protocol):
     """The protocol of one client."""
 
-    def __init__(self, server: LdapServer, tls: bool) -> None:
+    def __init__(self, server: LdapServer, tls: bool, client: str | None = None) -> None:
         self._server = server
         self._tls = tls
         self._transport: asyncio.Transport | None = None
-        self._client = ""
+        self._client = client
+        """Its address; before the connection is made only where a proxy named it."""
         self._identity = ""  # who has bound (RFC 4513 section 5.2.1.8), empty for anonymous
         self._guesses = 0  # binds with wrong credentials
         self._entered = False
@@ -69,11 +71,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-        peer = transport.get_extra_info("peername")
-        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._entered = self._server.enter(self, self._client)
-        if not self._entered:
-            self.dismiss(Code.UNAVAILABLE, "too many connections")
+        if self._client is None:
+            self._client = peer_of(transport)
+        refused = self._server.enter(self, self._client, transport)
+        self._entered = not refused
+        if refused:
+            self.dismiss(Code.UNAVAILABLE, refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, whoever closed."""
@@ -84,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self._entered:
             self._entered = False
-            self._server.leave(self, self._client)
+            self._server.leave(self, self._client or UNIX)
 
     def pause_writing(self) -> None:
         """The client does not read what we wrote."""
@@ -220,9 +223,10 @@ class Connection(asyncio.Protocol):
     @property
     def _confidential(self) -> bool:
         """Can nobody on the way read what the client sends: TLS, loopback, or a Unix socket?"""
-        if self._tls or self._client:
-            return self._tls or loopback(self._client)
-        return self._transport is not None and isinstance(self._transport.get_extra_info("sockname"), str)
+        if self._tls or self._transport is None:
+            return self._tls
+        # Behind a proxy both ways count: the client's to it, and its own to us.
+        return all(address == UNIX or loopback(address) for address in (peer_of(self._transport), self._client or UNIX))
 
     def _extended(self, message_id: int, extended: wire.Extended, more: bool) -> None:
         if extended.oid == wire.WHO_AM_I:
@@ -290,7 +294,7 @@ class Connection(asyncio.Protocol):
                 late = reply
                 if late is None:
                     looped = _looped(message, self._server.desk.instance)
-                    late = await searches.answer(plan, self._client or None, looped, search.time_limit)
+                    late = await searches.answer(plan, self._client, looped, search.time_limit)
                 await self._send(message, search, late)
             except Exception:
                 _log.exception("a search failed")
@@ -371,7 +375,7 @@ class Connection(asyncio.Protocol):
         elif waited > (limits.idle if self._greeted else limits.first):
             self.dismiss(Code.UNAVAILABLE, "idle for too long")
 
-    def drain(self) -> None:
+    async def drain(self, seconds: float) -> None:
         """End as soon as nothing is under way; the server shuts down."""
         if not self._under_way and self._upgrade is None:
             self.dismiss(Code.UNAVAILABLE, "the server shuts down")

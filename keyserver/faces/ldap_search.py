@@ -63,8 +63,8 @@ class Lookups(Protocol):
 Key: TypeAlias = bytes | MeaningKey
 """Of a rendered reply: the octets of its request, or what these mean."""
 
-Note = Callable[[str, Query | None, Answer | None, int, float], None]
-"""(face, query, answer, result code, seconds): called for each lookup, and for each search refused without one."""
+Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
+"""(face, query, answer, result code, seconds, client): called for each lookup, and each search refused without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Searches:
             return Plan(sense, *key[1:], key)
         plan = self._tree.plan(search)
         if isinstance(plan, Refusal):
-            self._desk.note("ldap", None, None, plan.code, 0.0)
+            self._desk.note("ldap", None, None, plan.code, 0.0, "")
             return Reply((), plan.code, plan.text)
         return plan
 
@@ -269,7 +269,7 @@ class Searches:
         else:
             nodes = self._tree.nodes(wanted, answer)
         code = _FAULTS.get(answer.state, (Code.SUCCESS, ""))[0]
-        self._desk.note("ldap", wanted.query, answer, code, self._desk.monotonic() - began)
+        self._desk.note("ldap", wanted.query, answer, code, self._desk.monotonic() - began, client or "")
         if not answer.keep or looped:
             return nodes, answer.state, None
         ground = Ground(answer.names, answer.until, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from aiohttp import web
 from keyserver.changes import Changes
 from keyserver.faces.facts import Facts, offer
 from keyserver.faces.pages import Page
+from keyserver.listen.trust import Trust
 from keyserver.model import Answer, How, State, View
 from keyserver.query import Query
 from keyserver.store.base import StoreStats
@@ -66,8 +67,8 @@ class Counting(Protocol):
         """Counts; may be a few seconds old."""
 
 
-Note = Callable[[str, Query | None, Answer | None, int, float], None]
-"""(face, query, answer, status, seconds): called once for each lookup, also for one that could not be understood."""
+Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
+"""(face, query, answer, status, seconds, client): called once for each lookup, also for one not understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Desk:
     explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
     text_search: bool = False
     complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
+    trust: Trust = field(default_factory=Trust)  # whose word about its clients counts
     max_size: int = 0  # octets of the database above which /readyz complains; 0: never
 
 
@@ -102,6 +104,11 @@ def document(page: Page, status: int = 200) -> web.Response:
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def client_of(desk: Desk, request: web.Request) -> str:
+    """The address that a request comes from, as far as the proxies that it came through are ours."""
+    return desk.trust.client(request.remote or "", request.headers.getall(desk.trust.header, ()))
 
 
 def hops(request: web.Request) -> tuple[str, ...]:

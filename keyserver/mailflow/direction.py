@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from keyserver.config.kinds import Address
+from keyserver.listen.trust import address_of
 from keyserver.mailflow.verdict import Direction, Envelope, Rules, Why
 from keyserver.policy import in_domains
 from keyserver.query import parse_address, parse_domain
@@ -53,13 +52,8 @@ def ip_of(text: str) -> Address | None:
     bare = text.strip().strip("[]")
     if bare[:5].lower() == "ipv6:":
         bare = bare[5:]
-    try:
-        found = ipaddress.ip_address(bare.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return None if found.is_unspecified else found
+    found = address_of(bare)
+    return None if found is None or found.is_unspecified else found
 
 
 def sender_of(envelope_sender: str) -> str:

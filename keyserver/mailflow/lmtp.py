@@ -2,60 +2,58 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from typing import cast
-
 from keyserver.mailflow.direction import sender_of
 from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.peers import Idle, Peers
+from keyserver.mailflow.peers import Peers, Talk
 from keyserver.mailflow.room import Holding
 from keyserver.mailflow.verdict import Envelope, Way
 from keyserver.model import Malformed
 from keyserver.wire import mime
 from keyserver.wire.lmtp import Begin, Content, Event, Session, Transaction
 
-IDLE = 300.0  # seconds (RFC 5321 section 4.5.3.2)
+IDLE = 300  # seconds (RFC 5321 section 4.5.3.2)
+FIRST = 30  # seconds until the first whole command
 MAX_CONNECTIONS = 200
-_LOG = logging.getLogger("keyserver.mailflow")
 
 
-class Connection(asyncio.Protocol):
+class Connection(Talk):
     """A mail server's connection."""
 
-    def __init__(self, intake: Intake, peers: Peers, name: str) -> None:
+    def __init__(self, intake: Intake, name: str, peers: Peers) -> None:
+        super().__init__(peers)
         self._intake = intake
-        self._peers = peers
         self._session = Session(name, self._write)
-        self._transport: asyncio.Transport | None = None
-        self._idle: Idle | None = None
         self._holding: Holding | None = None
         self._transaction = Transaction()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody is there."""
-        transport = cast(asyncio.Transport, transport)  # uvloop's are not registered as such
-        if reason := self._peers.admit(transport):
-            transport.write(f"421 4.3.2 {reason}\r\n".encode())
-            transport.close()
-            return
-        self._transport = transport
-        self._idle = Idle(IDLE, transport.close)
-        transport.write(self._session.greeting())
+    @property
+    def patience(self) -> int:
+        """Less for who has not said what he is."""
+        return IDLE if self._session.greeted else FIRST
+
+    def turn_away(self, reason: str) -> None:
+        """There is no room."""
+        self._write(f"421 4.3.2 {reason}\r\n".encode())
+        self._close()
+
+    def begin(self) -> None:
+        """The server speaks first."""
+        self._write(self._session.greeting())
 
     def data_received(self, data: bytes) -> None:
         """Commands and content, as they come."""
-        if self._transport is None or self._idle is None:
+        if self.transport is None:
             return
-        self._idle.alive()
+        if self._holding is not None or b"\n" in data:  # half a command is nothing heard
+            self.heard = self.peers.tick
         try:
             for event in self._session.feed(data):
                 self._take(event)
         except Malformed as problem:
             self._write(f"500 5.5.2 {problem}\r\n".encode())
-            self._transport.close()
+            self._close()
         if self._session.closing:
-            self._transport.close()
+            self._close()
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Begin):
@@ -77,10 +75,12 @@ class Connection(asyncio.Protocol):
         if self._holding is not None:
             self._holding.free()
             self._holding = None
-        self._peers.leave(self._transport)
-        if self._idle is not None:
-            self._idle.stop()
+        super().connection_lost(exc)
 
     def _write(self, octets: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(octets)
+        if self.transport is not None:
+            self.transport.write(octets)
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()

@@ -6,24 +6,35 @@ mail. What the headers alone show to be outbound is accepted there: its body is 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import socket
-from typing import cast
+from enum import Enum, auto
 
 from keyserver.mailflow.direction import ip_of, sender_of
 from keyserver.mailflow.harvest import headers_only
 from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.peers import Idle, Peers
+from keyserver.mailflow.peers import Peers, Talk
 from keyserver.mailflow.room import Holding
 from keyserver.mailflow.verdict import Envelope, Way
 from keyserver.model import Malformed
 from keyserver.wire import milter, mime
 from keyserver.wire.milter import Ask, Frame, Protocol
 
-IDLE = 7300.0  # seconds: mail servers keep their connections for reuse; libmilter's own limit is 7210
 MAX_CONNECTIONS = 1000
+
+
+class Stage(Enum):
+    """How far a mail server has come on a connection."""
+
+    SILENT = auto()  # nothing whole has been said
+    WAITING = auto()  # negotiated, no client of the mail server yet, or none any more
+    SERVING = auto()  # the mail server has a client
+
+
+PATIENCE = {Stage.SILENT: 10, Stage.WAITING: 300, Stage.SERVING: 7300}
+"""Seconds of silence: a mail comes as slowly as its client sends it; libmilter's own limit is 7210."""
+
 _WANTED = (
     Protocol.NO_HELO
     | Protocol.NO_RECIPIENT
@@ -40,6 +51,8 @@ _WANTED = (
     | Protocol.SILENT_BODY
 )
 _MACROS = {0: "{daemon_addr} {if_addr}", 2: "{auth_authen}", 5: "i", 6: "i"}
+_KEPT = frozenset({"daemon_addr", "if_addr", "auth_authen", "i"})
+MAX_MACRO = 1024  # characters of a macro's value that are kept
 _LOG = logging.getLogger("keyserver.mailflow")
 
 
@@ -55,10 +68,12 @@ class Conversation:
         self._headers: list[bytes] = []
         self._holding: Holding | None = None
         self.over = False
+        self.stage = Stage.SILENT
 
     def answer(self, frame: Frame) -> bytes:
         """What to say to a frame, if anything. Raises Malformed for a negotiation that is none."""
         if frame.letter == Ask.NEGOTIATE:
+            self.stage = Stage.WAITING
             return self._negotiate(frame.data)
         accepted = False
         try:
@@ -94,9 +109,11 @@ class Conversation:
         """Note what a frame says; True where the mail server need send no more of this mail."""
         match frame.letter:
             case Ask.MACRO:
-                self._macros |= milter.macros(frame.data)[1]
+                given = milter.macros(frame.data)[1]
+                self._macros |= {name: given[name][:MAX_MACRO] for name in given.keys() & _KEPT}
             case Ask.CONNECT:
                 self.drop()
+                self.stage = Stage.SERVING
                 self._client = milter.client(frame.data)
             case Ask.MAIL:
                 self.drop()
@@ -116,6 +133,7 @@ class Conversation:
             case Ask.QUIT_REUSE:
                 self.drop()
                 self._macros, self._client = {}, ""
+                self.stage = Stage.WAITING
             case Ask.QUIT:
                 self.drop()
                 self.over = True
@@ -175,49 +193,46 @@ class Conversation:
         )
 
 
-class Connection(asyncio.Protocol):
+class Connection(Talk):
     """A mail server's connection."""
 
     def __init__(self, intake: Intake, peers: Peers) -> None:
+        super().__init__(peers)
         self._conversation = Conversation(intake)
-        self._peers = peers
         self._reader = milter.Reader()
-        self._transport: asyncio.Transport | None = None
-        self._idle: Idle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody is there."""
-        transport = cast(asyncio.Transport, transport)  # uvloop's are not registered as such
-        if self._peers.admit(transport):
-            transport.abort()
-            return
-        self._transport = transport
-        self._idle = Idle(IDLE, transport.close)
+    @property
+    def patience(self) -> int:
+        """Much in the middle of a session; little before a client of the mail server is there."""
+        return PATIENCE[self._conversation.stage]
+
+    def begin(self) -> None:
+        """The mail server speaks first."""
         self._acknowledge()
 
     def data_received(self, data: bytes) -> None:
         """Answer every frame that is complete."""
-        if self._transport is None or self._idle is None:
+        if self.transport is None:
             return
-        self._idle.alive()
         self._acknowledge()
         try:
             for frame in self._reader.feed(data):
+                self.heard = self.peers.tick
                 if answer := self._conversation.answer(frame):
-                    self._transport.write(answer)
+                    self.transport.write(answer)
                 if self._conversation.over:
-                    self._transport.close()
+                    self.transport.close()
                     return
         except Malformed as problem:
             _LOG.warning("milter connection closed", extra={"facts": {"reason": str(problem)}})
-            self._transport.abort()
+            self.transport.abort()
 
     def _acknowledge(self) -> None:
         """Have the kernel acknowledge at once what it receives, until it decides otherwise again.
 
         Most commands have no answer, and the mail server's next small write waits for the acknowledgement of the last
         one (RFC 896): delayed acknowledgements would cost every mail 40 ms."""
-        found = self._transport.get_extra_info("socket") if self._transport is not None else None
+        found = self.transport.get_extra_info("socket") if self.transport is not None else None
         if found is not None and found.family != socket.AF_UNIX and hasattr(socket, "TCP_QUICKACK"):
             with contextlib.suppress(OSError):
                 found.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -225,6 +240,4 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over; a mail that was under way is forgotten."""
         self._conversation.drop()
-        self._peers.leave(self._transport)
-        if self._idle is not None:
-            self._idle.stop()
+        super().connection_lost(exc)

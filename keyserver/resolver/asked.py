@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from keyserver.listen.trust import Trust, address_of
 from keyserver.model import Entry, Outcome, Record, Step
 from keyserver.query import Query
 
@@ -79,39 +80,27 @@ class Asked:
 
 def network_of(client: str | None) -> str:
     """The network of a client's address (IPv4 /24, IPv6 /64); empty where it has none (a Unix socket)."""
-    try:
-        address = ipaddress.ip_address((client or "").partition("%")[0])
-    except ValueError:
+    address = address_of(client or "")
+    if address is None:
         return ""
-    return _network(getattr(address, "ipv4_mapped", None) or address)
-
-
-def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
 
 
 class MissLimit:
-    """A token bucket of searches for each client network (IPv4 /24, IPv6 /64); trusted networks are left alone."""
+    """A token bucket of searches for each client network (IPv4 /24, IPv6 /64); whom we trust is left alone."""
 
-    def __init__(self, per_minute: int, trusted: Sequence[str], monotonic: Callable[[], float]) -> None:
+    def __init__(self, per_minute: int, trust: Trust, monotonic: Callable[[], float]) -> None:
         self._rate = per_minute / 60
         self._burst = float(max(1, per_minute))
-        self._trusted = [ipaddress.ip_network(n) for n in trusted]
+        self._trust = trust
         self._monotonic = monotonic
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str | None) -> bool:
-        """May this client start one more search now? No address (a Unix socket) is trusted."""
-        if client is None:
+        """May this client start one more search now? None is ourselves, a Unix socket's client is the empty string."""
+        if client is None or self._trust.trusts(client):
             return True
-        try:
-            address = ipaddress.ip_address(client.partition("%")[0])
-        except ValueError:
-            return True
-        address = getattr(address, "ipv4_mapped", None) or address
-        if any(address.version == n.version and address in n for n in self._trusted):
-            return True
-        network = _network(address)
+        network = network_of(client) or client
         now = self._monotonic()
         tokens, then = self._buckets.pop(network, (self._burst, now))
         tokens = min(self._burst, tokens + (now - then) * self._rate)

@@ -147,6 +147,17 @@ def judge(block: bytes, own: bytes = b"") -> Block:
     return Block(answering, b"host" in given, connection == b"close", connection == b"keep-alive", tags)
 
 
+def without(block: bytes, header: bytes) -> bytes:
+    """A well-formed header block without the lines of one header (its name in lower case).
+
+    For the header in which a proxy names its client: it differs with each of them, and says nothing about the answer.
+    What aiohttp would refuse for its size stays."""
+    if len(block) > MAX_BLOCK:
+        return block
+    prefix = header + b":"
+    return b"\r\n".join(line for line in block.split(b"\r\n") if line[: len(prefix)].lower() != prefix)
+
+
 def _tags(value: bytes) -> tuple[bytes, ...]:
     """The opaque parts of an If-None-Match (RFC 9110 §13.1.2); none when it is not well-formed."""
     if value == b"*":

@@ -57,7 +57,8 @@ class Session:
         self._reply = reply
         self._buffer = bytearray()
         self._content = False
-        self._greeted = False
+        self.greeted = False
+        """Has LHLO been said?"""
         self._line_start = True
         self._transaction: Transaction | None = None
         self._forwarded: dict[str, str] = {}
@@ -123,11 +124,11 @@ class Session:
         verb, _, rest = line.strip().partition(" ")
         match verb.upper():
             case "LHLO":
-                self._greeted, self._transaction = True, None
+                self.greeted, self._transaction = True, None
                 extensions = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "SIZE"]
                 lines = [f"250-{word}" for word in (self._name, *extensions)] + [f"250 XFORWARD {' '.join(_XFORWARD)}"]
                 self._reply("".join(f"{line}\r\n" for line in lines).encode())
-            case "MAIL" if not self._greeted:
+            case "MAIL" if not self.greeted:
                 self._reply(b"503 5.5.1 LHLO first\r\n")
             case "MAIL" if self._transaction is not None:
                 self._reply(b"503 5.5.1 a sender has been given\r\n")

@@ -14,6 +14,8 @@ from enum import IntEnum, IntFlag
 from keyserver.model import Malformed
 
 MAX_KEPT = 1 << 20  # octets of one frame that are kept; bodies come in pieces of 64 KiB
+MAX_WORDS = 1 << 16  # octets of a frame that are kept where it is neither header nor body
+MAX_MACROS = 64  # macros of one frame that are read
 MAX_FRAME = 64 << 20  # octets: a longer frame is no milter's
 VERSION = 6
 _LENGTH = struct.Struct(">I")
@@ -74,6 +76,7 @@ SILENCED: Mapping[Ask, Protocol] = {
 }
 """The flag under which a command is not answered."""
 
+_LONG = frozenset({Ask.HEADER, Ask.BODY, Ask.END})
 ANSWERED = frozenset({*SILENCED, Ask.HEADERS_END, Ask.END})
 SET_MACROS = 0x100  # an action: the filter may name the macros that it wants
 
@@ -108,7 +111,7 @@ class Reader:
                 if not 0 < length <= MAX_FRAME:
                     raise Malformed(f"a milter frame of {length} octets")
                 letter = self._buffer[at + 4]
-                if length > MAX_KEPT:
+                if length > (MAX_KEPT if letter in _LONG else MAX_WORDS):
                     have = min(len(self._buffer) - at - 5, length - 1)
                     self._skip = length - 1 - have
                     at += 5 + have
@@ -141,8 +144,8 @@ def negotiation(version: int, actions: int, protocol: int, macros: Mapping[int, 
 
 
 def macros(data: bytes) -> tuple[int, dict[str, str]]:
-    """Which command a list of macros belongs to, and the macros, without braces around their names."""
-    parts = data[1:].split(b"\0")
+    """Which command a list of macros belongs to, and the first 64 macros, without braces around their names."""
+    parts = data[1:].split(b"\0", 2 * MAX_MACROS)[: 2 * MAX_MACROS]
     pairs: Iterable[tuple[bytes, bytes]] = zip(parts[0::2], parts[1::2], strict=False)
     return data[0] if data else 0, {
         name.decode("latin-1").strip("{}"): value.decode("utf-8", "replace") for name, value in pairs

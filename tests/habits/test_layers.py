@@ -17,7 +17,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("faces", "mailflow", "admin"),
     ("resolver",),
-    ("store", "upstreams"),
+    ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "install", "state"),
     ("wire", "openpgp", "smime"),
     ("model", "query", "observe"),

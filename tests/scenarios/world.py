@@ -7,10 +7,12 @@ import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 
 from keyserver import openpgp
 from keyserver.changes import Changes
+from keyserver.listen.trust import Trust
 from keyserver.model import (
     Absent,
     Answer,
@@ -137,7 +139,7 @@ class World:
             terms=self.terms,
             kits={Kind.OPENPGP: KIT},
             asked=Asked(self.searches),
-            misses=MissLimit(self.misses, ["127.0.0.0/8"], self.monotonic),
+            misses=MissLimit(self.misses, Trust([ip_network("127.0.0.0/8")]), self.monotonic),
             clock=lambda: self.now,
             monotonic=self.monotonic,
             settings=Settings(),

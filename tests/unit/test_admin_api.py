@@ -21,6 +21,7 @@ from keyserver.admin.api import make_api
 from keyserver.admin.service import Service
 from keyserver.changes import Changes
 from keyserver.faces.http import make_runner
+from keyserver.listen.trust import Trust
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Room
@@ -156,7 +157,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
         terms=terms,
         kits=kits,
         asked=Asked(100),
-        misses=MissLimit(1000, [], loop.time),
+        misses=MissLimit(1000, Trust(), loop.time),
         clock=clock,
         monotonic=loop.time,
         settings=Settings(),

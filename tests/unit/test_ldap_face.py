@@ -13,10 +13,10 @@ import pytest
 
 from directory import Authority
 from keyserver.config.listener import Listener
-from keyserver.faces.clients import loopback
 from keyserver.faces.ldap import LdapLimits
 from keyserver.faces.ldap_bind import Account, judge
 from keyserver.faces.ldap_connection import GUESSES
+from keyserver.listen.trust import loopback
 from keyserver.model import State
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import element
@@ -483,6 +483,8 @@ def test_size_limit(crowd: Client) -> None:
 def test_connections_of_one_client_are_limited_unless_trusted(memory: Memory, loop: str) -> None:
     from ipaddress import ip_network
 
+    from keyserver.listen.trust import Trust
+
     with serving(memory, loop=loop, limits=LdapLimits(connections_per_client=2)) as face:
         with Client(face.port) as one, Client(face.port) as two, Client(face.port) as three:
             assert one.search("", scope=0).code == two.search("", scope=0).code == 0
@@ -491,7 +493,7 @@ def test_connections_of_one_client_are_limited_unless_trusted(memory: Memory, lo
         until(lambda: face.server.counts().open == 0)
         with Client(face.port) as again:
             assert again.search("", scope=0).code == 0
-    trusted = LdapLimits(connections_per_client=1, trusted=(ip_network("127.0.0.0/8"),))
+    trusted = LdapLimits(connections_per_client=1, trust=Trust([ip_network("127.0.0.0/8")]))
     with serving(memory, loop=loop, limits=trusted) as face, Client(face.port) as one, Client(face.port) as two:
         assert one.search("", scope=0).code == two.search("", scope=0).code == 0
 

@@ -8,8 +8,10 @@ import ipaddress
 import logging
 import smtplib
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -262,13 +264,11 @@ def test_lmtp_xforward_names_the_mail_s_own_client() -> None:
 @pytest.fixture
 async def sink() -> AsyncIterator[tuple[Fake, int]]:
     intake = Fake()
-    peers = Peers("lmtp", Listener("127.0.0.1"), (), 3)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: lmtp_face.Connection(intake, peers, "here"), "127.0.0.1", 0)  # type: ignore[arg-type]
-    yield intake, server.sockets[0].getsockname()[1]
-    server.close()
-    peers.close()
-    await server.wait_closed()
+    listener = Listener("127.0.0.1")
+    peers = Peers("lmtp", listener, (), 6, partial(lmtp_face.Connection, intake, "here"))  # type: ignore[arg-type]
+    ((_, port),) = await peers.open(listener)
+    yield intake, int(str(port))
+    await peers.close(1)
 
 
 async def test_lmtp_by_smtplib(sink: tuple[Fake, int]) -> None:
@@ -298,16 +298,22 @@ async def test_lmtp_connections_are_bounded(sink: tuple[Fake, int]) -> None:
 class Transport:
     peer: object
 
-    def get_extra_info(self, _: str) -> object:
-        return self.peer
+    def get_extra_info(self, name: str) -> object:
+        return self.peer if name == "peername" else None
+
+    def abort(self) -> None:
+        pass
 
 
-def test_who_may_speak() -> None:
+async def test_who_may_speak() -> None:
     outside = Listener("0.0.0.0")
     allowed = [ipaddress.ip_network("192.0.2.0/24")]
 
     def admitted(listener: Listener, peer: object) -> bool:
-        return not Peers("milter", listener, allowed, 10).admit(Transport(peer))  # type: ignore[arg-type]
+        talk = partial(milter_face.Connection, Fake())  # type: ignore[arg-type]
+        peers = Peers("milter", listener, allowed, 10, talk)
+        peers.make(listener).connection_made(Transport(peer))  # type: ignore[arg-type]
+        return len(peers._connections) == 1
 
     assert admitted(outside, ("192.0.2.7", 1))
     assert admitted(outside, ("::ffff:192.0.2.7", 1, 0, 0))
@@ -318,15 +324,104 @@ def test_who_may_speak() -> None:
     assert admitted(Listener(unix=Path("/x")), "")
 
 
-async def test_a_silent_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milter_face, "IDLE", 0.05)
-    intake, peers = Fake(), Peers("milter", Listener("127.0.0.1"), (), 10)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: milter_face.Connection(intake, peers), "127.0.0.1", 0)  # type: ignore[arg-type]
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
-    assert await asyncio.wait_for(reader.read(), 5) == b""
-    writer.close()
-    server.close()
+@contextlib.asynccontextmanager
+async def milters(most: int = 10) -> AsyncIterator[tuple[Peers, int]]:
+    listener = Listener("127.0.0.1")
+    peers = Peers("milter", listener, (), most, partial(milter_face.Connection, Fake()))  # type: ignore[arg-type]
+    ((_, port),) = await peers.open(listener)
+    try:
+        yield peers, int(str(port))
+    finally:
+        await peers.close(1)
+
+
+def pass_seconds(peers: Peers, seconds: int) -> None:
+    for _ in range(seconds):
+        peers.tick += 1
+        for talk in tuple(peers._connections):
+            talk.sweep(peers.tick)
+
+
+async def connections(peers: Peers, count: int) -> None:
+    while len(peers._connections) != count:
+        await asyncio.sleep(0.01)
+
+
+async def test_silence_ends_a_milter_connection_the_sooner_the_less_it_has_said() -> None:
+    async with milters() as (peers, port):
+        silent = await asyncio.open_connection("127.0.0.1", port)
+        half = await asyncio.open_connection("127.0.0.1", port)
+        half[1].write(negotiate()[:-1])
+        waiting = await asyncio.open_connection("127.0.0.1", port)
+        waiting[1].write(negotiate())
+        await waiting[0].readexactly(4)
+        serving = await milter_client.Client.open(port)
+        await connections(peers, 4)
+        serving.send(*milter_client.mail(MAIL, end=False))
+        assert await serving.answer()
+        for seconds, left in ((10, 4), (1, 2), (289, 2), (1, 1), (6999, 1), (1, 0)):
+            pass_seconds(peers, seconds)
+            await asyncio.wait_for(connections(peers, left), 5)
+        assert await asyncio.wait_for(silent[0].read(), 5) == b""
+        for _, writer in (silent, half, waiting):
+            writer.close()
+        serving.close()
+
+
+async def test_dripping_octets_is_silence() -> None:
+    async with milters() as (peers, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for n in range(11):
+            writer.write(negotiate()[n : n + 1])
+            await asyncio.sleep(0.01)
+            pass_seconds(peers, 1)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_silent_connections_lock_no_mail_server_out() -> None:
+    """A thousand of them did, for two hours: each that has been silent for a minute gives its place to a new one."""
+    async with milters(20) as (peers, port):
+        held = [await milter_client.Client.open(port) for _ in range(10)]  # they negotiate, name a client, and wait
+        await connections(peers, 10)
+        for _ in range(2):  # nobody holds more than half
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+        assert peers.refused == 2
+        pass_seconds(peers, 61)
+        served = [await milter_client.Client.open(port) for _ in range(10)]
+        for one in served:
+            assert (await one.deliver(MAIL))[1] in (b"a", b"c")
+        assert peers.refused == 2
+        for one in (*held, *served):
+            one.close()
+
+
+def test_macros_are_bounded_in_number_and_octets() -> None:
+    """46 MiB were kept of one connection's macros, and for as long as it stood."""
+    talk = Conversation(Fake())  # type: ignore[arg-type]
+    reader = milter.Reader()
+
+    def say(*frames: bytes) -> None:
+        for octets in frames:
+            for one in reader.feed(octets):
+                talk.answer(one)
+
+    say(negotiate(), connect())
+    tracemalloc.start()
+    for n in range(200):
+        say(macro("M", {f"{{name{n}.{m}}}": "x" * 900 for m in range(60)}))
+    say(macro("M", {"{auth_authen}": "u" * 60_000}))
+    say(frame("D", b"M" + b"a\0b\0" * 400_000))
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 64 << 10
+    assert most < 4 << 20
+    assert talk._macros.keys() == {"daemon_addr", "auth_authen"}
+    assert talk._envelope().user == "u" * 1024  # who has authenticated has authenticated, however long the name
 
 
 @pytest.mark.parametrize(

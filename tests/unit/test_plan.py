@@ -2,7 +2,9 @@
 
 import asyncio
 from dataclasses import replace
+from ipaddress import ip_network
 
+from keyserver.listen.trust import Trust
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, UpstreamSpec
 from keyserver.policy import Terms
 from keyserver.query import ByAddress, ByFingerprint, Query
@@ -238,7 +240,7 @@ async def test_an_upstream_that_ignores_its_time_is_cut_off() -> None:
 
 def test_misses_are_limited_by_network_and_trusted_ones_left_alone() -> None:
     now = 0.0
-    limit = MissLimit(60, ["10.0.0.0/8"], lambda: now)
+    limit = MissLimit(60, Trust([ip_network("10.0.0.0/8")]), lambda: now)
     assert sum(limit.take(f"192.0.2.{n}") for n in range(100)) == 60
     assert limit.take("198.51.100.1")
     assert all(limit.take("10.1.2.3") for _ in range(100))

@@ -18,6 +18,7 @@ import pytest
 from keyserver.config.listener import Listener
 from keyserver.faces.door import Door, DoorLimits
 from keyserver.faces.front import MAX_HELD, SPARE
+from keyserver.listen.trust import Trust
 
 GET = b"GET /pks/lookup?search=alice HTTP/1.1\r\nHost: k\r\n\r\n"
 OTHER = b"GET /pks/lookup?search=bob HTTP/1.1\r\nHost: k\r\n\r\n"
@@ -229,8 +230,8 @@ def beat(door: Door, seconds: int) -> None:
     """Let time pass at the door."""
     for _ in range(seconds):
         door.tick += 1
-        for front in list(door._fronts):
-            front.sweep()
+        for front in list(door._connections):
+            front.sweep(door.tick)
 
 
 async def test_idle_connections_end(stage, tools) -> None:
@@ -321,7 +322,7 @@ async def test_connections_of_one_client_are_limited(world, staging) -> None:
             writer.close()
         await asyncio.sleep(0.02)
         assert (await stage.talk(GET, quiet=0.1))[0]
-    async with staging(world, DoorLimits(1, (ipaddress.ip_network("127.0.0.0/8"),))) as stage:
+    async with staging(world, DoorLimits(1, Trust([ipaddress.ip_network("127.0.0.0/8")]))) as stage:
         held = [await asyncio.open_connection(*stage.door_at) for _ in range(5)]
         await asyncio.sleep(0.02)
         assert stage.door.counts().refused == 0
@@ -416,7 +417,8 @@ async def test_tls_listener(stage, tmp_path) -> None:
     server.load_cert_chain(tmp_path / "crt", tmp_path / "key")
     with pytest.raises(ValueError, match="certificate"):
         await stage.door.open(Listener("127.0.0.1", 0, tls=True))
-    port = (await stage.door.open(Listener("127.0.0.1", 0, tls=True), server))[0][1]
+    stage.door.tls = server
+    port = (await stage.door.open(Listener("127.0.0.1", 0, tls=True)))[0][1]
     client = ssl.create_default_context(cafile=tmp_path / "crt")
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=client, server_hostname="k.test", limit=1 << 20

@@ -1,0 +1,75 @@
+"""A listener's TLS certificate, which is renewed while the listener stays open."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LOOK = 60.0  # seconds between looks at the files
+
+_LOG = logging.getLogger("keyserver.tls")
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+class Certificate:
+    """A certificate chain and its key, in two PEM files.
+
+    `context` stays the same for good: each handshake takes the certificate of that moment, connections that stand are
+    not touched, and sessions can be resumed across a renewal. A handshake looks at the files once a minute at most.
+    Files that are broken, or do not belong together, change nothing and are named in the log, once."""
+
+    def __init__(self, chain: Path, key: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Raises OSError, which ssl.SSLError is, where the files cannot be used."""
+        self._chain, self._key = chain, key
+        self._monotonic = monotonic
+        self._looked = monotonic()
+        self._seen = self._stamp()
+        self.context = self._current = self._read()
+        self.context.sni_callback = self._choose
+
+    def reload(self) -> bool:
+        """Read the files now; False where they cannot be used and what was read before stays."""
+        self._looked = self._monotonic()
+        self._seen = self._stamp()
+        try:
+            self._current = self._read()
+        except OSError as problem:
+            reason = getattr(problem, "reason", None) or problem.strerror or str(problem)
+            facts = {"file": str(self._chain), "reason": reason}
+            _LOG.error("a TLS certificate cannot be read; the one read before stays", extra={"facts": facts})
+            return False
+        _LOG.info("TLS certificate read", extra={"facts": {"file": str(self._chain)}})
+        return True
+
+    def look(self) -> None:
+        """Read the files again if they are others than last time."""
+        self._looked = self._monotonic()
+        if self._stamp() != self._seen:
+            self.reload()
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """A handshake has begun (OpenSSL calls this for clients that name no server, too)."""
+        if self._monotonic() - self._looked >= LOOK:
+            self.look()
+        connection.context = self._current
+
+    def _stamp(self) -> _Stamp:
+        """What tells whether a file is another one; links are followed."""
+        found = []
+        for file in filter(None, (self._chain, self._key)):
+            try:
+                status = file.stat()
+                found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+            except OSError:
+                found.append((0, 0, 0))
+        return tuple(found)
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # an encrypted key is an error, not a question on the terminal
+        context.load_cert_chain(self._chain, self._key, password=lambda: b"")
+        return context

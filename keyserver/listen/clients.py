@@ -1,0 +1,51 @@
+"""Who is connected: connections counted by client address, within a limit that our own gateways are free of."""
+
+from __future__ import annotations
+
+from keyserver.listen.trust import Trust
+
+MANY = "too many connections"
+MANY_OF_ONE = "too many connections from one address"
+
+
+class Clients:
+    """Connections of one listener.
+
+    Our own and our proxies are free of the limit for each client, but nobody holds more than half of all."""
+
+    def __init__(self, per_client: int, total: int, trust: Trust) -> None:
+        self._per_client = per_client
+        self._trust = trust
+        self._counts: dict[str, int] = {}
+        self.open = 0
+        self.resize(total)
+
+    def resize(self, total: int) -> None:
+        """Another number of connections in all."""
+        self._total = total
+        self._half = (total + 1) // 2
+        self._free = min(self._per_client, self._half)
+
+    def enter(self, client: str) -> str:
+        """A connection begins; else why it may not. A Unix socket's client is the empty string."""
+        if reason := self.refusal(client):
+            return reason
+        self._counts[client] = self._counts.get(client, 0) + 1
+        self.open += 1
+        return ""
+
+    def refusal(self, client: str) -> str:
+        """Why a connection more may not be; nothing where it may."""
+        mine = self._counts.get(client, 0)
+        if mine >= self._free and (mine >= self._half or not (self._trust.trusts(client) or self._trust.proxy(client))):
+            return MANY_OF_ONE
+        return MANY if self.open >= self._total else ""
+
+    def leave(self, client: str) -> None:
+        """A connection that had entered is gone."""
+        self.open -= 1
+        mine = self._counts[client] - 1
+        if mine:
+            self._counts[client] = mine
+        else:
+            del self._counts[client]
