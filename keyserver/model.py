@@ -190,9 +190,10 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The upstream sent something that may be what was asked for."""
+    """The upstream sent something that may be what was asked for. `damaged`: what beside it could not be read."""
 
     raw: tuple[Raw, ...]
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

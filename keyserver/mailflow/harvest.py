@@ -9,7 +9,7 @@ from keyserver.mailflow import direction
 from keyserver.mailflow.signed import chosen
 from keyserver.mailflow.verdict import Candidate, Envelope, Mail, Remark, Rules, Seen, Way, Why
 from keyserver.model import Kind, Malformed
-from keyserver.openpgp.armor import dearmor
+from keyserver.openpgp.armor import Armored, read_armor
 from keyserver.smime import cms
 from keyserver.wire import authres, autocrypt, mime
 from keyserver.wire.mailbox import one_mailbox
@@ -19,7 +19,6 @@ MAX_TEXT = 1 << 20  # octets of one text part that is searched for keys
 MAX_CANDIDATES = 8  # per mail
 MAX_SIGNATURES = 4  # signed parts that are verified, per mail
 MAX_LAYERS = 3  # opaque signatures inside each other
-_BEGIN, _END = b"-----BEGIN PGP PUBLIC KEY BLOCK-----", b"-----END PGP PUBLIC KEY BLOCK-----"
 _PGP_MESSAGE = b"-----BEGIN PGP MESSAGE-----"
 _SMIME_SIGNATURE = ("application/pkcs7-signature", "application/x-pkcs7-signature")
 _SMIME = ("application/pkcs7-mime", "application/x-pkcs7-mime")
@@ -173,20 +172,22 @@ class _Collecting:
         text = message.decoded(part, MAX_TEXT * 2)
         if _PGP_MESSAGE in text:
             self._encrypted()
-        at = text.find(_BEGIN)
-        while at >= 0 and len(self.candidates) < MAX_CANDIDATES:
-            end = text.find(_END, at)
-            if end < 0:
-                self._note(Why.UNREADABLE, "an armored key without its END line")
-                return
-            self._keys(text[at : end + len(_END)], "key in the text")
-            at = text.find(_BEGIN, end)
+        self._blocks(read_armor(text, binary=False), "key in the text")
 
-    def _keys(self, octets: bytes, how: str = "attached key") -> None:
-        for block in dearmor(octets)[:MAX_CANDIDATES]:
+    def _keys(self, octets: bytes) -> None:
+        armored = read_armor(octets)
+        if armored == Armored():
+            raise Malformed("no PGP PUBLIC KEY BLOCK in it")
+        self._blocks(armored, "attached key")
+
+    def _blocks(self, armored: Armored, how: str) -> None:
+        for problem in armored.damaged:
+            self._note(Why.UNREADABLE, problem)
+        for block in armored.blocks[: MAX_CANDIDATES + 1]:
             if len(block) > MAX_KEYS:
-                raise Malformed("an OpenPGP key larger than 1 MiB")
-            self._candidate(Candidate(Kind.OPENPGP, how, block))
+                self._note(Why.TOO_LARGE, "an OpenPGP key larger than 1 MiB")
+            else:
+                self._candidate(Candidate(Kind.OPENPGP, how, block))
 
     def _candidate(self, candidate: Candidate) -> None:
         if any(candidate.octets == known.octets for known in self.candidates):

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import binascii
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
 
 from keyserver.model import Malformed
 
-_BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-_END = b"-----END PGP PUBLIC KEY BLOCK-----"
-_PRIVATE = b"-----BEGIN PGP PRIVATE KEY BLOCK-----"
+_PUBLIC, _PRIVATE = b"PUBLIC KEY BLOCK", b"PRIVATE KEY BLOCK"
+_BEGIN, _END = b"-----BEGIN PGP " + _PUBLIC + b"-----", b"-----END PGP " + _PUBLIC + b"-----"
 _BOM = b"\xef\xbb\xbf"
+
+_MARKER = re.compile(rb"-----(BEGIN|END) PGP ([A-Z0-9 ,/]{1,40})-----")
+_KEPT = 64  # octets at the end of what came so far that may be the beginning of a marker
+_LINE = 1 << 16  # octets of an unfinished line that are held back
+_STEP = 1 << 20  # octets of a text that are worked on at once
+_MAX_DAMAGED = 8  # remarks on one text
+_EMPTY_LINE = re.compile(rb"^[ \t]*\n", re.MULTILINE)
+_CHECKSUM = re.compile(rb"^[ \t]*=(?=[^=\s])", re.MULTILINE)  # `=` alone is padding that odd wrapping put on a line
+_WHITE = b" \t\n\v\f"
 
 _POLYNOMIAL = 0x1864CFB  # section 6.1.1
 _INITIAL = 0xB704CE
@@ -68,51 +81,179 @@ def armor(octets: bytes, crc: bool = True) -> bytes:
     return b"\n".join([*lines, _END, b""])
 
 
-def dearmor(text: bytes) -> tuple[bytes, ...]:
-    """The octets of every public key block in `text`; binary input (first octet with bit 7) is returned as it is.
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A block is over. `problem`: why what was handed out of it is not whole; `label`: what kind of block it was."""
+
+    problem: str = ""
+    label: bytes = _PUBLIC
+
+
+Event: TypeAlias = bytes | Over
+
+
+class _At(Enum):
+    OUTSIDE = 0
+    START = 1  # behind a BEGIN line
+    HEADERS = 2
+    DATA = 3
+    TAIL = 4  # behind the checksum
+    LOST = 5  # in the rest of a block that cannot be read
+
+
+class Reader:
+    """Feed text as it comes, take the octets of public key blocks out, and Over after each; `end` after the last.
 
     Whatever surrounds the blocks is ignored, as are headers, checksums (section 6.1: a reader must not reject a
-    missing or wrong one), line lengths and trailing white space. Raises Malformed where no whole block is found, one
-    has no end or no base64, or a private key block stands among them.
+    missing or wrong one), line lengths, white space and the dash escapes of clearsigned text (section 7.2). A damaged
+    block, or one without END line, costs itself alone: reading goes on at the next BEGIN. Of blocks of other kinds
+    only Over with their label is told. Never raises, and holds back 64 KiB at most.
     """
-    if text.startswith(_BOM):
-        text = text[3:]
-    if text[:1] >= b"\x80":
-        return (text,)
-    if _PRIVATE in text:
-        raise Malformed("a private key block, which nobody should send to a keyserver")
-    blocks = []
-    at = text.find(_BEGIN)
-    while at >= 0:
-        start = at + len(_BEGIN)
-        end = text.find(_END, start)
-        if end < 0:
-            raise Malformed("an armored block without its END line")
-        blocks.append(_block(text[start:end]))
-        at = text.find(_BEGIN, end)
-    if not blocks:
-        raise Malformed("no PGP PUBLIC KEY BLOCK in it")
-    return tuple(blocks)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0  # no marker begins before
+        self._at = _At.OUTSIDE
+        self._quads = b""  # base64 that is not yet decoded
+        self._begun = False  # octets have been handed out
+        self._padded = False
+
+    def feed(self, text: bytes) -> Iterator[Event]:
+        """What is complete now. Exhaust the iterator before feeding more."""
+        self._buffer += text
+        while marker := _MARKER.search(self._buffer, self._searched):
+            start, end, word, label = marker.start(), marker.end(), marker[1], marker[2]
+            yield from self._lines(bytes(self._buffer[:start]))
+            yield from self._turn(word == b"BEGIN", label)
+            del self._buffer[:end]
+            self._searched = 0
+        self._searched = max(0, len(self._buffer) - _KEPT)
+        done = self._searched if self._at in (_At.OUTSIDE, _At.LOST) else self._line_end(self._searched)
+        yield from self._lines(bytes(self._buffer[:done]))
+        del self._buffer[:done]
+        self._searched -= done
+
+    def end(self) -> Iterator[Event]:
+        """The text is over."""
+        yield from self._lines(bytes(self._buffer))
+        self._buffer.clear()
+        if self._at not in (_At.OUTSIDE, _At.LOST):
+            self._at = _At.LOST
+            yield Over("an armored block without its END line")
+
+    def _line_end(self, before: int) -> int:
+        """Where the last whole line ends, or an unfinished one that is too long to be held back."""
+        newline = max(self._buffer.rfind(b"\n", 0, before), self._buffer.rfind(b"\r", 0, before))
+        if newline < 0:
+            return before if before >= _LINE else 0
+        return newline + (2 if self._buffer[newline : newline + 2] == b"\r\n" else 1)
+
+    def _turn(self, begins: bool, label: bytes) -> Iterator[Over]:
+        """A BEGIN or END line."""
+        if self._at not in (_At.OUTSIDE, _At.LOST):
+            if begins or label != _PUBLIC:
+                yield Over("an armored block without its END line")
+            elif self._at is _At.HEADERS:
+                yield Over("an armored block without an empty line after its headers")
+            elif self._quads:
+                yield Over("an armored block whose base64 is cut short")
+            else:
+                yield Over("" if self._begun else "an armored block is empty")
+        self._quads, self._begun, self._padded = b"", False, False
+        self._at = _At.START if begins and label == _PUBLIC else _At.OUTSIDE
+        if begins and label != _PUBLIC:
+            yield Over(f"an armored block that is no public key: {label.decode('ascii')}", label)
+
+    def _lines(self, text: bytes) -> Iterator[Event]:
+        """What stands between BEGIN and END: headers up to an empty line, base64, perhaps a checksum."""
+        if self._at in (_At.OUTSIDE, _At.LOST) or not text:
+            return
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n- ", b"\n").removeprefix(b"- ")
+        if self._at is _At.START:
+            text = text.lstrip()
+            if not text:
+                return
+            header = b":" in text.partition(b"\n")[0]  # base64 has no colon
+            self._at = _At.HEADERS if header else _At.DATA
+        if self._at is _At.HEADERS:
+            if (empty := _EMPTY_LINE.search(text)) is None:
+                return
+            self._at, text = _At.DATA, text[empty.end() :]
+        if self._at is _At.DATA:
+            checksum = _CHECKSUM.search(text)
+            for event in self._decoded(text[: checksum.start()] if checksum else text):
+                yield event
+                if isinstance(event, Over):
+                    return
+            if checksum is None:
+                return
+            self._at, text = _At.TAIL, text[checksum.end() :].partition(b"\n")[2]
+        if text.strip():
+            self._at = _At.LOST
+            yield Over("an armored block goes on after its checksum")
+
+    def _decoded(self, text: bytes) -> Iterator[Event]:
+        data = self._quads + text.translate(None, _WHITE)
+        ready = len(data) // 4 * 4
+        self._quads = data[ready:]
+        if not ready:
+            return
+        try:
+            if self._padded:
+                raise binascii.Error
+            octets = binascii.a2b_base64(data[:ready], strict_mode=True)
+        except binascii.Error:
+            self._at = _At.LOST
+            yield Over("an armored block is not base64")
+            return
+        self._padded = data[ready - 1 : ready] == b"="
+        self._begun = True
+        yield octets
 
 
-def _block(inside: bytes) -> bytes:
-    """What stands between BEGIN and END: headers up to an empty line, base64, perhaps a checksum."""
-    lines = [line.strip() for line in inside.splitlines()]
-    first = next((n for n, line in enumerate(lines) if line), len(lines))
-    if first < len(lines) and b":" in lines[first]:  # base64 has no colon: a header
-        first = next((n for n in range(first, len(lines)) if not lines[n]), len(lines))
-    last = next((n for n in range(first, len(lines)) if _is_checksum(lines[n])), len(lines))
-    if any(lines[last + 1 :]):
-        raise Malformed("an armored block goes on after its checksum")
-    try:
-        octets = binascii.a2b_base64(b"".join(lines[first:last]), strict_mode=True)
-    except binascii.Error:
-        raise Malformed("an armored block is not base64") from None
-    if not octets:
-        raise Malformed("an armored block is empty")
-    return octets
+@dataclass(frozen=True, slots=True)
+class Armored:
+    """What a text holds: the octets of every whole public key block, and what was wrong with others, for people."""
+
+    blocks: tuple[bytes, ...] = field(default=(), repr=False)
+    damaged: tuple[str, ...] = ()  # at most eight
 
 
-def _is_checksum(line: bytes) -> bool:
-    """`=` and base64; padding that odd wrapping put on a line of its own is not."""
-    return line[:1] == b"=" and line[1:2] not in (b"", b"=")
+def read_armor(text: bytes, *, binary: bool = True) -> Armored:
+    """Every public key block in `text` that can be read, with any text around; damage costs a block itself alone.
+
+    Private key blocks count as damage: nobody should send them. `binary`: octets whose first has bit 7 are packets,
+    and taken as they are; False for prose, which may begin with any letter. Never raises.
+    """
+    if binary and text[:1] >= b"\x80" and not text.startswith(_BOM):
+        return Armored((text,))
+    reader = Reader()
+    blocks: list[bytes] = []
+    damaged: dict[str, None] = {}
+    block = bytearray()
+    for event in _events(reader, text):
+        if isinstance(event, bytes):
+            block += event
+            continue
+        if event.label == _PRIVATE:
+            damaged["a private key block, which nobody should send to a keyserver"] = None
+        elif event.label == _PUBLIC and event.problem:
+            damaged[event.problem] = None
+        elif event.label == _PUBLIC:
+            blocks.append(bytes(block))
+        block.clear()
+    return Armored(tuple(blocks), tuple(damaged)[:_MAX_DAMAGED])
+
+
+def _events(reader: Reader, text: bytes) -> Iterator[Event]:
+    for at in range(0, len(text), _STEP):
+        yield from reader.feed(text[at : at + _STEP])
+    yield from reader.end()
+
+
+def dearmor(text: bytes) -> tuple[bytes, ...]:
+    """As `read_armor`, all or nothing: raises Malformed where no whole block is found, or one is damaged."""
+    armored = read_armor(text)
+    if armored.damaged or not armored.blocks:
+        raise Malformed(armored.damaged[0] if armored.damaged else "no PGP PUBLIC KEY BLOCK in it")
+    return armored.blocks

@@ -117,7 +117,7 @@ class Searcher:
         outcome = await self.gate.ask(upstream, search.query, max(self.deadline, spec.timeout), via)
         finds: list[Find] = []
         if isinstance(outcome, Found):
-            outcome, finds = await self._prove(search, upstream, outcome.raw)
+            outcome, finds = await self._prove(search, upstream, outcome)
         now = self.clock()
         records: list[Record] = []
         if isinstance(outcome, Found):
@@ -132,9 +132,11 @@ class Searcher:
         if isinstance(outcome, Found):
             search.proven = True
 
-    async def _prove(self, search: Search, upstream: Upstream, raws: Sequence[Raw]) -> tuple[Outcome, list[Find]]:
-        """What an answer really holds: Found with what proves the query, Absent, or Failed where it is garbage."""
-        name, now = upstream.spec.name, self.clock()
+    async def _prove(self, search: Search, upstream: Upstream, answer: Found) -> tuple[Outcome, list[Find]]:
+        """What an answer really holds: Found with what proves the query, Absent, or Failed where it is garbage.
+
+        Where some of it is damaged and the rest proves nothing, the damaged part may have been what was asked for."""
+        name, now, raws = upstream.spec.name, self.clock(), answer.raw
         good: list[Certificate] = []
         others: list[str] = []
         refused: list[Refused] = []
@@ -157,14 +159,19 @@ class Searcher:
                     others.append(item.fingerprint)
         for item in refused[:8]:
             self._tell(search, name, "refused", f"{item.fingerprint or 'certificate'}: {item.reason}")
+        for damage in answer.damaged:
+            self._tell(search, name, "damaged", damage)
         for c in good:
             self.kits[c.proof.kind].learn(c.octets, c.proof, now)
         if good:
-            whole = not any(item.fatal for item in refused)
+            whole = not answer.damaged and not any(item.fatal for item in refused)
             return Found(()), await self._finds(name, good[:MAX_CLEANED], raws, now, whole=whole)
         if others:
             # Which ones is for the trace only: an outcome's reason is logged.
             self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
+        if answer.damaged:
+            return Failed(f"it sent damaged armor: {answer.damaged[0]}"), []
+        if others:
             return Absent("what it sent does not prove the query"), []
         if any(item.fatal for item in refused) or not refused:
             failed = Failed(refused[0].reason if refused else "no certificate in the answer", Fault.TRANSIENT)

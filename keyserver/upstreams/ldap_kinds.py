@@ -6,6 +6,7 @@ one of them says where keys are and by which schema; commercial keyservers have 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Protocol
 
 import idna
 
-from keyserver.model import Fault, Kind, Malformed, Raw
-from keyserver.openpgp.armor import dearmor
+from keyserver.model import Fault, Found, Kind, Raw
+from keyserver.openpgp.armor import read_armor
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
 from keyserver.upstreams.ldap_link import LinkError, Reply
 
@@ -26,6 +27,7 @@ ACTIVE_DIRECTORY = "1.2.840.113556.1.4.800"  # in supportedCapabilities, MS-ADTS
 MAX_CONTEXTS = 8  # naming contexts that are looked into
 MAX_VALUES = 200  # certificates of one answer
 MAX_DN = 1024  # characters
+NO_CERTIFICATE = "a value that is no certificate"
 _ROOT_ATTRIBUTES = ("namingContexts", "defaultNamingContext", "supportedCapabilities")
 _INFO_ATTRIBUTES = ("pgpBaseKeySpaceDN", "pgpVersion", "pgpSoftware", "baseKeySpaceDN", "version", "software")
 _UNABLE = (3, 11, 51, 52, 80)  # results that say nothing about what the server holds
@@ -149,37 +151,32 @@ def holds_openpgp(attribute: str) -> bool:
     return base_name(attribute).startswith("pgpkey")
 
 
-def openpgp_values(replies: Iterable[Reply], attributes: Sequence[str] = PGP_ATTRIBUTES) -> tuple[tuple[Raw, ...], int]:
-    """The OpenPGP certificates in entries, each octet sequence once, and how many values could not be read.
+def openpgp_values(replies: Iterable[Reply], attributes: Sequence[str] = PGP_ATTRIBUTES) -> Found:
+    """The OpenPGP certificates in entries, each octet sequence once, and which values could not be read.
 
-    A value is armored text, as GnuPG's schema has it, or binary (`dearmor` takes both).
+    A value is armored text, as GnuPG's schema has it, or binary (`read_armor` takes both).
     """
     found: dict[bytes, None] = {}
-    unreadable = 0
+    damaged: list[str] = []
     for value in _values(replies, attributes):
-        octets = _unarmored(value)
-        unreadable += not octets
-        found |= dict.fromkeys(octets)
-        if len(found) + unreadable >= MAX_VALUES:
+        armored = read_armor(value)
+        found |= dict.fromkeys(armored.blocks)
+        damaged += armored.damaged or (() if armored.blocks else (NO_CERTIFICATE,))
+        if len(found) + len(damaged) >= MAX_VALUES:
             break
-    return tuple(Raw(Kind.OPENPGP, octets) for octets in found), unreadable
+    return Found(tuple(Raw(Kind.OPENPGP, octets) for octets in found), tuple(dict.fromkeys(damaged)))
 
 
-def x509_values(replies: Iterable[Reply], attributes: Sequence[str] = X509_ATTRIBUTES) -> tuple[tuple[Raw, ...], int]:
-    """The X.509 certificates (DER) and PKCS#7 blobs in entries, each once, and how many values are neither.
+def x509_values(replies: Iterable[Reply], attributes: Sequence[str] = X509_ATTRIBUTES) -> Found:
+    """The X.509 certificates (DER) and PKCS#7 blobs in entries, each once; damaged where there are other values alone.
 
-    Both begin with a SEQUENCE. Exchange's own tag and length records in userSMIMECertificate (MS-OXOABK) do not.
+    Both begin with a SEQUENCE. Exchange's own tag and length records in userSMIMECertificate (MS-OXOABK) do not, and
+    may stand beside certificates.
     """
-    found: dict[bytes, None] = {}
-    unreadable = 0
-    for value in _values(replies, attributes):
-        if value[0] == 0x30:
-            found[value] = None
-        else:
-            unreadable += 1
-        if len(found) + unreadable >= MAX_VALUES:
-            break
-    return tuple(Raw(Kind.X509, octets) for octets in found), unreadable
+    values = list(itertools.islice(_values(replies, attributes), MAX_VALUES))
+    found = dict.fromkeys(value for value in values if value[0] == 0x30)
+    damaged = (NO_CERTIFICATE,) if values and not found else ()
+    return Found(tuple(Raw(Kind.X509, octets) for octets in found), damaged)
 
 
 def _values(replies: Iterable[Reply], attributes: Sequence[str]) -> Iterable[bytes]:
@@ -189,13 +186,6 @@ def _values(replies: Iterable[Reply], attributes: Sequence[str]) -> Iterable[byt
             for name, values in entry.items():
                 if base_name(name) in wanted:
                     yield from (value for value in values if value)
-
-
-def _unarmored(value: bytes) -> tuple[bytes, ...]:
-    try:
-        return dearmor(value)
-    except Malformed:
-        return ()
 
 
 def _by_key_id(key_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keyserver.model import Absent, Failed, Found, Kind, Outcome, Raw
+from keyserver.model import Absent, Failed, Found, Kind, Outcome
 from keyserver.query import ByAddress, Query
 from keyserver.upstreams.ldap_kinds import (
     PGP_ATTRIBUTES,
@@ -51,7 +51,7 @@ class Plan:
             if directory.style is Style.NONE or text is None:
                 return Absent("it has no OpenPGP keyspace"), directory
             replies = [link.search(directory.keyspace, SUBTREE, text, PGP_ATTRIBUTES, via=via, paged=True)]
-            return _outcome(replies, *openpgp_values(replies)), directory
+            return _outcome(replies, openpgp_values(replies)), directory
         if not isinstance(query, ByAddress):
             return Absent("it cannot be asked that", remember=False), directory
         openpgp = query.kind is Kind.OPENPGP
@@ -62,18 +62,18 @@ class Plan:
         for place in places:
             replies.append(link.search(place, SUBTREE, text, names, via=via, paged=True))
         found = openpgp_values(replies, names) if openpgp else x509_values(replies, names)
-        return _outcome(replies, *found), directory
+        return _outcome(replies, found), directory
 
 
-def _outcome(replies: Sequence[Reply], found: tuple[Raw, ...], unreadable: int) -> Outcome:
+def _outcome(replies: Sequence[Reply], found: Found) -> Outcome:
     """What the searches of one question say together."""
     bad = next((r for r in replies if r.code not in (0, 32) and not (r.code in _WITH_ENTRIES and r.entries)), None)
-    if found:
-        return Found(found)
+    if found.raw:
+        return found
     if bad is not None:
         return Failed(f"it answered with {bad.reason}", bad.fault)
-    if unreadable:
-        return Failed(f"it sent {unreadable} values that are no certificates")
+    if found.damaged:
+        return Failed(f"it sent no certificate that could be read: {found.damaged[0]}")
     if any(reply.looped for reply in replies):
         return Absent("the question went round in a circle", remember=False)
     return Absent("it has no such entry" if not any(r.entries for r in replies) else "its entry has no certificate")

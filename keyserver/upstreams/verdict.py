@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from keyserver.model import Absent, Failed, Fault, Found, Kind, Malformed, Outcome, Raw
-from keyserver.openpgp.armor import dearmor
+from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw
+from keyserver.openpgp.armor import read_armor
 
 MAX_RETRY_AFTER = 3600.0  # seconds; who asks for more is asked again after this
 
@@ -67,12 +67,11 @@ def contents(body: bytes) -> Outcome:
     if _BEGIN in body:
         if len(body) > _LARGE and max(body.count(b"\n"), body.count(b"\r")) > len(body) // 24:
             return Failed("it sent armor in very short lines", Fault.LOCAL)  # millions of them would fill the memory
-        try:
-            blocks = dearmor(body)
-        except Malformed as error:
-            return Failed(f"it sent damaged armor: {error}")
-        if blocks:
-            return Found(tuple(Raw(Kind.OPENPGP, block) for block in blocks))
+        armored = read_armor(body, binary=False)
+        if armored.blocks:
+            return Found(tuple(Raw(Kind.OPENPGP, block) for block in armored.blocks), armored.damaged)
+        if armored.damaged:
+            return Failed(f"it sent damaged armor: {armored.damaged[0]}")
     if says_absent(body):
         return Absent("it says that it has no such certificate")
     if re.match(rb"\s*<", body):

@@ -42,6 +42,34 @@ async def test_a_copy_that_came_beside_damage_replaces_nothing(world: World) -> 
     assert len(answer.certificates[0].certificate.proof.user_ids) == 1, "a whole answer is news"
 
 
+async def test_damage_beside_a_good_block_is_told_and_replaces_nothing(world: World) -> None:
+    whole = world.certificate("whole", "Alice <alice@example.org>", "Alice <alice@work.example>")
+    short = world.certificate("whole", "Alice <alice@example.org>")
+    world.certificates["whole"] = whole
+    await world.start()
+    peer = world.upstreams["a"]
+    peer.answers[whole.fingerprint] = world.found("whole")
+    await world.get(whole.fingerprint)
+    await world.play("pass 25h")
+    raw = Raw(Kind.OPENPGP, short.octets)
+    peer.answers[whole.fingerprint] = lambda: Found((raw,), ("an armored block without its END line",))
+    answer = await world.get(whole.fingerprint)
+    assert len(answer.certificates[0].certificate.proof.user_ids) == 2
+    assert any(step.what == "damaged" and "END line" in step.why for step in answer.steps)
+
+
+async def test_beside_damage_nothing_is_absent(world: World) -> None:
+    """The block that cannot be read may be the one that was asked for."""
+    bob = world.certificate("bob", "Bob <bob@example.org>")
+    await world.start()
+    raw = Raw(Kind.OPENPGP, bob.octets)
+    world.upstreams["a"].answers["alice@example.org"] = lambda: Found((raw,), ("an armored block is not base64",))
+    answer = await world.get("alice@example.org")
+    assert (answer.state, answer.keep) == (State.FAILED, False)
+    world.upstreams["a"].answers["alice@example.org"] = lambda: Found((raw,))
+    assert (await world.get("alice@example.org")).state is State.ABSENT
+
+
 async def test_a_blocked_find_does_not_let_a_stranger_answer_for_the_address(world: World) -> None:
     world.upstream("b", priority=20)
     world.certificate("ceo", "Ceo <ceo@partner.example>")

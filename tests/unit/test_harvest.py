@@ -286,6 +286,18 @@ def test_private_keys_and_broken_keys_are_said_so() -> None:
     assert whys(seen(head("alice@partner.example") + broken)) == {Why.UNREADABLE}
 
 
+def test_a_damaged_key_does_not_cost_the_whole_one_beside_it() -> None:
+    cut = armored(make_certificate(["Bob <bob@partner.example>"], seed="bob"))[:-60] + "\n"
+    for part in (
+        text(cut + "and here it is whole:\n" + armored(KEY)),
+        text(armored(KEY) + cut),
+        multipart(attached_key((cut + armored(KEY)).encode())),
+    ):
+        found = seen(head("alice@partner.example") + part)
+        assert [c.octets for c in found.candidates] == [KEY]
+        assert whys(found) == {Why.UNREADABLE}
+
+
 # What cannot be read
 
 

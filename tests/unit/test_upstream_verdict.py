@@ -51,6 +51,14 @@ def test_several_blocks_are_found_each_by_itself() -> None:
     assert judged(200, ARMORED + b"\n" + armored(BOB).encode()) == found(ALICE, BOB)
 
 
+@pytest.mark.parametrize("bad", [ARMORED[:-40] + b"\n", ARMORED.replace(b"\n\n", b"\n\n?", 1)])
+def test_a_damaged_block_costs_itself_alone(bad: bytes) -> None:
+    for body in (bad + armored(BOB).encode(), armored(BOB).encode() + bad):
+        outcome = judged(200, body)
+        assert isinstance(outcome, Found) and outcome.raw == found(BOB).raw
+        assert len(outcome.damaged) == 1
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_not_found_is_absent(status: int) -> None:
     outcome = judged(status, b"Not Found", Cache_Control="max-age=60")
