@@ -98,6 +98,8 @@ def hears(spec: UpstreamSpec, query: Query, terms: Terms) -> str:
             return f"it is only told addresses of {', '.join(spec.domains)}"
         if not spec.domains and in_domains(query.domain, with_subdomains(terms.internal_domains)):
             return f"{query.domain} is internal and this upstream does not list it"
+        if not spec.domains and "." not in query.domain:
+            return f"{query.domain} is a name of somebody's own network, and this upstream does not list it"
         return ""
     if spec.template:
         return "its host is made of an address's domain, and this is no address"

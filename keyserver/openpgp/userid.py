@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 from keyserver.query import parse_address
 
-_FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
 def text_of(user_id: bytes) -> str:
@@ -20,21 +20,26 @@ def text_of(user_id: bytes) -> str:
 def address_of(user_id: bytes) -> str | None:
     """The normalised address that a user ID claims, or None.
 
-    Either exactly one `<…>`, ending the string, or no bracket and a bare address. No control, format or
-    line-separating character anywhere: what a reader cannot see must not decide whose certificate this is.
+    Either the only `<…>` in it, whatever the name before or the text behind, or a bare address. Programs that encrypt
+    read what stands between the brackets; what may be read in two ways, a second bracket or one in quotes, is none.
     """
     text = text_of(user_id)
-    if not (text.isascii() and text.isprintable()):
-        if any(unicodedata.category(c) in _FORBIDDEN for c in text):
-            return None
-        if not text.isascii() and not _is_utf8(user_id) and not _ascii_address(text):
-            return None
-    text = text.strip(" ")
-    if "<" not in text and ">" not in text:
-        return parse_address(text)
-    if text.count("<") != 1 or text.count(">") != 1 or not text.endswith(">"):
+    claimed = _claimed(text)
+    if claimed is None or not (claimed.isascii() or _is_utf8(user_id)):
         return None
-    return parse_address(text[text.index("<") + 1 : -1])
+    return parse_address(claimed)
+
+
+def _claimed(text: str) -> str | None:
+    """What stands in the only angle brackets, or all there is."""
+    if "<" not in text and ">" not in text:
+        return text.strip(" ")
+    before, _, rest = text.partition("<")
+    inside, closing, behind = rest.partition(">")
+    if not closing or "<" in rest or ">" in behind:
+        return None
+    open_quote = _ESCAPED.sub("", before).count('"') % 2
+    return None if open_quote and '"' in behind else inside
 
 
 def _is_utf8(user_id: bytes) -> bool:
@@ -43,7 +48,3 @@ def _is_utf8(user_id: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _ascii_address(text: str) -> bool:
-    return text[text.find("<") + 1 :].isascii()

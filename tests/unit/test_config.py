@@ -186,7 +186,7 @@ def test_mistakes_between_keys_are_named_beside_wrong_values(tmp_path: Path) -> 
         ('url = "hkp://h:99999"', "url", "accepted is scheme://host"),
         ('url = "hkp://"', "url", "host name"),
         ('url = "hkps://h"\nproxy = "http://u:p@proxy:3128"', "proxy", "without credentials"),
-        ('url = "hkps://h"\ndomains = ["example.org", "nodots"]', "domains", "'nodots' is none"),
+        ('url = "hkps://h"\ndomains = ["example.org", "no dots"]', "domains", "'no dots' is none"),
         ('url = "hkps://h"\ntls_ca_file = "/nonexistent/ca.pem"', "tls_ca_file", "No such file"),
         ('url = "hkps://h"\nbind_password = "hunter2"', "bind_password", "bind_password_file"),
         ('url = "hkps://h"\ntimeout = "0s"', "timeout", "1 second to"),
@@ -280,6 +280,13 @@ def test_a_config_is_frozen() -> None:
     config = load(None)
     with pytest.raises(ValueError, match="frozen"):
         config.cache.ttl = 1
+
+
+def test_a_domain_of_one_label_may_be_listed(tmp_path: Path) -> None:
+    upstream = '[[upstream]]\nname = "a"\nurl = "hkp://keys.corp"\ndomains = ["Corp", "*.corp"]\n'
+    config = load(written(tmp_path, f'[policy]\ninternal_domains = ["corp"]\n{upstream}'))
+    assert config.upstream[0].domains == ("corp", "*.corp")
+    assert config.policy.internal_domains == ("corp",)
 
 
 def test_internal_domains_are_idna(tmp_path: Path) -> None:

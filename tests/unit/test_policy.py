@@ -125,3 +125,13 @@ def test_records_are_believed_for_ttl_and_negative_ttl() -> None:
     assert record_until(Record("n", "a", True, NOW), terms) == NOW + DAY
     assert record_until(Record("n", "a", False, NOW), terms) == NOW + 900
     assert record_until(Record("n", "quick", False, NOW), terms) == NOW + 600
+
+
+def test_a_single_label_is_told_only_to_who_lists_it() -> None:
+    query = ByAddress("ann", "corp")
+    assert "own network" in hears(UpstreamSpec("a"), query, Terms())
+    assert "only told" in hears(UpstreamSpec("a", domains=("*.corp",)), query, Terms())
+    assert not hears(UpstreamSpec("a", domains=("corp",)), query, Terms())
+    assert not hears(UpstreamSpec("a", domains=("corp",)), query, Terms(internal_domains=("corp",)))
+    assert not admits(ENTRY, query, Terms(upstreams={"a": UpstreamSpec("a")}))
+    assert admits(LOCAL, query, Terms(upstreams={"a": UpstreamSpec("a")}))
