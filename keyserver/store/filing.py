@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keyserver.model import Find, Kind, Name, Record, Source
-from keyserver.store import deletions
+from keyserver.store import deletions, renaming
 from keyserver.store.base import Hygiene, Stored
 from keyserver.store.deletions import Later
 from keyserver.store.reading import REVOCATION, octets
@@ -155,7 +155,8 @@ def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygi
     new = find.certificate.octets
     if new != copy and (find.source is Source.LOCAL or not find.replace):
         new = hygiene.merge([copy, new], b"")  # local: what an administrator imported never loses anything
-    if new == copy:
+    if new == copy:  # it may prove more than when it was stored, by a newer rule of names
+        renaming.add(writing, row, find.certificate.proof.index, rank(find.source, find.approved), now)
         return Stored.SAME
     names, identities = hygiene.index(new)
     writing.db.execute("UPDATE copy SET octets = ? WHERE entry = ?", (new, row))
