@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from keyserver.model import Malformed
+from keyserver.wire.parameters import read_parameters, spoken
 
 MAX_MESSAGE = 16 << 20  # octets; larger mail is not read for certificates
 MAX_HEADERS = 256 << 10  # octets of the message's own headers, and of one part's
 MAX_FIELDS = 1000  # header fields of one part
 MAX_PARTS = 500
 MAX_DEPTH = 10
-MAX_BOUNDARY = 70  # RFC 2046 section 5.1.1
+MAX_BOUNDARY = 998  # RFC 2046 section 5.1.1 has 70, some mailers more; this is a line (RFC 5322 section 2.1.1)
 MAX_LIKENESSES = 10_000  # lines that begin like a delimiter and are none
 MAX_TYPE = 4096  # octets of a Content-Type field
 _PIECE = 256 << 10  # octets decoded at once: between pieces other threads have their turn
@@ -51,6 +52,13 @@ class Part:
     parameters: Mapping[str, str]
     parts: tuple[Part, ...] = ()
 
+    @property
+    def file_name(self) -> str:
+        """The name that its sender gave it (RFC 2183 section 2.3, or RFC 2045's `name`), in lower case."""
+        disposition = self.fields.first("content-disposition")[:MAX_TYPE].decode("latin-1")
+        named = read_parameters(disposition, disposition.find(";")) if ";" in disposition else {}
+        return spoken(named.get("filename") or self.parameters.get("name", "")).strip().lower()
+
     def walk(self) -> Iterator[Part]:
         """This part and those inside it, outer ones first; nothing inside a nested message is among them."""
         waiting = [self]
@@ -79,7 +87,11 @@ class Message:
 
 
 def parse(octets: bytes) -> Message:
-    """The parts of a message. Never raises; a message over MAX_MESSAGE has no parts but itself."""
+    """The parts of a message. Never raises; a message over MAX_MESSAGE has no parts but itself.
+
+    Where no line ends with a line feed, carriage returns end them."""
+    if b"\n" not in octets and len(octets) <= MAX_MESSAGE:
+        octets = octets.replace(b"\r", b"\n")
     reader = _Reader(octets)
     start = _after_from_line(octets)
     if len(octets) > MAX_MESSAGE:
@@ -231,30 +243,15 @@ def read_fields(block: bytes) -> Fields:
 
 _NAME = re.compile(rb"[!-9;-~]+")
 _TYPE = re.compile(r"\s*([\w!#$&^.+-]+)\s*/\s*([\w!#$&^.+-]+)\s*", re.ASCII)
-_PARAMETER = re.compile(r"\s*;?\s*([\w!#$&^.+*-]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]*))\s*", re.S)
 
 
 def content_type(value: bytes, default: str = "text/plain") -> tuple[str, dict[str, str]]:
-    """Type and parameters of a Content-Type field (RFC 2045 section 5.1); the first of two equal names counts."""
+    """Type and parameters of a Content-Type field (RFC 2045 section 5.1)."""
     text = value[:MAX_TYPE].decode("latin-1")
     head = _TYPE.match(text)
     if head is None:
         return default, {}
-    kind = f"{head[1]}/{head[2]}".lower()
-    parameters: dict[str, str] = {}
-    at = head.end()
-    while at < len(text):
-        found = _PARAMETER.match(text, at)
-        if found is None:  # a comment or something broken: on to the next semicolon
-            at = text.find(";", at + 1)
-            if at < 0:
-                break
-            continue
-        quoted = found[2]
-        word = re.sub(r"\\(.)", r"\1", quoted, flags=re.S) if quoted is not None else found[3]
-        parameters.setdefault(found[1].lower(), word)
-        at = found.end()
-    return kind, parameters
+    return f"{head[1]}/{head[2]}".lower(), read_parameters(text, head.end())
 
 
 def decode(body: memoryview, encoding: bytes, most: int) -> bytes:
@@ -289,8 +286,10 @@ def _base64(body: memoryview, most: int) -> bytes:
         total += len(pieces[-1])
         if total > most:
             raise Malformed(f"a part of more than {most} octets")
-    if rest.strip(b"="):
-        raise Malformed("base64 that breaks off")
+    if left := rest.strip(b"="):  # some leave the padding out
+        if len(left) < 2:
+            raise Malformed("base64 that breaks off")
+        pieces.append(binascii.a2b_base64(left + b"=="))
     return b"".join(pieces)
 
 
