@@ -109,6 +109,7 @@ def in_gpg(user_id: str, address: str, home: Path) -> bool:
 
 def test_latin_1_name_with_ascii_address() -> None:
     assert address_of("Jörg <joerg@example.org>".encode("latin-1")) == "joerg@example.org"
+    assert address_of("Jörg <joerg@example.org> (Büro)".encode("latin-1")) == "joerg@example.org"
 
 
 def test_latin_1_address_is_none() -> None:
