@@ -197,7 +197,7 @@ def told(spec: UpstreamSpec, domain: str, terms: Terms) -> str:
     if not spec.domains and in_domains(domain, with_subdomains(terms.internal_domains)):
         return f"{domain} is internal and this upstream does not list it"
     if not spec.domains and "." not in domain:
-        return f"{domain} is no public domain and this upstream does not list it"
+        return f"{domain} is a name of somebody's own network, and this upstream does not list it"
     return ""
 
 

@@ -118,9 +118,17 @@ class ByText:
 Query: TypeAlias = ByFingerprint | ByKeyId | ByAddress | ByHash | ByText
 
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
+_FINGERPRINT = re.compile(r"(?:(openpgp4fpr)|[^=:@]*fingerprint)\s*[=:]\s*", re.IGNORECASE)  # what programs put before
+_BETWEEN_DIGITS = re.compile(r"[\s:.\-]+")
+_AROUND = " \t\r\n\v\f\u00a0\u200b\u200e\u200f\u202a\u202c\u2066\u2067\u2068\u2069\ufeff"
+"""What address books and web pages leave around a term that is copied out of them."""
+_WORD = re.compile(r"<([^<>]*)>|[^\s,;:()<>\[\]]+")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010FFFF]+"
-_LOCAL = re.compile(rf"\.*{_ATOM}(?:\.+{_ATOM})*\.*\Z")
+_LOCAL = re.compile(rf"{_ATOM}(?:\.+{_ATOM})*\.*\Z")
+_QUOTED = re.compile(r'"((?:[ !#-;=?A-\[\]-~\u0080-\U0010FFFF]|\\[ -;=?A-~])+)"\Z')  # all but @ < >
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 _FORBIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_REPLACEMENT = "\ufffd"  # what a decoder could not read: two addresses must not become equal by it
 
 
 def name_of(kind: Kind, type_: str, value: str) -> Name:
@@ -145,101 +153,94 @@ def from_name(name: Name) -> Query:
 def parse(search: str, kind: Kind = Kind.OPENPGP) -> Query:
     """What a search term asks for. Raises BadQuery (ShortKeyId for 8 hex digits) with a sentence for the client.
 
-    `0x` or `openpgp4fpr:` is optional, spaces, colons, dots and hyphens in hex are tolerated; a term with exactly one
-    address in it is that address, and a space inside an address is read as the `+` that GnuPG and form decoding turn
-    into one.
+    A term with one fingerprint or one address in it is that: `0x` and what programs print around and between the
+    digits (`openpgp4fpr:`, `Fingerprint=`, colons) is passed over, as are `mailto:`, a name and angle brackets. A space
+    inside an address is read as the `+` that GnuPG and form decoding turn into one. Free text is what has no address,
+    or more than one.
     """
-    term = search.strip()
+    term = search.strip(_AROUND)
     if not term:
         raise BadQuery("the search term is empty; give a fingerprint, a 16-digit key ID or an address")
     if len(term) > MAX_TERM:
         raise BadQuery(f"the search term is longer than {MAX_TERM} characters")
-    hexed = _HEX.match(_SEPARATORS.sub("", _FINGERPRINT_URI.sub("", term)))
-    if hexed and (digits := hexed[1].upper()):
-        if len(digits) in (40, 64):
-            return ByFingerprint(digits, kind)
-        if len(digits) == 16:
-            return ByKeyId(digits, kind)
-        if len(digits) == 8:
-            raise ShortKeyId("8-digit key IDs are easily forged and not answered; give the fingerprint")
-        if term[:2] in ("0x", "0X"):
-            raise BadQuery("a key ID has 16 hex digits, a fingerprint 40 or 64")
-    if address := _address_in(term):
+    if identifier := _identifier(term, kind):
+        return identifier
+    if address := _one_address(term):
         local, domain = address.rsplit("@", 1)
         return ByAddress(local, domain, kind)
     return ByText(" ".join(term.casefold().split()), kind)
 
 
-_SEPARATORS = re.compile(r"[\s:.\-]+")
-_FINGERPRINT_URI = re.compile(r"\Aopenpgp4fpr:", re.IGNORECASE)
-_MAILTO = re.compile(r"\Amailto:([^?]*)(?:\?.*)?\Z", re.IGNORECASE | re.DOTALL)
+def _identifier(term: str, kind: Kind) -> ByFingerprint | ByKeyId | None:
+    """The fingerprint or key ID that a term is."""
+    if announced := _FINGERPRINT.match(term):
+        term = term[announced.end() :]
+        if announced[1]:
+            term = term.partition("#")[0]  # chat programs write an invitation behind it
+    hexed = _HEX.match(_BETWEEN_DIGITS.sub("", term))
+    digits = hexed[1].upper() if hexed else ""
+    if len(digits) in (40, 64):
+        return ByFingerprint(digits, kind)
+    if len(digits) == 16:
+        return ByKeyId(digits, kind)
+    if digits and _HEX.match("".join(term.split())):
+        if len(digits) == 8:
+            raise ShortKeyId("8-digit key IDs are easily forged and not answered; give the fingerprint")
+        if announced or term[:2] in ("0x", "0X"):
+            raise BadQuery("a key ID has 16 hex digits, a fingerprint 40 or 64")
+    return None
 
 
-def _address_in(term: str) -> str | None:
-    """The one address in a search term: all of it, a `mailto:` URI (RFC 6068), what stands in its only angle brackets,
-    or its only word that is an address."""
-    if uri := _MAILTO.match(term):
-        return parse_address(unquote(uri[1]))
-    if "<" in term or ">" in term:
-        inner = bracketed(term)
-        return parse_address(inner if '"' in inner else _SPACES.sub("+", inner.strip())) if inner else None
-    if address := parse_address(term if '"' in term else _SPACES.sub("+", term)):
-        return address
-    found = {address for word in re.split(r"[\s,;()]+", term) if (address := parse_address(word))}
-    return found.pop() if len(found) == 1 and term.count("@") == 1 else None
+def _one_address(term: str) -> str | None:
+    """The only address in a term; None where there is none or where two could be meant."""
+    if whole := _address_or_damaged(term):
+        return whole
+    found: set[str | None] = set()
+    for word in _WORD.finditer(term):
+        if word[1] is not None:
+            if "@" in word[1]:
+                found.add(_address_or_damaged(word[1].strip()))
+        elif "@" in word[0][1:]:
+            found.add(parse_address(word[0].strip("\"'.")))
+    return found.pop() if len(found) == 1 else None
 
 
-_SPACES = re.compile(r"\s")
-
-
-def bracketed(text: str) -> str | None:
-    """What stands in the only pair of angle brackets of a text; None where there is no such pair, or more brackets."""
-    start, end = text.find("<"), text.find(">")
-    if text.count("<") != 1 or text.count(">") != 1 or end < start:
-        return None
-    return text[start + 1 : end]
+def _address_or_damaged(text: str) -> str | None:
+    if text[:7].lower() == "mailto:":  # RFC 6068 section 2
+        text = unquote(text[7:].partition("?")[0])
+    return parse_address(text) or parse_address(re.sub(r"\s", "+", text))
 
 
 def parse_address(text: str) -> str | None:
     """The normalised form of a bare e-mail address, or None where the strict rule does not admit it.
 
-    One `@` outside quotes; a local part of at most 64 octets (UTF-8 allowed, NFC, lower case): atoms with dots
-    anywhere, as mobile carriers have issued them, or a quoted string (RFC 5321 section 4.1.2), whose quotes vanish
-    where they are not needed; a domain as `parse_domain` takes it. No control, format, surrogate or line-separating
-    character anywhere.
+    A local part of at most 64 octets (UTF-8 allowed, NFC, lower case), `@`, and a domain (`parse_domain`). The local
+    part is a dot-atom, in which dots may follow each other or stand at the end, as Japanese carriers issued them, or a
+    quoted string (RFC 5321 section 4.1.2) without `@`, `<` and `>`, at which other readers would cut; quotes and
+    backslashes that are not needed vanish. No control, format, surrogate or line-separating character anywhere.
     """
-    if len(text) > 320 or any(unicodedata.category(c) in _FORBIDDEN for c in text):
+    if len(text) > 320 or not ((text.isascii() and text.isprintable()) or _legible(text)):
         return None
     local, at, domain = text.rpartition("@")
-    if not at:
+    mailbox, host = _local_part(local) if at else None, parse_domain(domain)
+    return f"{mailbox}@{host}" if mailbox and host else None
+
+
+def _legible(text: str) -> bool:
+    return _REPLACEMENT not in text and not any(unicodedata.category(c) in _FORBIDDEN for c in text)
+
+
+def _local_part(text: str) -> str | None:
+    quoted = _QUOTED.match(text)
+    bare = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    bare = unicodedata.normalize("NFC", unicodedata.normalize("NFC", bare).lower())
+    if any(c.isspace() and c != " " for c in bare):
         return None
-    unquoted = _unquoted(local) if local.startswith('"') else local
-    if unquoted is None:
-        return None
-    unquoted = unicodedata.normalize("NFC", unicodedata.normalize("NFC", unquoted).lower())
-    local = unquoted if _LOCAL.match(unquoted) else _quoted(unquoted)
-    if text[0] != '"' and local != unquoted:
-        return None
-    if len(local.encode()) > 64 or not _PRINTED.match(unquoted):
-        return None
-    host = parse_domain(domain)
-    return f"{local}@{host}" if host else None
-
-
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\Z')
-_ESCAPED = re.compile(r'["\\]')
-_PRINTED = re.compile(r"(?:\S| )+\Z")
-
-
-def _quoted(text: str) -> str:
-    """A quoted string that says this."""
-    return '"' + _ESCAPED.sub(r"\\\g<0>", text) + '"'
-
-
-def _unquoted(local: str) -> str | None:
-    """What a quoted string says."""
-    found = _QUOTED.match(local)
-    return re.sub(r"\\(.)", r"\1", found[1]) if found else None
+    if not _LOCAL.match(bare):
+        if not quoted:
+            return None
+        bare = '"' + re.sub(r'(["\\])', r"\\\1", bare) + '"'
+    return bare if len(bare.encode()) <= 64 else None
 
 
 def spellings(query: ByAddress) -> tuple[ByAddress, ...]:
@@ -254,23 +255,24 @@ def spellings(query: ByAddress) -> tuple[ByAddress, ...]:
 
 
 def parse_domain(text: str) -> str | None:
-    """The lower-case A-label form of a domain name, or None.
+    """A domain name in lower case and A-labels, or None. A single label is one: who may speak for it, policy says.
 
-    What is ASCII already needs no verdict of IDNA: letters, digits, hyphens and underscores are a host's name, whatever
-    an A-label stands for (RFC 1123 section 2.1). The last label is not numeric: that is an address of IP.
+    Labels of ASCII letters, digits, `_` and `-` (neither first nor last) are taken as they are: they are in use,
+    whatever IDNA says of an A-label. Others go through UTS #46 and IDNA 2008. The last label is not numeric.
     """
     if not text or len(text) > 253:
         return None
-    host = text.lower()
-    if not host.isascii():
-        try:
-            host = idna.encode(text, uts46=True, std3_rules=True, transitional=False).decode("ascii").lower()
-        except (idna.IDNAError, UnicodeError):
-            return None
+    host = text.lower() if text.isascii() else _a_labels(text)
     labels = host.split(".")
-    if len(host) > 253 or labels[-1].isdigit() or not all(map(_LABEL.match, labels)):
+    if len(host) > 253 or not all(map(_LABEL.match, labels)) or labels[-1].isdigit():
         return None
     return host
 
 
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+def _a_labels(text: str) -> str:
+    """Each label as IDNA has it; empty where it has none."""
+    try:
+        labels = idna.uts46_remap(text, std3_rules=False, transitional=False).split(".")
+        return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels).lower()
+    except (idna.IDNAError, UnicodeError):
+        return ""

@@ -405,7 +405,10 @@ class Service:
         """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step."""
         query = self._read(search)
         if isinstance(query, ByText) and not self._text_search:
-            raise Unusable("this is text, and policy.text_search is off: give a fingerprint, a key ID or an address")
+            raise Unusable(
+                "this is text, and policy.text_search is off: give one whole address, such as alice@example.org,"
+                " a fingerprint or a 16-digit key ID"
+            )
         other = await self._in_x509(query)
         asked = [query] if other is None else [query, other]
         found = await asyncio.gather(*(self._resolver.lookup(q, self._view) for q in asked))

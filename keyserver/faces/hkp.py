@@ -31,7 +31,10 @@ NOT_HERE = (
 OPERATIONS = frozenset({"get", "index", "vindex", "stats"})
 STATES = {"closed": "answering", "open": "failing", "half-open": "being tried again"}  # circuits in plain words
 READ_ONLY = "This keyserver takes no submissions: it caches what its upstreams have. Send the key to one of them."
-NO_TEXT = "Text searches are not answered here. Search for a fingerprint, a 16-digit key ID or an e-mail address."
+NO_TEXT = (
+    "Text searches are not answered here. Search for one whole e-mail address (alice@example.org, with or without a"
+    " name before it), a fingerprint of 40 or 64 hex digits, or a 16-digit key ID."
+)
 NOT_UTF8 = "Not found: the search term is not UTF-8 text."
 
 

@@ -19,11 +19,18 @@ MAX_TEXT = 1 << 20  # octets of one text part that is searched for keys
 MAX_CANDIDATES = 8  # per mail
 MAX_SIGNATURES = 4  # signed parts that are verified, per mail
 MAX_LAYERS = 3  # opaque signatures inside each other
+_PUBLIC_KEY_PACKETS = (b"\x98", b"\x99", b"\x9a", b"\xc6")  # how certificates begin (RFC 9580 section 4.2)
 _PGP_MESSAGE = b"-----BEGIN PGP MESSAGE-----"
 _SMIME_SIGNATURE = ("application/pkcs7-signature", "application/x-pkcs7-signature")
 _SMIME = ("application/pkcs7-mime", "application/x-pkcs7-mime")
-_OCTETS = "application/octet-stream"
-_KEY_FILES = (".asc", ".pgp", ".gpg")
+_KEYS, _PERHAPS_KEYS = "application/pgp-keys", "perhaps keys"
+_UNSPECIFIC = (  # among them what tables of types by file name say of `.asc`
+    "application/octet-stream", "application/x-octet-stream", "application/binary", "application/unknown",
+    "application/x-unknown", "application/pgp", "application/pgp-signature", "application/pgp-encrypted",
+)  # fmt: skip
+_ENDINGS = {"p7m": _SMIME[0], "p7c": _SMIME[0], "p7s": _SMIME_SIGNATURE[0]} | dict.fromkeys(
+    ("asc", "gpg", "key", "pgp", "pub"), _PERHAPS_KEYS
+)
 _NESTED = ("message/rfc822", "message/global", "message/partial", "message/external-body")
 
 
@@ -80,6 +87,13 @@ def _look(message: mime.Message, envelope: Envelope, rules: Rules, authserv_id: 
     )
 
 
+def kind_of(part: mime.Part) -> str:
+    """The type that a part is of; where it says nothing definite, by the ending of its name (RFC 8551 section 3.9)."""
+    if part.type not in _UNSPECIFIC:
+        return part.type
+    return _ENDINGS.get(part.file_name.rpartition(".")[2], part.type)
+
+
 class _Collecting:
     """What one mail holds, and why some of it does not count."""
 
@@ -111,23 +125,28 @@ class _Collecting:
                 self._note(Why.UNREADABLE, str(problem))
 
     def _part(self, message: mime.Message, part: mime.Part, layer: int) -> None:
-        if part.type == "multipart/signed":
+        kind = kind_of(part)
+        if kind == "multipart/signed":
             self._signed(message, part)
-        elif part.type == "multipart/encrypted":
+        elif kind == "multipart/encrypted":
             self._encrypted()
-        elif part.type in _SMIME or (part.type == _OCTETS and part.filename.endswith(".p7m")):
+        elif kind in _SMIME:
             self._opaque(message, part, layer)
-        elif part.type == "application/pgp-keys" or (part.type == _OCTETS and part.filename.endswith(_KEY_FILES)):
+        elif kind == _KEYS:
             self._keys(message.decoded(part, MAX_KEYS))
-        elif part.type in _NESTED:
+        elif kind == _PERHAPS_KEYS:
+            self._perhaps_keys(message, part)
+        elif kind in _NESTED:
             self._note(Why.NESTED, "a message inside the mail is not read: what it carries is not its forwarder's")
-        elif part.type.startswith("text/"):
+        elif kind.startswith("text/"):
             self._text(message, part)
 
     def _signed(self, message: mime.Message, part: mime.Part) -> None:
         """`multipart/signed` (RFC 8551 section 3.5): the first part's very octets, with CRLF."""
-        if len(part.parts) != 2 or not _is_signature(part.parts[1]):
-            if part.parameters.get("protocol", "").lower() in _SMIME_SIGNATURE:
+        announced = part.parameters.get("protocol", "").lower() in _SMIME_SIGNATURE
+        last = kind_of(part.parts[1]) if len(part.parts) == 2 else ""
+        if last not in _SMIME_SIGNATURE and not (announced and last == "application/octet-stream"):
+            if announced:
                 self._note(Why.UNREADABLE, "a multipart/signed that has not two parts, content and signature")
             return
         structure = message.decoded(part.parts[1], cms.MAX_STRUCTURE)
@@ -143,7 +162,7 @@ class _Collecting:
             self._encrypted()
         elif kind != "signed_data":
             self._note(Why.UNREADABLE, "an application/pkcs7-mime part that is neither signed nor encrypted")
-        elif part.parameters.get("smime-type", "").lower() == "certs-only":
+        elif part.parameters.get("smime-type", "").lower() == "certs-only" or part.file_name.endswith(".p7c"):
             self._note(Why.INVALID, "certificates without a signature over the mail prove nothing about its sender")
         else:
             content = self._verified(structure, None)
@@ -182,6 +201,14 @@ class _Collecting:
             raise Malformed("no PGP PUBLIC KEY BLOCK in it")
         self._blocks(armored, "attached key")
 
+    def _perhaps_keys(self, message: mime.Message, part: mime.Part) -> None:
+        """An attachment that is named as keys are, and signatures and encrypted files as well."""
+        try:
+            octets = message.decoded(part, MAX_KEYS)
+        except Malformed:
+            return
+        self._blocks(read_armor(octets, binary=octets[:1] in _PUBLIC_KEY_PACKETS), "attached key")
+
     def _blocks(self, armored: Armored, how: str) -> None:
         for problem in armored.damaged:
             self._note(Why.UNREADABLE, problem)
@@ -206,11 +233,6 @@ class _Collecting:
         remark = Remark(why, text)
         if remark not in self.remarks:
             self.remarks.append(remark)
-
-
-def _is_signature(part: mime.Part) -> bool:
-    """An S/MIME signature, by its type or by the name of its file (RFC 8551 section 3.9)."""
-    return part.type in _SMIME_SIGNATURE or (part.type == _OCTETS and part.filename.endswith(".p7s"))
 
 
 def _journaled(message: mime.Message) -> mime.Message | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
-from keyserver.query import bracketed, parse_address
+from keyserver.query import parse_address
+
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
 def text_of(user_id: bytes) -> str:
@@ -18,20 +20,26 @@ def text_of(user_id: bytes) -> str:
 def address_of(user_id: bytes) -> str | None:
     """The normalised address that a user ID claims, or None.
 
-    What stands in exactly one pair of angle brackets, whatever is around it; or, without any bracket, the whole text.
-    The rule is strict about the address itself (`parse_address`): a name may hold joiners, emoji and marks of writing
-    direction, since it does not decide whose certificate this is; control characters and line separators it may not.
+    Either the only `<…>` in it, whatever the name before or the text behind, or a bare address. Programs that encrypt
+    read what stands between the brackets; what may be read in two ways, a second bracket or one in quotes, is none.
     """
     text = text_of(user_id)
-    if any(unicodedata.category(c) in _BREAKS for c in text):
+    claimed = _claimed(text)
+    if claimed is None or not (claimed.isascii() or _is_utf8(user_id)):
         return None
-    address = bracketed(text) if "<" in text or ">" in text else text.strip(" ")
-    if address is None or not (address.isascii() or _is_utf8(user_id)):
-        return None
-    return parse_address(address)
+    return parse_address(claimed)
 
 
-_BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+def _claimed(text: str) -> str | None:
+    """What stands in the only angle brackets, or all there is."""
+    if "<" not in text and ">" not in text:
+        return text.strip(" ")
+    before, _, rest = text.partition("<")
+    inside, closing, behind = rest.partition(">")
+    if not closing or "<" in rest or ">" in behind:
+        return None
+    open_quote = _ESCAPED.sub("", before).count('"') % 2
+    return None if open_quote and '"' in behind else inside
 
 
 def _is_utf8(user_id: bytes) -> bool:

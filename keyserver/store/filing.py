@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from keyserver.model import Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
-from keyserver.store import deletions, vouchers
+from keyserver.store import deletions, renaming, vouchers
 from keyserver.store.base import Hygiene, Stored
 from keyserver.store.deletions import Later
 from keyserver.store.reading import REVOCATION, octets
@@ -115,7 +115,7 @@ def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) 
     behind = vouchers.merged(vouchers.read(vouched), find.vouchers)
     stand = Standing.of(find.source, behind, chained=find.chained)
     _update_entry(writing, row, find, now, stand)
-    stored = _update_copy(writing, row, find, now, hygiene, copy)
+    stored = _update_copy(writing, row, find, now, hygiene, copy, stand.rank)
     order_names(writing, row, find.certificate.proof.kind, now, stand)
     return stored
 
@@ -184,18 +184,18 @@ def _update_entry(writing: Writing, row: int, find: Find, now: int, stand: Stand
     )
 
 
-def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygiene, copy: bytes) -> Stored:
+def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygiene, copy: bytes, place: int) -> Stored:
     new = find.certificate.octets
     if new != copy and (find.source is Source.LOCAL or not find.replace):
         new = hygiene.merge([copy, new], b"")  # local: what an administrator imported never loses anything
-    if new == copy:
+    if new == copy:  # it may prove more than when it was stored, by a newer rule of names
+        renaming.add(writing, row, find.certificate.proof.index, place, now)
         return Stored.SAME
     names, identities = hygiene.index(new)
     writing.db.execute("UPDATE copy SET octets = ? WHERE entry = ?", (new, row))
-    place = writing.db.execute(
-        "UPDATE entry SET identities = ?, folded = ? WHERE id = ? RETURNING rank",
-        (json.dumps(identities), _folded(identities), row),
-    ).fetchall()[0][0]
+    writing.db.execute(
+        "UPDATE entry SET identities = ?, folded = ? WHERE id = ?", (json.dumps(identities), _folded(identities), row)
+    )
     writing.db.execute("DELETE FROM name WHERE entry = ?", (row,))
     _index(writing, row, names, place, now)
     return Stored.CHANGED

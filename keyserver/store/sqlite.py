@@ -25,7 +25,7 @@ import aiosqlite
 
 from keyserver.changes import Changes
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
-from keyserver.store import deletions, filing, presence, reading, removing, schema
+from keyserver.store import deletions, filing, presence, reading, removing, renaming, schema
 from keyserver.store.base import Hygiene, Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.presence import Presence, unwritable
 from keyserver.store.session import connect, run
@@ -80,6 +80,15 @@ class SqliteStore:
                 raise StoreRefused(f"cannot open the cache database {self._path}: {error}{hint}") from error
             raise
         await self._probe()
+        if not self._cannot_write:
+            await self._rename()
+
+    async def _rename(self) -> None:
+        """Let entries of an older release be found by what is read in them today."""
+        with suppress(StoreError):  # `stats` tells
+            at = await self._write(renaming.begin)
+            while at is not None:
+                at = await self._write(partial(renaming.go_on, after=at, hygiene=self._hygiene))
 
     async def _migrate(self, db: aiosqlite.Connection) -> None:
         """Tries again where others open a new database at the same time: SQLite does not wait for all locks itself."""

@@ -1,6 +1,7 @@
-"""Who a mail says it is from: exactly one From field with exactly one mailbox, or nobody (RFC 5322 section 3.6.2).
+"""Who a mail says it is from: one From field in which one address can be meant, or nobody (RFC 5322 section 3.6.2).
 
-Strict on purpose: a reader and a filter that understand one header differently are how another's name is borrowed.
+Names are read as mailers write them, addresses strictly: a reader and a filter that understand one header differently
+are how another's name is borrowed.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ MAX_FROM = 2000  # octets
 _MAX_COMMENTS = 20  # nested
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-\u0080-\U0010FFFF]+")
 _SPACE = " \t"
+_DOTS = ".\u3002\uff0e\uff61"  # all that some reader of domain names takes for one
+_AROUND_DOT = re.compile(rf" ?([{_DOTS}]) ?")
+_LIKE_ADDRESS = re.compile(r'([^ "<>,;:@\[\]]*)( ?@ ?)(\[|[^ "<>,;:@\[\]]*)')
 
 
 def one_mailbox(values: Sequence[bytes]) -> str:
     """The normalised address in the From field. Raises Malformed with the reason why there is none.
 
     Accepted are `address`, `<address>`, `words <address>`, with quoted words and comments anywhere between; encoded
-    words are words. A name that should be quoted and is not (a comma, a colon, the address again) is read where no
-    other address can be meant. Not accepted: several fields or mailboxes, groups, routes."""
+    words are words. The words may have commas, a colon and `@` in them, though not quoted, as long as nothing among
+    them can be read as another address. Not accepted: several fields or mailboxes, groups, routes, an address without
+    a dot in its domain."""
     if len(values) != 1:
         raise Malformed("no From header" if not values else f"{len(values)} From headers")
     if len(values[0]) > MAX_FROM:
@@ -33,74 +38,81 @@ def one_mailbox(values: Sequence[bytes]) -> str:
         text = values[0].decode("latin-1")
     if any(c != "\t" and (ord(c) < 32 or 127 <= ord(c) < 160) for c in text):
         raise Malformed("a control character in the From header")
-    words = _tokens(text)
-    address = parse_address(_spelled(words))
-    if address is None:
+    name, spelled = _parted(_tokens(text))
+    address = parse_address(spelled)
+    if address is None or "." not in address.rpartition("@")[2]:
         raise Malformed("a From header whose address is not accepted")
-    return address
-
-
-def _spelled(words: list[str]) -> str:
-    """The address among the tokens: the only thing in angle brackets, or all there is."""
-    if ";" in words or ("<" not in words and any(word in (",", ":") for word in words)):
-        raise Malformed("a From header with more than one mailbox, or a group")
-    if "<" not in words:
-        return "".join(words)
-    at = words.index("<")
-    if words[-1] != ">" or words.count("<") != 1 or words.count(">") != 1:
-        raise Malformed("a From header that does not end with its one <address>")
-    address = "".join(words[at + 1 : -1])
-    if not _harmless(words[:at], address):
+    if any(other != address for other in _other_addresses(name)):
         raise Malformed("a From header with an address before its address")
     return address
 
 
-def _harmless(name: list[str], address: str) -> bool:
-    """Is there no other address in a name that should have been quoted? Whatever stands around an `@` in it must be the
-    address itself, or a domain that no mail comes from: another reader may take it for the sender."""
-    pieces: list[list[str]] = [[]]
-    for word in name:
-        if word in (",", ":"):
-            pieces.append([])
-        else:
-            pieces[-1].append(word)
-    for piece in pieces:
-        if "@" not in piece:
-            continue
-        said = parse_address("".join(piece).replace(" ", ""))
-        if said is not None and said == parse_address(address):
-            continue
-        if piece.count("@") != 1 or "." in "".join(piece[piece.index("@") + 1 :]):
-            return False
-    return True
+def _parted(words: list[str]) -> tuple[list[str], str]:
+    """The name and the address: the only thing in angle brackets, or all there is."""
+    while words and words[-1] in (",", " "):
+        words.pop()
+    if "<" not in words:
+        if any(word in (",", ";", ":") for word in words):
+            raise Malformed("a From header with more than one mailbox, or a group")
+        return [], _joined(words)
+    at = words.index("<")
+    if words[-1] != ">" or words.count("<") != 1 or words.count(">") != 1:
+        raise Malformed("a From header that does not end with its one <address>")
+    if ":" in words[:at] and ";" in words[:at]:
+        raise Malformed("a From header with a group")
+    return words[:at], _joined(words[at + 1 : -1])
+
+
+def _joined(words: list[str]) -> str:
+    """An address without the spaces that may stand around its parts; one between two atoms belongs to no address."""
+    kept = [
+        word
+        for n, word in enumerate(words)
+        if word != " " or (0 < n < len(words) - 1 and _ATOM.fullmatch(words[n - 1]) and _ATOM.fullmatch(words[n + 1]))
+    ]
+    return "".join(kept)
+
+
+def _other_addresses(name: list[str]) -> list[str | None]:
+    """What some reader may take for an address in the words of a name; None for what is not readable as one.
+
+    `Ann @ Work` is none: its domain would have no dot, and its parts stand apart. Quoted words are words."""
+    text = _AROUND_DOT.sub(r"\1", "".join('"' if word.startswith('"') else word for word in name))
+    found: list[str | None] = []
+    for like in _LIKE_ADDRESS.finditer(text):
+        local, at, domain = like.groups()
+        dotted = any(dot in domain.strip(_DOTS) for dot in _DOTS)
+        if domain and (domain == "[" or dotted or (local and " " not in at)):
+            found.append(parse_address(f"{local}@{domain}"))
+    return found
 
 
 def _tokens(text: str) -> list[str]:
-    """Atoms (with their dots), quoted strings (kept with their quotes) and special characters; comments are gone.
-
-    White space is dropped, so `a b@c` would become `ab@c`: two atoms side by side get a space between them."""
+    """Atoms (with their dots), quoted strings (kept with their quotes), special characters, and one space for any white
+    space or comments between them."""
     tokens: list[str] = []
     at, spaced = 0, False
     while at < len(text):
         character = text[at]
         if character in _SPACE:
             at, spaced = at + 1, True
-        elif character == "(":
+            continue
+        if character == "(":
             at, spaced = _after_comment(text, at), True
-        elif character == '"':
+            continue
+        if spaced and tokens:
+            tokens.append(" ")
+        spaced = False
+        if character == '"':
             end = _after_quoted(text, at)
-            tokens.append(text[at:end])
-            at, spaced = end, False
         elif atom := _ATOM.match(text, at):
-            if spaced and tokens and _ATOM.fullmatch(tokens[-1]):
-                tokens.append(" ")
-            tokens.append(atom[0])
-            at, spaced = atom.end(), False
+            end = atom.end()
         elif character in "<>@,;:[]":
-            tokens.append(character)
-            at, spaced = at + 1, False
+            end = at + 1
         else:
             raise Malformed("a From header that cannot be read")
+        tokens.append(text[at:end])
+        at = end
     return tokens
 
 

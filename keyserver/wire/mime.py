@@ -10,19 +10,18 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
 from keyserver.model import Malformed
+from keyserver.wire.parameters import read_parameters, spoken
 
 MAX_MESSAGE = 16 << 20  # octets; larger mail is not read for certificates
 MAX_HEADERS = 256 << 10  # octets of the message's own headers, and of one part's
 MAX_FIELDS = 1000  # header fields of one part
 MAX_PARTS = 500
 MAX_DEPTH = 10
-MAX_BOUNDARY = 998  # RFC 2046 section 5.1.1 says 70, mailers write more; no line is longer (RFC 5322 section 2.1.1)
+MAX_BOUNDARY = 998  # RFC 2046 section 5.1.1 has 70, some mailers more; this is a line (RFC 5322 section 2.1.1)
 MAX_LIKENESSES = 10_000  # lines that begin like a delimiter and are none
 MAX_TYPE = 4096  # octets of a Content-Type field
-MAX_PIECES = 64  # of one parameter
 _PIECE = 256 << 10  # octets decoded at once: between pieces other threads have their turn
 
 
@@ -54,10 +53,11 @@ class Part:
     parts: tuple[Part, ...] = ()
 
     @property
-    def filename(self) -> str:
-        """Lower-case name of the file that it is, as either field says (RFC 2183 section 2.3); hostile."""
-        _, disposition = parameters(self.fields.first("content-disposition"), _DISPOSITION)
-        return (disposition.get("filename") or self.parameters.get("name", "")).strip().lower()
+    def file_name(self) -> str:
+        """The name that its sender gave it (RFC 2183 section 2.3, or RFC 2045's `name`), in lower case."""
+        disposition = self.fields.first("content-disposition")[:MAX_TYPE].decode("latin-1")
+        named = read_parameters(disposition, disposition.find(";")) if ";" in disposition else {}
+        return spoken(named.get("filename") or self.parameters.get("name", "")).strip().lower()
 
     def walk(self) -> Iterator[Part]:
         """This part and those inside it, outer ones first; nothing inside a nested message is among them."""
@@ -87,7 +87,11 @@ class Message:
 
 
 def parse(octets: bytes) -> Message:
-    """The parts of a message. Never raises; a message over MAX_MESSAGE has no parts but itself."""
+    """The parts of a message. Never raises; a message over MAX_MESSAGE has no parts but itself.
+
+    Where no line ends with a line feed, carriage returns end them."""
+    if b"\n" not in octets and len(octets) <= MAX_MESSAGE:
+        octets = octets.replace(b"\r", b"\n")
     reader = _Reader(octets)
     start = _after_from_line(octets)
     if len(octets) > MAX_MESSAGE:
@@ -239,65 +243,15 @@ def read_fields(block: bytes) -> Fields:
 
 _NAME = re.compile(rb"[!-9;-~]+")
 _TYPE = re.compile(r"\s*([\w!#$&^.+-]+)\s*/\s*([\w!#$&^.+-]+)\s*", re.ASCII)
-_DISPOSITION = re.compile(r"\s*[\w!#$&^.+-]+\s*", re.ASCII)
-_PARAMETER = re.compile(r"\s*;?\s*([\w!#$&^.+*-]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]*))\s*", re.S)
 
 
 def content_type(value: bytes, default: str = "text/plain") -> tuple[str, dict[str, str]]:
-    """Type and parameters of a Content-Type field (RFC 2045 section 5.1); the first of two equal names counts."""
-    head, found = parameters(value, _TYPE)
-    return (f"{head[1]}/{head[2]}".lower() if head else default), found
-
-
-def parameters(value: bytes, form: re.Pattern[str]) -> tuple[re.Match[str] | None, dict[str, str]]:
-    """What a field with parameters begins with, and these, in pieces and charsets too (RFC 2231 sections 3 and 4)."""
+    """Type and parameters of a Content-Type field (RFC 2045 section 5.1)."""
     text = value[:MAX_TYPE].decode("latin-1")
-    head = form.match(text)
+    head = _TYPE.match(text)
     if head is None:
-        return None, {}
-    given: dict[str, str] = {}
-    at = head.end()
-    while at < len(text):
-        found = _PARAMETER.match(text, at)
-        if found is None:  # a comment or something broken: on to the next semicolon
-            at = text.find(";", at + 1)
-            if at < 0:
-                break
-            continue
-        quoted = found[2]
-        word = re.sub(r"\\(.)", r"\1", quoted, flags=re.S) if quoted is not None else found[3]
-        given.setdefault(found[1].lower(), word)
-        at = found.end()
-    return head, _joined(given)
-
-
-def _joined(given: Mapping[str, str]) -> dict[str, str]:
-    """Parameters without the stars of RFC 2231; a plain one goes before one of the same name in pieces."""
-    joined = {name: value for name, value in given.items() if "*" not in name}
-    for name in given:
-        plain = name.partition("*")[0]
-        if plain not in joined:
-            joined[plain] = _pieces(plain, given)
-    return joined
-
-
-def _pieces(name: str, given: Mapping[str, str]) -> str:
-    whole = given.get(f"{name}*")
-    if whole is not None:
-        return _percent(whole.rpartition("'")[2])
-    words = []
-    for number in range(MAX_PIECES):
-        plain, coded = given.get(f"{name}*{number}"), given.get(f"{name}*{number}*")
-        if plain is None and coded is None:
-            break
-        if plain is None:  # the first piece may name a charset and a language before its text
-            plain = _percent((coded or "").rpartition("'")[2] if number == 0 else coded or "")
-        words.append(plain)
-    return "".join(words)
-
-
-def _percent(word: str) -> str:
-    return unquote(word, "latin-1")
+        return default, {}
+    return f"{head[1]}/{head[2]}".lower(), read_parameters(text, head.end())
 
 
 def decode(body: memoryview, encoding: bytes, most: int) -> bytes:
@@ -332,8 +286,10 @@ def _base64(body: memoryview, most: int) -> bytes:
         total += len(pieces[-1])
         if total > most:
             raise Malformed(f"a part of more than {most} octets")
-    if rest.strip(b"="):
-        raise Malformed("base64 that breaks off")
+    if left := rest.strip(b"="):  # some leave the padding out
+        if len(left) < 2:
+            raise Malformed("base64 that breaks off")
+        pieces.append(binascii.a2b_base64(left + b"=="))
     return b"".join(pieces)
 
 

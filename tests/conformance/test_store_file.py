@@ -590,3 +590,51 @@ async def test_unknown_text_of_any_kind_harms_nothing(backend: Backend) -> None:
         assert set(entry.identities) == set(odd.texts)
         assert await store.search("%'\";--", Kind.OPENPGP, 5) == (odd.fingerprint,)
         assert await store.search("'", Kind.X509, 5) == ()
+
+
+# --- a newer rule of names
+
+
+def as_an_older_release_left_it(path: Path) -> None:
+    """No certificate of the file is indexed under an address."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM name WHERE instr(name, ':addr:')")
+        db.execute("DELETE FROM tally WHERE what = 'rule of names'")
+        db.execute("UPDATE entry SET identities = '[]', folded = ''")
+
+
+async def test_entries_of_an_older_release_are_found_by_what_is_read_in_them_today(backend: Backend) -> None:
+    """What comes once is indexed again at the start; what a keyserver sent, when it sends the same octets again."""
+    kinds = {Source.LOCAL: 1, Source.MAILFLOW: 2, Source.KEYSERVER: 3}
+    made = {source: Made(n, (f"u{n}@example.org",)) for source, n in kinds.items()}
+    many = [Made(n, (f"u{n}@example.org",)).find(Source.LOCAL) for n in range(10, 260)]
+    async with backend.opened() as (store, _):
+        finds = [one.find(source) for source, one in made.items()]
+        await store.put(finds + many, [], await store.begin(), NOW)
+        before = [await store.look(one.fpr) for one in made.values()]
+    as_an_older_release_left_it(backend.path)
+    async with backend.opened() as (store, _):
+        assert [await store.look(one.fpr) for one in made.values()] != before, "the listing's texts are gone"
+        found = {s: len((await store.look(addr(f"u{n}@example.org"))).entries) for s, n in kinds.items()}
+        assert found == {Source.LOCAL: 1, Source.MAILFLOW: 1, Source.KEYSERVER: 0}
+        assert len((await store.look(addr("u259@example.org"))).entries) == 1
+        again = made[Source.KEYSERVER].find(Source.KEYSERVER)
+        assert await store.put([again], [], await store.begin(), NOW + 5) == (Stored.SAME,)
+        (entry,) = (await store.look(addr("u3@example.org"))).entries
+        assert entry.cached_at == NOW + 5
+        page = await store.list(Selection(source=Source.LOCAL, text="u1@example.org"), 5)
+        assert [e.fingerprint for e in page.entries] == [made[Source.LOCAL].fingerprint]
+        assert (await store.stats()).entries == {"local": 251, "mailflow": 1, "keyserver": 1}
+
+
+async def test_names_are_gone_over_once_and_by_one_process_for_all(backend: Backend) -> None:
+    one = Made(1, ("u1@example.org",))
+    async with backend.opened() as (store, _):
+        await store.put([one.find(Source.LOCAL)], [], await store.begin(), NOW)
+    as_an_older_release_left_it(backend.path)
+    async with backend.opened(), backend.opened() as (store, _):
+        assert (await store.look(addr("u1@example.org"))).entries
+    with contextlib.closing(sqlite3.connect(backend.path)) as db, db:
+        db.execute("DELETE FROM name WHERE instr(name, ':addr:')")
+    async with backend.opened() as (store, _):
+        assert not (await store.look(addr("u1@example.org"))).entries, "done is done"

@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -695,7 +695,8 @@ async def test_a_lookups_verdict(admin: Admin, made: Made) -> None:
 
 @pytest.mark.parametrize("held", [True, False])
 async def test_what_policy_keeps_back_is_known_but_not_usable(admin: Admin, made: Made, held: bool) -> None:
-    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", held=held)
+    voucher = replace(HELD, held=held, authenticated=True)
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(voucher,))
     assert await verdict(admin, fingerprint) == "unusable"
     admin.clock.now += 181 * 86400
     assert await verdict(admin, fingerprint) == "absent", "it has expired, and nobody else has it"

@@ -314,6 +314,13 @@ def test_a_config_is_frozen() -> None:
         config.cache.ttl = 1
 
 
+def test_a_domain_of_one_label_may_be_listed(tmp_path: Path) -> None:
+    upstream = '[[upstream]]\nname = "a"\nurl = "hkp://keys.corp"\ndomains = ["Corp", "*.corp"]\n'
+    config = load(written(tmp_path, f'[policy]\ninternal_domains = ["corp"]\n{upstream}'))
+    assert config.upstream[0].domains == ("corp", "*.corp")
+    assert config.policy.internal_domains == ("corp",)
+
+
 def test_internal_domains_are_idna(tmp_path: Path) -> None:
     config = load(written(tmp_path, '[policy]\ninternal_domains = ["Bücher.Example", "bücher.example"]\n'))
     assert config.policy.internal_domains == ("xn--bcher-kva.example",)

@@ -492,6 +492,14 @@ async def test_statuses(face: Face, target: str, status: int) -> None:
     assert face.notes[0][3] == status
 
 
+async def test_what_is_no_term_is_told_what_would_be_one(face: Face) -> None:
+    for term in ("Alice", "a@example.org,b@example.org", "@example.org"):
+        reply = await face.get(f"/pks/lookup?op=get&search={term}")
+        assert reply.status == 501
+        words = reply.body.decode()
+        assert all(word in words for word in ("alice@example.org", "40 or 64 hex digits", "16-digit key ID"))
+
+
 @pytest.mark.parametrize("term", [b"\xff\xfe@example.org", "m\u00fcller@example.org".encode(), b"\x00", b"a b"])
 async def test_raw_octets_in_the_request_line_are_400_at_worst(face: Face, term: bytes) -> None:
     reply = await face.raw(b"GET /pks/lookup?op=get&search=" + term + b" HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -209,3 +209,13 @@ def test_a_template_speaks_for_what_the_addresss_own_host_has_sent() -> None:
     assert not speaks(approved, "a@example.org", VIEW, terms)
     boss = replace(ENTRY, vouchers=(Voucher("ceo@here.example", authenticated=True, approved=True),))
     assert "internal" in speaks(boss, "ceo@here.example", VIEW, terms)
+
+
+def test_a_single_label_is_told_only_to_who_lists_it() -> None:
+    query = ByAddress("ann", "corp")
+    assert "own network" in hears(UpstreamSpec("a"), query, Terms())
+    assert "only told" in hears(UpstreamSpec("a", domains=("*.corp",)), query, Terms())
+    assert not hears(UpstreamSpec("a", domains=("corp",)), query, Terms())
+    assert not hears(UpstreamSpec("a", domains=("corp",)), query, Terms(internal_domains=("corp",)))
+    assert speaks(ENTRY, "ann@corp", VIEW, Terms(upstreams={"a": UpstreamSpec("a")}))
+    assert not speaks(LOCAL, "ann@corp", VIEW, Terms())
