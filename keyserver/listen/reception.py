@@ -1,6 +1,6 @@
 """The common part of every face's listeners: who may come in, how long one may be silent, and how they all leave.
 
-A face gives its connections (`make`) and says in them what is too long (`sweep`) and how one ends (`drain`).
+A face gives its connections (`maker`) and says in them what is too long (`sweep`) and how one ends (`drain`).
 """
 
 from __future__ import annotations
