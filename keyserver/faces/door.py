@@ -5,12 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
 
 from keyserver.config.listener import Listener
 from keyserver.faces.front import Front
 from keyserver.faces.hot import HotAnswers
+from keyserver.listen.arrivals import Make
 from keyserver.listen.reception import Reception
 from keyserver.listen.trust import Trust
 from keyserver.wire.http_hot import Answering, Block, judge, without
@@ -89,6 +91,8 @@ class Door(Reception[Front]):
         """Header blocks of HTTP/1.1 after which memory may answer and the connection stays: the quickest way."""
         self.known: dict[bytes, Block] = {}
         """Header blocks with their verdicts, exact octets, but without the line in which a proxy names its client."""
+        self.grace = self.limits.head - self.limits.idle
+        """As if a connection had been idle before it began, so that its first head must come in the time for one."""
         self.log = log
         self.opened = self.dropped = self.timeouts = self.cold = self.foreign = 0
         self._own = own.lower().encode()
@@ -97,9 +101,9 @@ class Door(Reception[Front]):
         self._told = 0
         self._hits: list[Hit] = []
 
-    def make(self, listener: Listener, client: str | None = None) -> Front:
-        """A connection."""
-        return Front(self, client)
+    def maker(self, listener: Listener) -> Make:
+        """What makes the connections of a listener."""
+        return partial(Front, self)
 
     def counts(self) -> DoorCounts:
         """For metrics."""

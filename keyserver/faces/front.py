@@ -43,9 +43,8 @@ class Front(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._held = b""
         """Octets of requests not yet served."""
-        self._tick = door.tick - door.limits.idle + door.limits.head
-        """When the present state (idle, waiting for the rest of a head, waiting for aiohttp) began. A new connection
-        is one that has been idle: its first head must come in the time for a head."""
+        self._tick = door.tick + door.grace
+        """When the present state (idle, waiting for the rest of a head, waiting for aiohttp) began."""
         self._backlog = 0
         self._ready = True
         """The next octets begin a request, and it may be answered at once."""

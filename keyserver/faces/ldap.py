@@ -12,12 +12,14 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from keyserver.config.listener import Listener
 from keyserver.faces.ldap_bind import Account
 from keyserver.faces.ldap_connection import Connection
 from keyserver.faces.ldap_search import LdapDesk, Searches
 from keyserver.faces.ldap_tree import Tree
+from keyserver.listen.arrivals import Make
 from keyserver.listen.reception import Reception
 from keyserver.listen.trust import Trust
 
@@ -83,9 +85,9 @@ class LdapServer(Reception[Connection]):
         self._serving = False
         self._instant, self._left = 0.0, AT_ONCE
 
-    def make(self, listener: Listener, client: str | None = None) -> Connection:
-        """A connection."""
-        return Connection(self, listener.tls, client)
+    def maker(self, listener: Listener) -> Make:
+        """What makes the connections of a listener."""
+        return partial(Connection, self, listener.tls)
 
     def counts(self) -> LdapCounts:
         """For metrics."""

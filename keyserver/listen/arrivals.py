@@ -13,6 +13,8 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from keyserver.listen.clients import Clients
 from keyserver.listen.trust import UNIX, Trust, plain
@@ -21,6 +23,15 @@ from keyserver.wire import proxy
 
 AT_ONCE = 32  # connections accepted before others have their turn
 AGAIN = 0.5  # seconds until we look again when the system has nothing left
+
+
+class Make(Protocol):
+    """Makes a connection's protocol."""
+
+    def __call__(self, client: str | None = None) -> asyncio.Protocol:
+        """client: the address that a proxy named; None: the peer's."""
+
+
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -28,7 +39,7 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 class Manner:
     """How connections arrive at one listening socket."""
 
-    make: Callable[[str | None], asyncio.Protocol]  # a connection's protocol; its client where a proxy named it
+    make: Make
     trust: Trust
     seconds: int  # for everything that comes before the first message
     tls: ssl.SSLContext | None
@@ -36,7 +47,8 @@ class Manner:
 
 
 class Arrivals:
-    """What arrives at one socket. `refuse` hears why a connection is not taken; `full`: is there no room for it?"""
+    """What arrives at one socket. `refuse` hears why a connection is not taken; descriptors from `ceiling` on are kept
+    back."""
 
     def __init__(
         self,
@@ -44,13 +56,13 @@ class Arrivals:
         manner: Manner,
         clients: Clients,
         refuse: Callable[[str], None],
-        full: Callable[[int], bool],
+        ceiling: int,
     ) -> None:
         self._sock = sock
         self._manner = manner
         self._clients = clients
         self._refuse = refuse
-        self._full = full
+        self._ceiling = ceiling
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -86,7 +98,7 @@ class Arrivals:
         self._loop.add_reader(self._sock, self._accept)
 
     def _meet(self, connection: socket.socket, peer: str) -> None:
-        if self._full(connection.fileno()):
+        if connection.fileno() >= self._ceiling:
             reason = "out of file descriptors"
         elif self._manner.proxied and not self._manner.trust.proxy(peer):
             reason = "not in limits.proxies"
@@ -106,7 +118,7 @@ class Arrivals:
             client = await self._introduced(connection, peer)
             # From here on the transport closes the socket, whatever happens.
             await self._loop.connect_accepted_socket(
-                lambda: self._manner.make(client),
+                partial(self._manner.make, client),
                 connection,
                 ssl=self._manner.tls,
                 ssl_handshake_timeout=max(0.1, self._manner.seconds - (self._loop.time() - began))

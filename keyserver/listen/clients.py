@@ -28,9 +28,10 @@ class Clients:
 
     def enter(self, client: str) -> str:
         """A connection begins; else why it may not. A Unix socket's client is the empty string."""
-        if reason := self.refusal(client):
+        mine = self._counts.get(client, 0)
+        if (mine >= self._free or self.open >= self._total) and (reason := self.refusal(client)):
             return reason
-        self._counts[client] = self._counts.get(client, 0) + 1
+        self._counts[client] = mine + 1
         self.open += 1
         return ""
 

@@ -30,8 +30,7 @@ class Descriptors:
         self.limit = MOST if soft == resource.RLIM_INFINITY else soft
         self.reserve = min(RESERVE, max(self.limit // 8, min(16, self.limit // 4)))
 
-    def room(self, number: int, privileged: bool = False) -> int:
-        """How many more there are for clients, where `number` has just been given out; none: 0 or less.
-
-        privileged: for the administrator, who has half of the reserve, too."""
-        return self.limit - (self.reserve // 2 if privileged else self.reserve) - number
+    def ceiling(self, privileged: bool = False) -> int:
+        """From which number on a descriptor is kept back from clients. privileged: the administrator's, who has half of
+        the reserve, too."""
+        return self.limit - (self.reserve // 2 if privileged else self.reserve)

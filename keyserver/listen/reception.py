@@ -1,6 +1,6 @@
 """The common part of every face's listeners: who may come in, how long one may be silent, and how they all leave.
 
-A face gives its connections (`make`) and says in them what is too long (`sweep`) and how one ends (`drain`).
+A face gives its connections (`maker`) and says in them what is too long (`sweep`) and how one ends (`drain`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from keyserver.config.listener import Listener
-from keyserver.listen.arrivals import Arrivals, Manner
+from keyserver.listen.arrivals import Arrivals, Make, Manner
 from keyserver.listen.clients import Clients
 from keyserver.listen.descriptors import Descriptors
 from keyserver.listen.sockets import BACKLOG, bind
@@ -84,13 +83,14 @@ class Reception(ABC, Generic[G]):
         self._servers: list[asyncio.AbstractServer] = []
         self._arrivals: list[Arrivals] = []
         self._descriptors = Descriptors()
+        self._ceiling = self._descriptors.ceiling(privileged)
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._said: dict[str, tuple[float, int]] = {}
 
     @abstractmethod
-    def make(self, listener: Listener, client: str | None = None) -> asyncio.Protocol:
-        """A connection at a listener. client: named by a proxy; None: the peer's address."""
+    def maker(self, listener: Listener) -> Make:
+        """What makes the connections of a listener."""
 
     def report(self) -> None:
         """Called once a second, and at the end."""
@@ -111,14 +111,14 @@ class Reception(ABC, Generic[G]):
         """Serve a socket that is bound already; from here on it is ours."""
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        room = max(2, min(self._total, self._descriptors.room(sock.fileno(), self._privileged)))
+        room = max(2, min(self._total, self._ceiling - sock.fileno()))
         self._clients.resize(room)
         self._arriving.resize(room)
-        make = partial(self.make, listener)
+        make = self.maker(listener)
         if listener.tls or listener.proxied or self._privileged:
             tls = self.tls if listener.tls else None
             manner = Manner(make, self.trust, self._first, tls, listener.proxied)
-            self._arrivals.append(Arrivals(sock, manner, self._arriving, self.refuse, self._full))
+            self._arrivals.append(Arrivals(sock, manner, self._arriving, self.refuse, self._ceiling))
         elif listener.unix is not None:
             self._servers.append(await loop.create_unix_server(make, sock=sock, backlog=BACKLOG))
         else:
@@ -154,14 +154,12 @@ class Reception(ABC, Generic[G]):
         if self.draining:
             return "shutting down"
         sock = transport.get_extra_info("socket")
-        if sock is not None and self._full(sock.fileno()):
+        if sock is not None and sock.fileno() >= self._ceiling:
             reason = "out of file descriptors"
-        else:
-            reason = self._clients.enter(client)
-        if reason:
-            self.refuse(reason)
-        else:
+        elif not (reason := self._clients.enter(client)):
             self._connections.add(connection)
+            return ""
+        self.refuse(reason)
         return reason
 
     def leave(self, connection: G, client: str) -> None:
@@ -188,10 +186,6 @@ class Reception(ABC, Generic[G]):
         if len(self._said) >= 64 and reason not in self._said:
             self._said.clear()
         self._said[reason] = at, count
-
-    def _full(self, number: int) -> bool:
-        """Would a connection with this descriptor touch what is kept back?"""
-        return self._descriptors.room(number, self._privileged) <= 0
 
     def _beat(self) -> None:
         """Once a second."""

@@ -9,6 +9,7 @@ from typing import cast
 
 from keyserver.config.kinds import Network
 from keyserver.config.listener import Listener
+from keyserver.listen.arrivals import Make
 from keyserver.listen.clients import MANY_OF_ONE
 from keyserver.listen.reception import Reception, peer_of
 from keyserver.listen.trust import UNIX, Trust
@@ -81,9 +82,9 @@ class Peers(Reception[Talk]):
         self._open_to_all = listener.loopback
         self._talk = talk
 
-    def make(self, listener: Listener, client: str | None = None) -> Talk:
-        """A connection."""
-        return self._talk(self)
+    def maker(self, listener: Listener) -> Make:
+        """What makes the connections of a listener; no proxy names their clients."""
+        return lambda client=None: self._talk(self)
 
     def admit(self, talk: Talk, transport: asyncio.BaseTransport) -> str:
         """Count a new connection in; else the reason why it has to be closed."""

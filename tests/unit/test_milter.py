@@ -312,7 +312,7 @@ async def test_who_may_speak() -> None:
     def admitted(listener: Listener, peer: object) -> bool:
         talk = partial(milter_face.Connection, Fake())  # type: ignore[arg-type]
         peers = Peers("milter", listener, allowed, 10, talk)
-        peers.make(listener).connection_made(Transport(peer))  # type: ignore[arg-type]
+        peers.maker(listener)().connection_made(Transport(peer))  # type: ignore[arg-type]
         return len(peers._connections) == 1
 
     assert admitted(outside, ("192.0.2.7", 1))

@@ -107,5 +107,5 @@ def test_nobody_holds_more_than_half() -> None:
 def test_descriptors_are_kept_back(limit: int, reserve: int) -> None:
     descriptors = Descriptors(limit)
     assert descriptors.reserve == reserve
-    assert descriptors.room(limit - reserve) == 0
-    assert descriptors.room(limit - reserve, privileged=True) == reserve - reserve // 2
+    assert descriptors.ceiling() == limit - reserve
+    assert descriptors.ceiling(privileged=True) == limit - reserve // 2
