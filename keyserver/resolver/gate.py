@@ -6,17 +6,21 @@ Health belongs to a *target* (an upstream, or the host that a template makes), l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome
 from keyserver.query import Query
+from keyserver.resolver.places import Shares
 from keyserver.resolver.plan import Health, Hold, Question, after, held
 from keyserver.upstreams.base import Asking, Upstream, nothing_known
 
 TARGETS = 10_000  # hosts of templates whose health is remembered
 AT_ONCE = 32  # questions to one upstream
+CLIENT_AT_ONCE = 24  # of them of one client network: the other places are for other people
+HOST_AT_ONCE = 8  # questions to one host that a template makes
 TEMPLATES_AT_ONCE = 64  # questions to hosts made of addresses, all templates together
 LATENCIES = 512
 HOLDS = 10_000  # queries that failed by themselves
@@ -48,6 +52,8 @@ class _Desk:
     counts: Counter[str]
     latencies: deque[float]
     last_error: str = ""
+    shares: Shares = field(default_factory=lambda: Shares(CLIENT_AT_ONCE))
+    hosts: Shares = field(default_factory=lambda: Shares(HOST_AT_ONCE))
     askers: OrderedDict[str, float] = field(default_factory=OrderedDict)  # client network -> when it last asked
 
     def alone(self, client: str, now: float) -> bool:
@@ -103,7 +109,12 @@ class Gate:
         outcome: Outcome | None = None
         try:
             async with asyncio.timeout(left):
-                async with desk.limit, self._templates if upstream.spec.template else _Open():
+                async with (
+                    desk.shares.place(client) if client else contextlib.nullcontext(),
+                    desk.hosts.place(target) if upstream.spec.template else contextlib.nullcontext(),
+                    desk.limit,
+                    self._templates if upstream.spec.template else contextlib.nullcontext(),
+                ):
                     waited = self._monotonic() - began
                     asked = min(upstream.spec.timeout, left - waited)
                     outcome = await _within(upstream, query, Asking(asked, via, answered))
@@ -177,7 +188,7 @@ class Gate:
                 self._health.popitem(last=False)
         hold = self._holds.pop((target, by.query), Hold())
         if isinstance(outcome, Failed) and outcome.fault in _ITS_OWN:
-            self._holds[target, by.query] = held(hold, now)
+            self._holds[target, by.query] = held(hold, outcome, now)
             if len(self._holds) > HOLDS:
                 self._holds.popitem(last=False)
         elif isinstance(outcome, Failed):
@@ -186,7 +197,7 @@ class Gate:
             self._holds = OrderedDict((k, v) for k, v in self._holds.items() if k[0] != target)
 
 
-_ITS_OWN = (Fault.TRANSIENT, Fault.CONFIGURATION)
+_ITS_OWN = (Fault.TRANSIENT, Fault.CONFIGURATION, Fault.BUSY)
 """Faults that may be the query's own."""
 
 
@@ -199,14 +210,6 @@ async def _within(upstream: Upstream, query: Query, asking: Asking) -> Outcome:
         return Failed(f"no answer within {asking.left:.1f} s")
     except MemoryError:
         return Failed("no memory here to ask it", Fault.LOCAL)
-
-
-class _Open:
-    """A gate that is always open."""
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
 
 
 def _quantile(ordered: list[float], q: float) -> float:

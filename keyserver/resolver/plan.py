@@ -10,7 +10,7 @@ from keyserver.policy import Terms, hears
 from keyserver.query import Query
 
 OPENS_AFTER = 4  # different queries that failed since the last good answer
-MISCONFIGURED_AFTER = 2  # the same, where the upstream says that somebody has to mend it
+SAID_AFTER = 2  # the same, where the upstream itself says that it will not answer now
 CLIENTS = 2  # networks that they must have come from, where more than one asks
 SUSPECTS = 16  # failed questions that are remembered
 FIRST_PAUSE = 5.0  # seconds; doubles with every further failure
@@ -56,21 +56,26 @@ def after(health: Health, outcome: Outcome, now: float, jitter: float, by: Quest
         return Health()
     if outcome.fault is Fault.LOCAL:
         return health
-    if outcome.fault is Fault.BUSY:
-        pause = min(LONGEST_OBEYED, max(1.0, outcome.retry_after or 60.0))
-        return Health(health.suspects, health.trips + 1, now + pause, outcome.reason)
     suspects = (*(s for s in health.suspects if s.query != by.query or s.client != by.client), by)[-SUSPECTS:]
     seen = replace(health, suspects=suspects, reason=outcome.reason)
     if health.state(now) == "open" or not (health.state(now) == "half-open" or _ill(suspects, outcome, alone)):
         return seen
-    pause = LONGEST_PAUSE if outcome.fault is Fault.TRANSIENT else CONFIGURATION_PAUSE
-    if outcome.fault is Fault.TRANSIENT:
-        pause = min(pause, FIRST_PAUSE * 2 ** min(16, health.trips))
-    return replace(seen, trips=health.trips + 1, closed_until=now + pause * (0.75 + jitter / 2))
+    if outcome.fault is Fault.BUSY:
+        pause = asked_for(outcome)
+    elif outcome.fault is Fault.CONFIGURATION:
+        pause = CONFIGURATION_PAUSE * (0.75 + jitter / 2)
+    else:
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(16, health.trips)) * (0.75 + jitter / 2)
+    return replace(seen, trips=health.trips + 1, closed_until=now + pause)
+
+
+def asked_for(outcome: Failed) -> float:
+    """The pause that an upstream asks for, in seconds."""
+    return min(LONGEST_OBEYED, max(1.0, outcome.retry_after or 60.0))
 
 
 def _ill(suspects: Sequence[Question], outcome: Failed, alone: bool) -> bool:
-    enough = OPENS_AFTER if outcome.fault is Fault.TRANSIENT else MISCONFIGURED_AFTER
+    enough = OPENS_AFTER if outcome.fault is Fault.TRANSIENT else SAID_AFTER
     clients = len({s.client for s in suspects})
     return len({s.query for s in suspects}) >= enough and (alone or clients >= CLIENTS)
 
@@ -83,9 +88,11 @@ class Hold:
     until: float = 0.0
 
 
-def held(hold: Hold, now: float) -> Hold:
-    """After one more failure of that query."""
+def held(hold: Hold, outcome: Failed, now: float) -> Hold:
+    """After one more failure of that query. A pause that the upstream asks for is obeyed at once."""
     failures = hold.failures + 1
+    if outcome.fault is Fault.BUSY:
+        return Hold(failures, now + asked_for(outcome))
     if failures < HELD_AFTER:
         return Hold(failures)
     return Hold(failures, now + min(LONGEST_HOLD, FIRST_PAUSE * 2 ** min(16, failures - HELD_AFTER)))

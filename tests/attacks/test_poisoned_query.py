@@ -24,8 +24,16 @@ def damaged() -> Behaviour:
 
 @pytest.mark.parametrize(
     "poison",
-    [reply(500), slow(10, NOT_FOUND), reply(200, b"\x99garbage"), damaged(), reply(200, "<html>no</html>")],
-    ids=["500", "slow", "garbage", "damaged", "page"],
+    [
+        reply(500),
+        reply(429, Retry_After="600"),
+        reply(403),
+        slow(10, NOT_FOUND),
+        reply(200, b"\x99garbage"),
+        damaged(),
+        reply(200, "<html>no</html>"),
+    ],
+    ids=["500", "429", "403", "slow", "garbage", "damaged", "page"],
 )
 async def test_one_poisoned_query_and_seventy_others(poison: Behaviour, tmp_path: Path) -> None:
     """At least 69 of 70 are answered; before, 66 failed."""
@@ -59,3 +67,17 @@ async def test_a_dead_host_still_opens_the_circuit(tmp_path: Path) -> None:
             assert sum(upstream.asked(address) for address in OTHERS) == 4
             (row,) = (await service.api("/api/v1/upstreams"))["upstreams"]
             assert row["state"] == "open"
+
+
+async def test_one_clients_hanging_queries_leave_places_to_others(tmp_path: Path) -> None:
+    """A stranger's sixty slow queries wait for each other, and nobody waits for them."""
+    hanging = [f"slow{n}@example.org" for n in range(60)]
+    settings = {"limits.proxies": '["127.0.0.0/8"]', "limits.misses_per_minute": "1000", "cache.deadline": '"3s"'}
+    async with Scripted({**dict.fromkeys(hanging, slow(10, NOT_FOUND)), "*": key(PEOPLE.octets)}) as upstream:
+        with Service(tmp_path, upstreams=[upstream.url], settings=settings) as service:
+            stranger, others = {"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-For": "198.51.100.7"}
+            waiting = [asyncio.ensure_future(service.lookup(term, headers=stranger)) for term in hanging]
+            await asyncio.sleep(0.5)
+            answers = await asyncio.gather(*(service.lookup(term, headers=others) for term in OTHERS[:20]))
+            assert [status for status, _, _ in answers] == [200] * 20
+            await asyncio.gather(*waiting)

@@ -37,7 +37,7 @@ DOMAINS = ("attacker.example", "here.example", "sub.here.example", "partner.exam
 OWN = "just a name"
 LOOSE = {  # a user ID and the addresses that it shows to a loose reader
     "ceo@here.example <m@attacker.example>": ("m@attacker.example", "ceo@here.example"),
-    "<m@attacker.example> (bob@partner.example)": (),  # no address by the strict rule
+    "<m@attacker.example> (bob@partner.example)": ("m@attacker.example", "bob@partner.example"),
 }
 CERTIFICATES = tuple(
     make([*(f"N <{a}>" for a in named), OWN, *LOOSE], seed=f"word{n}", encryption=None, signed_at=CREATED + 100)
@@ -142,11 +142,9 @@ class Rules:
         for text in named:
             if whole or entry.source == "local":
                 yield text
-            elif LOOSE.get(text):
+            elif text in LOOSE:
                 if all(self.vouches(entry, address) for address in LOOSE[text]):
                     yield text
-            elif text in LOOSE:
-                pass
             elif text == OWN:
                 known = self.terms.upstreams.get(entry.origin) if entry.source == "keyserver" else None
                 if known is not None and not known.domains:

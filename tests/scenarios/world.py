@@ -244,7 +244,10 @@ class World:
                 await self._again()
             case "certificate" if "bare" in options:  # another's, without its user IDs
                 whole = self.certificates[options["bare"]]
-                self.certificates[plain[0]] = replace(whole, octets=openpgp.cut(whole.octets, lambda claim: False))
+                self.certificates[plain[0]] = replace(
+                    whole,
+                    octets=openpgp.cut(whole.octets, [c.text for c in openpgp.prove(whole.octets, self.now).claims]),
+                )
             case "certificate":
                 more: dict[str, object] = {k: int(v) if v.isdigit() else v for k, v in options.items()}
                 if "revoked_user_ids" in options:

@@ -98,9 +98,9 @@ def test_what_somebody_has_to_mend_closes_for_long_but_not_by_one_query() -> Non
 def test_a_query_that_fails_by_itself_is_held_back_by_itself() -> None:
     hold, now = Hold(), 100.0
     for _ in range(HELD_AFTER - 1):
-        hold = held(hold, now)
+        hold = held(hold, FAILED, now)
         assert hold.until <= now
-    pauses = [(hold := held(hold, now)).until - now for _ in range(8)]
+    pauses = [(hold := held(hold, FAILED, now)).until - now for _ in range(8)]
     assert pauses[0] == 5 and pauses == sorted(pauses) and pauses[-1] == 60
 
 
@@ -113,7 +113,10 @@ def test_jitter_spreads_probes() -> None:
 
 def test_retry_after_is_obeyed_up_to_an_hour() -> None:
     def until(outcome: Failed) -> float:
-        return after(Health(), outcome, 0, 0.5, Question("q"), alone=True).closed_until
+        one = after(Health(), outcome, 0, 0.5, Question("poison"), alone=True)
+        assert one.state(0) == "closed", "one query is held back by itself"
+        assert held(Hold(), outcome, 0).until == after(one, outcome, 0, 0.5, Question("q"), alone=True).closed_until
+        return after(one, outcome, 0, 0.5, Question("q"), alone=True).closed_until
 
     assert until(Failed("429", Fault.BUSY, 120.0)) == 120
     assert until(Failed("429", Fault.BUSY, 1e9)) == LONGEST_OBEYED
