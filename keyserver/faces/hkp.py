@@ -115,15 +115,13 @@ class Hkp:
     async def _render(self, given: wire.Parameters, query: Query, answer: Answer) -> web.Response:
         if answer.state is not State.FOUND:
             return self._refusal(given, STATUS[answer.state], REFUSALS[answer.state])
-        shown = presentable(query, answer.certificates)
-        if not shown:
-            return self._refusal(given, 404, NOT_HERE)
+        shown = may = presentable(query, answer.certificates)
         if given.op != "get":
-            shown = tuple(a for a in shown if any(u.text for u in a.certificate.proof.user_ids))
+            shown = tuple(a for a in may if any(u.text for u in a.certificate.proof.user_ids))
         if given.for_people:
             shown += tuple(a for a in answer.certificates if a.certificate.proof.kind is Kind.X509)
         if not shown:
-            return self._refusal(given, 404, NOT_LISTED)
+            return self._refusal(given, 404, NOT_LISTED if may else NOT_HERE)
         response = await self._found(given, shown)
         if self._desk.explain:
             response.headers["X-Key-Source"] = shown[0].source.value

@@ -91,7 +91,7 @@ async def test_every_act_leaves_one_line(service: Service, certificates: Path) -
         {**shell, "act": "block", **hashed},
         {**shell, "act": "unblock", **hashed},
         {**shell, "act": "keep", **hashed},
-        {**shell, "act": "approve", **hashed, "entries": 1},
+        {**shell, "act": "approve", **hashed, "source": "local", "address": lines[3].get("address")},
         {**shell, "act": "delete", **hashed, "source": "local", "entries": 1},
         {**shell, "act": "import", **counts},
         {**shell, "act": "purge", "domain": "nothing.example", "entries": 0},
@@ -100,6 +100,7 @@ async def test_every_act_leaves_one_line(service: Service, certificates: Path) -
         {**port, "act": "unblock", **hashed},
     ]
     assert re.fullmatch(r"#[0-9a-f]{16}", hashed["certificate"])
+    assert re.fullmatch(r"#[0-9a-f]{16}", lines[3]["address"])
     text = "\n".join(service.log)
     assert one not in text
     assert "usable@example.org" not in text
