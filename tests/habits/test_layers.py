@@ -13,7 +13,6 @@ PACKAGE = ROOT / "keyserver"
 
 LADDER: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
-    ("bench",),
     ("app",),
     ("faces", "mailflow", "admin"),
     ("resolver",),

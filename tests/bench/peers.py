@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
-from keyserver.bench.certificates import Made, joined
-from keyserver.bench.machine import program
-from keyserver.bench.processes import Running, free_port
+from bench.certificates import Made, joined
+from bench.machine import program
+from bench.processes import Running, free_port
 
 NGINX, TUNED, NO_PUSH, CONSTANT = "nginx", "nginx tuned", "nginx tuned, no tcp_nopush", "nginx return 200"
 VARNISH, SKS = "varnish", "sks"
@@ -120,7 +120,7 @@ def sks(stack: ExitStack, folder: Path, certificates: Sequence[Made], cpus: froz
     dump = folder / "dump.pgp"
     dump.write_bytes(joined(certificates))
     build = [program("sks"), "build", "-basedir", str(folder), "-stdoutlog", str(dump)]
-    subprocess.run(build, cwd=folder, capture_output=True, timeout=300, check=True)  # noqa: S603
+    subprocess.run(build, cwd=folder, capture_output=True, timeout=300, check=True)
     port = free_port()
     command = [program("sks"), "db", "-basedir", str(folder), "-hkp_address", "127.0.0.1", "-hkp_port", str(port)]
     command += ["-hostname", "localhost", "-disable_mailsync", "-stdoutlog"]

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 
-from keyserver.bench import peers
-from keyserver.bench.certificates import Made, make, many
-from keyserver.bench.machine import Missing
-from keyserver.bench.peers import Peer
-from keyserver.bench.processes import DidNotStart
-from keyserver.bench.service import Service, fill, lookup
-from keyserver.bench.setting import Setting
-from keyserver.bench.upstream import Scripted
+from bench import peers
+from bench.certificates import Made, make, many
+from bench.machine import Missing
+from bench.peers import Peer
+from bench.processes import DidNotStart
+from bench.service import Service, fill, lookup
+from bench.setting import Setting
+from bench.upstream import Scripted
 
 DELAY = 0.02  # seconds that the upstream takes
 KEY = 5145  # octets of the one key's answer

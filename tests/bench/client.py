@@ -1,6 +1,6 @@
 """Our own HTTP load, where each kind of answer needs latencies of its own: uvloop, raw, in a process of its own.
 
-`python -m keyserver.bench.client` reads one JSON object (see `Wanted`) and writes one (see `Seen`). The connections are
+`python -m bench.client` reads one JSON object (see `Wanted`) and writes one (see `Seen`). The connections are
 kept, each with one request under way; every `every`-th request is a miss, while there are any.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from keyserver.bench.child import Child
-from keyserver.bench.figures import Load, percentile
+from bench.child import Child
+from bench.figures import Load, percentile
 
 
 @dataclass(frozen=True, slots=True)

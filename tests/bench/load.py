@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from keyserver.bench.figures import Load
-from keyserver.bench.machine import program
-from keyserver.bench.processes import Running
+from bench.figures import Load
+from bench.machine import program
+from bench.processes import Running
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
@@ -79,7 +79,7 @@ class Wrk:
         if self._cpus:
             command = ["/usr/bin/taskset", "-c", str(min(self._cpus)), *command]
         before = server.cpu() if server else 0.0
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         after = server.cpu() if server else 0.0
         if done.returncode:
             raise RuntimeError(f"wrk: {done.stderr or done.stdout}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keyserver.bench.ldap_client import search
+from bench.ldap_client import search
 from keyserver.wire.ber import element, number
 from keyserver.wire.ldap import envelope
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from keyserver.bench.figures import Row
+from bench.figures import Row
 
 _HEADS = ("workload", "who", "requests/s", "p50 ms", "p99 ms", "CPU µs", "reached", "asked", "")
 

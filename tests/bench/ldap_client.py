@@ -1,6 +1,6 @@
 """Our own LDAP load: pre-encoded searches, one at a time on each connection, in a process of its own (uvloop).
 
-`python -m keyserver.bench.ldap_client` reads one JSON object (see `Wanted`) and writes one (`Load`).
+`python -m bench.ldap_client` reads one JSON object (see `Wanted`) and writes one (`Load`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from keyserver.bench.child import Child
-from keyserver.bench.figures import Load, percentile
+from bench.child import Child
+from bench.figures import Load, percentile
 from keyserver.wire.ber import measure
 from keyserver.wire.ldap import DONE, Scope, Search, envelope, write_search
 from keyserver.wire.ldap_filter import Equal, Filter, Or, Present

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 
+from bench.certificates import Made
+from bench.processes import Running
+from bench.setting import MODULE_PATH
 from keyserver.app import HYGIENE
-from keyserver.bench.certificates import Made
-from keyserver.bench.processes import Running
-from keyserver.bench.setting import MODULE_PATH
 from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Kind, Record, Source
 from keyserver.openpgp import clean

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from keyserver.bench import cleaning, crowds, gpg, hits, misses, rows, searches
-from keyserver.bench.figures import Row
-from keyserver.bench.machine import Missing, cpus, describe, install_missing, raise_limits
-from keyserver.bench.processes import DidNotStart
-from keyserver.bench.setting import Setting
-from keyserver.bench.table import Report
-from keyserver.bench.world import World
+from bench import cleaning, crowds, gpg, hits, misses, rows, searches
+from bench.figures import Row
+from bench.machine import Missing, cpus, describe, missing, raise_limits
+from bench.processes import DidNotStart
+from bench.setting import Setting
+from bench.table import Report
+from bench.world import World
 
 Measurement = Callable[[World], list[Row]]
 
@@ -55,7 +55,7 @@ def run(
     raise_limits()
     places = cpus()
     rounds, seconds = rounds or (2 if quick else 5), seconds or (1 if quick else 4)
-    for sentence in install_missing():
+    for sentence in missing():
         tell(sentence)
     found: list[Row] = []
     failed: list[str] = []

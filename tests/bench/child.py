@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from keyserver.bench.setting import MODULE_PATH
+from bench.setting import MODULE_PATH
 
 
 class Child:
@@ -19,7 +19,7 @@ class Child:
         self._module = module
         pinned = ["/usr/bin/taskset", "-c", str(min(cpus))] if cpus else []
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [*pinned, sys.executable, "-m", module], stdin=pipe, stdout=pipe, env=MODULE_PATH, text=True
         )
         assert self._process.stdin is not None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from keyserver.bench.figures import OURS, Figure, Row, compared, contest, ratio, row
-from keyserver.bench.load import Wrk
-from keyserver.bench.peers import CONSTANT, NGINX, NO_PUSH, SKS, TUNED, VARNISH
-from keyserver.bench.service import lookup
-from keyserver.bench.world import World
+from bench.figures import OURS, Figure, Row, compared, contest, ratio, row
+from bench.load import Wrk
+from bench.peers import CONSTANT, NGINX, NO_PUSH, SKS, TUNED, VARNISH
+from bench.service import lookup
+from bench.world import World
 
 BUSY = 32  # connections
 

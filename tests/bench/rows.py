@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from keyserver.bench.figures import OURS, Figure, Row, percentile
-from keyserver.bench.world import World
+from bench.figures import OURS, Figure, Row, percentile
+from bench.world import World
 from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Kind, Name, Proof, Source, Validity
 from keyserver.query import name_of
@@ -74,7 +74,7 @@ async def _build(store: SqliteStore, rows: int) -> None:
 
 
 async def _look(store: SqliteStore, rows: int, seed: int) -> list[float]:
-    chosen = random.Random(seed)  # noqa: S311  the same at every run
+    chosen = random.Random(seed)
     times = []
     for _ in range(_LOOKS):
         name = name_of(Kind.OPENPGP, "fpr", _fingerprint(chosen.randrange(rows)))

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keyserver
-from keyserver.bench.machine import Cpus
+from bench.machine import Cpus
 
-MODULE_PATH = {"PYTHONPATH": str(Path(keyserver.__file__).parent.parent)}
-"""Environment in which our own subprocesses find this very package."""
+_TESTS = Path(__file__).parent.parent
+
+MODULE_PATH = {"PYTHONPATH": f"{_TESTS.parent}:{_TESTS}"}
+"""Environment in which our own subprocesses find the very product and benchmark that run here."""
 
 
 @dataclass(frozen=True, slots=True)

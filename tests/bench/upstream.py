@@ -1,6 +1,6 @@
 """A scripted keyserver and origin, in a process of its own: a folder of bodies, a delay, nothing else.
 
-`python -m keyserver.bench.upstream FOLDER DELAY_MS` prints `port N`. What `search=` names (without 0x) is a file in the
+`python -m bench.upstream FOLDER DELAY_MS` prints `port N`. What `search=` names (without 0x) is a file in the
 folder; anything else is 404. Every answer may be cached for a day, so that it serves as the origin of caches too.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
 
-from keyserver.bench.processes import Running, family
-from keyserver.bench.setting import MODULE_PATH
+from bench.processes import Running, family
+from bench.setting import MODULE_PATH
 
 _CACHEABLE = b"Content-Type: application/pgp-keys\r\nCache-Control: public, max-age=86400\r\n"
 

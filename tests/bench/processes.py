@@ -40,7 +40,7 @@ class Running:
 
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: S603  one thread here, and nothing but a system call there
+            self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

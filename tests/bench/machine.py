@@ -7,7 +7,6 @@ import platform
 import re
 import resource
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,16 +69,10 @@ def program(name: str) -> str:
     return path
 
 
-def install_missing() -> list[str]:
-    """As root on Debian: install what is missing. What is then still missing, as sentences."""
-    missing = [name for name in PACKAGES if shutil.which(name, path=SEARCHED) is None]
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        packages = [PACKAGES[name] for name in missing]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # starts no daemons
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
-            subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL, check=False)  # noqa: S603, S607
-        missing = [name for name in PACKAGES if shutil.which(name, path=SEARCHED) is None]
-    return [f"{name} is not installed (Debian package {PACKAGES[name]}): its rows are left out" for name in missing]
+def missing() -> list[str]:
+    """What is not installed, as sentences."""
+    absent = [name for name in PACKAGES if shutil.which(name, path=SEARCHED) is None]
+    return [f"{name} is not installed (Debian package {PACKAGES[name]}): its rows are left out" for name in absent]
 
 
 def raise_limits() -> int:

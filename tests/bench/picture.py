@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 
-from keyserver.bench.figures import OURS, Row
-from keyserver.bench.table import Report
+from bench.figures import OURS, Row
+from bench.table import Report
 
 _WIDTH, _LABEL, _BAR, _GAP, _HEAD = 860, 230, 18, 5, 34
 _SHOWN = 5  # workloads; a picture of everything shows nothing

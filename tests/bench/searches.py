@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
-from keyserver.bench import hostile_ldap
-from keyserver.bench.client import Client as HttpClient
-from keyserver.bench.client import Wanted as HttpWanted
-from keyserver.bench.directories import PCACHE, SLAPD, directories
-from keyserver.bench.figures import OURS, Figure, Load, Row, compared, contest, ratio, row
-from keyserver.bench.hits import BUSY
-from keyserver.bench.ldap_client import Client, Wanted, ends, search
-from keyserver.bench.load import Wrk
-from keyserver.bench.machine import Missing
-from keyserver.bench.peers import Peer
-from keyserver.bench.processes import DidNotStart, Running
-from keyserver.bench.service import lookup
-from keyserver.bench.world import World
+from bench import hostile_ldap
+from bench.client import Client as HttpClient
+from bench.client import Wanted as HttpWanted
+from bench.directories import PCACHE, SLAPD, directories
+from bench.figures import OURS, Figure, Load, Row, compared, contest, ratio, row
+from bench.hits import BUSY
+from bench.ldap_client import Client, Wanted, ends, search
+from bench.load import Wrk
+from bench.machine import Missing
+from bench.peers import Peer
+from bench.processes import DidNotStart, Running
+from bench.service import lookup
+from bench.world import World
 
 AT_ONCE = 8  # connections, each for one search or sequence
 CLIENTS = 200

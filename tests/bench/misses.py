@@ -6,12 +6,12 @@ import time
 from http.client import HTTPConnection
 from statistics import median
 
-from keyserver.bench.client import Client, Seen, Wanted
-from keyserver.bench.figures import OURS, Figure, Load, Row, contest, percentile, ratio, row
-from keyserver.bench.hits import BUSY
-from keyserver.bench.load import Wrk
-from keyserver.bench.service import lookup
-from keyserver.bench.world import DELAY, World
+from bench.client import Client, Seen, Wanted
+from bench.figures import OURS, Figure, Load, Row, contest, percentile, ratio, row
+from bench.hits import BUSY
+from bench.load import Wrk
+from bench.service import lookup
+from bench.world import DELAY, World
 
 EVERY = 100  # of so many requests, one is a miss
 WAITING = 128  # connections: with few of them the rate would be that of waiting for the upstream, whoever serves

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from keyserver.bench.certificates import Made
-from keyserver.bench.ldap_client import ASKED, BASE, INFO, KEYS
-from keyserver.bench.machine import program
-from keyserver.bench.peers import Peer
-from keyserver.bench.processes import Running, free_port
+from bench.certificates import Made
+from bench.ldap_client import ASKED, BASE, INFO, KEYS
+from bench.machine import program
+from bench.peers import Peer
+from bench.processes import Running, free_port
 
 SLAPD, PCACHE = "slapd", "slapd pcache"
 
@@ -107,7 +107,7 @@ def _start(
     configuration.write_text((_HEAD + database).format(**values))
     if ldif:
         command = [program("slapadd"), "-q", "-f", str(configuration)]
-        subprocess.run(command, input=ldif.encode(), capture_output=True, check=True)  # noqa: S603
+        subprocess.run(command, input=ldif.encode(), capture_output=True, check=True)
     port = free_port()
     command = [program("slapd"), "-d", "0", "-f", str(configuration), "-h", f"ldap://127.0.0.1:{port}/"]
     running = stack.enter_context(Running(command, folder / "log", cpus=cpus))

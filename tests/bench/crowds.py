@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from keyserver.bench.certificates import many
-from keyserver.bench.figures import OURS, Figure, Load, Row, contest, ratio, row
-from keyserver.bench.hits import BUSY
-from keyserver.bench.load import Wrk
-from keyserver.bench.service import Service, fill, lookup
-from keyserver.bench.world import KEY, World
+from bench.certificates import many
+from bench.figures import OURS, Figure, Load, Row, contest, ratio, row
+from bench.hits import BUSY
+from bench.load import Wrk
+from bench.service import Service, fill, lookup
+from bench.world import KEY, World
 
 IDLE = 256
 CROWD = 10_000

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench import hostile
+from bench.certificates import Key, Made, make
+from bench.client import Client, Wanted
+from bench.figures import OURS, Figure, Row, percentile
+from bench.machine import Cpus
+from bench.service import Service, fill, lookup
+from bench.setting import Setting
+from bench.upstream import Scripted
+from bench.world import World
 from keyserver import openpgp
-from keyserver.bench import hostile
-from keyserver.bench.certificates import Key, Made, make
-from keyserver.bench.client import Client, Wanted
-from keyserver.bench.figures import OURS, Figure, Row, percentile
-from keyserver.bench.machine import Cpus
-from keyserver.bench.service import Service, fill, lookup
-from keyserver.bench.setting import Setting
-from keyserver.bench.upstream import Scripted
-from keyserver.bench.world import World
 from keyserver.model import Cut
 from keyserver.openpgp.keyring import Splitter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from keyserver.bench.certificates import Key, Made, mpi, packet
+from bench.certificates import Key, Made, mpi, packet
 
 MIB = 1 << 20
 
