@@ -140,19 +140,23 @@ class _Json(logging.Formatter):
 
 
 class _Text(logging.Formatter):
+    """One line, and an exception's lines indented below it: what is hostile in either starts no line of its own."""
+
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
-        facts = " ".join(
-            f"{k}={json.dumps(v) if isinstance(v, str) and ' ' in v else v}" for k, v in _facts(record).items()
-        )
-        message = record.getMessage().translate(_CONTROLS)
-        line = f"{stamp} {record.levelname.lower():7} {message} {facts}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        facts = " ".join(f"{k}={_word(v)}" for k, v in _facts(record).items())
+        line = f"{stamp} {record.levelname.lower():7} {_shown(record.getMessage())} {facts}".rstrip()
+        if not record.exc_info:
+            return line
+        return "\n    ".join([line, *map(_shown, self.formatException(record.exc_info).splitlines())])
 
 
 def _word(value: object) -> str:
+    """One value as one word: quoted and escaped where it would not be one, or could not be seen as it is."""
     text = str(value)
-    return json.dumps(text) if not text.isprintable() or " " in text else text
+    return json.dumps(text) if not text.isprintable() or " " in text or '"' in text else text
 
 
-_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "\ufffd")
+def _shown(text: str) -> str:
+    """A sentence without what terminals obey or readers do not see: controls, bidi marks, line separators."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -36,18 +36,56 @@ def test_metrics_count() -> None:
     assert Observer(SECRET, identities=False).exposition() != observer.exposition(), "a registry of its own"
 
 
+HOSTILE = [
+    "a\nb",
+    "a\rb",
+    "a\x1b[31mb",
+    "a\x9b31mb",  # C1: a control sequence in one character
+    "a\x85b",
+    "a\u2028b",
+    "a\u2029b",
+    "a\u202eb",
+    "a\u2066b",
+    "a\ufeffb",
+    "a\udc80b",
+    'evil" \n line\u202e',
+    'x" level="error',
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("as_json", [True, False])
-def test_lines_of_hostile_text_stay_lines(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_hostile_text_stay_lines(as_json: bool, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
         LogFormat(as_json).install("info")
-        logging.getLogger("keyserver.x").info("a\nb\x1b[31m", extra={"facts": {"reason": 'evil" \n line\u202e'}})
+        logging.getLogger("keyserver.x").info(text, extra={"facts": {"reason": text}})
     finally:
         root.handlers[:], root.level = handlers, level
     out = capsys.readouterr().err
-    assert out.count("\n") == 1
-    assert "\x1b" not in out
-    assert "\u202e" not in out
+    assert out.endswith("\n")
+    line = out[:-1]
+    assert line.replace("\ufffd", "").isprintable(), "nothing that a terminal obeys or a reader does not see"
     if as_json:
-        assert json.loads(out)["reason"] == 'evil" \n line\u202e'
+        assert json.loads(line)["reason"] == text
+    else:
+        _, _, said = line.partition(" reason=")
+        assert (json.loads(said) if said.startswith('"') else said) == text
+
+
+def test_an_exceptions_lines_cannot_pass_for_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        LogFormat(False).install("info")
+        try:
+            raise ValueError("first\n12:00:00 info    forged\x1b[2J")
+        except ValueError:
+            logging.getLogger("keyserver.x").exception("broke")
+    finally:
+        root.handlers[:], root.level = handlers, level
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert "broke" in first
+    assert all(line.startswith("    ") for line in rest)
+    assert "\x1b" not in "".join(rest)
