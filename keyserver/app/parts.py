@@ -52,12 +52,11 @@ def kits_of(anchors: smime.Anchors) -> Mapping[Kind, Kit]:
     """The pure functions of each kind of certificate."""
     pgp, x509 = Proofs(openpgp.prove), Proofs(smime.prove)
     return {
-        Kind.OPENPGP: Kit(pgp, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut, pgp.learn),
+        Kind.OPENPGP: Kit(pgp, openpgp.merge, openpgp.revocations, openpgp.cut, pgp.learn),
         Kind.X509: Kit(
             x509,
             smime.merge,
             smime.revocations,
-            smime.merge_revocations,
             None,
             x509.learn,
             smime.intermediates,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,10 +21,6 @@ BLOCKS = 1024  # header blocks with a remembered verdict
 MAX_BLOCK = 1024  # octets of such a block
 SWEEP = 2  # seconds between looks at all connections
 MAX_CONNECTIONS = 65536  # of one listener; the file limit comes first
-MAX_LOG = 100_000  # hits waiting for the log; more in one second are counted, not listed
-
-Hit = tuple[str, bytes, int, int]
-"""Client address, request line, status, octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +51,7 @@ class Door(Reception[Front]):
     """What the connections of one view share.
 
     `server` makes aiohttp's protocols (`AppRunner.server` after `setup`). `own`: our name in `Via`. Once a second
-    `tell` gets the number of hot hits since the last time, and `log`, where given, each of them. `privileged`: the
-    administrator's, see `Reception`.
+    `tell` gets the number of hot hits since the last time. `privileged`: the administrator's, see `Reception`.
     """
 
     def __init__(
@@ -68,7 +63,6 @@ class Door(Reception[Front]):
         face: str = "hkp",
         own: str = "",
         tell: Callable[[int], None] | None = None,
-        log: Callable[[Sequence[Hit]], None] | None = None,
         tls: ssl.SSLContext | None = None,
         privileged: bool = False,
     ) -> None:
@@ -93,13 +87,11 @@ class Door(Reception[Front]):
         """Header blocks with their verdicts, exact octets, but without the line in which a proxy names its client."""
         self.grace = self.limits.head - self.limits.idle
         """As if a connection had been idle before it began, so that its first head must come in the time for one."""
-        self.log = log
         self.opened = self.dropped = self.timeouts = self.cold = self.foreign = 0
         self._own = own.lower().encode()
         self._proxy_header = self.trust.header.encode() if self.trust.proxies else b""
         self._tell = tell
         self._told = 0
-        self._hits: list[Hit] = []
 
     def maker(self, listener: Listener) -> Make:
         """What makes the connections of a listener."""
@@ -131,11 +123,6 @@ class Door(Reception[Front]):
                     self.plain.add(block)
         return verdict
 
-    def note(self, client: str | None, line: bytes, status: int, octets: int) -> None:
-        """A hit for the log."""
-        if len(self._hits) < MAX_LOG:
-            self._hits.append((client or "", line, status, octets))
-
     def report(self) -> None:
         """Tell the hits since the last time."""
         counts = self.hot.counts()
@@ -143,6 +130,3 @@ class Door(Reception[Front]):
         if self._tell is not None and hits > self._told:
             self._tell(hits - self._told)
         self._told = hits
-        if self.log is not None and self._hits:
-            waiting, self._hits = self._hits, []
-            self.log(waiting)

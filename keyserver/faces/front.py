@@ -90,10 +90,6 @@ class Front(asyncio.Protocol):
                         self._transport.write(answer.head + answer.body)
                         self._tick = door.tick
                         door.hot.hit(answer)
-                        if door.log is not None:
-                            door.note(
-                                self._client or UNIX, data[:cut], answer.status, len(answer.head) + len(answer.body)
-                            )
                         return
                 elif block in door.known and self._hot(data[:cut], door.known[block]):
                     return
@@ -257,11 +253,8 @@ class Front(asyncio.Protocol):
         if answer is None:
             return False
         self._tick = door.tick
-        status, octets = answer.rendered(line, block)
-        self._transport.write(octets)
+        self._transport.write(answer.rendered(line, block))
         door.hot.hit(answer)
-        if door.log is not None:
-            door.note(self._client, line, status, len(octets))
         if old or block.close:
             self._end()
         return True

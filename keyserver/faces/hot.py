@@ -80,24 +80,24 @@ class HotAnswer:
         lines = sum(map(len, self.lines)) + _PER_LINE * len(self.lines)
         return _OBJECTS + self.cut + 2 * len(self.tail) + _PER_NAME * len(self.marks) // 8 + lines
 
-    def rendered(self, line: bytes, block: Block) -> tuple[int, bytes]:
-        """Status and octets of the reply to a plain request that `line` and `block` say.
+    def rendered(self, line: bytes, block: Block) -> bytes:
+        """The reply to a plain request that `line` and `block` say.
 
         HEAD, If-None-Match (RFC 9110 §13.1.2: a weak comparison; only a 200 turns into 304), HTTP/1.0 and
         `Connection: close` all come from the one answer.
         """
-        status, head = self.status, self.head
+        head = self.head
         body = b"" if line.startswith(b"HEAD") else self.body
-        if block.tags and status == 200:
+        if block.tags and self.status == 200:
             etag = _ETAG.search(head)
             if etag and (etag[1] in block.tags or block.tags == (b"*",)):
-                status, body = 304, b""
+                body = b""
                 head = b"HTTP/1.1 304 Not Modified" + _CONTENT.sub(b"", head[head.index(b"\r\n") :])
         if line.endswith(b" HTTP/1.0\r\n"):
             head = b"HTTP/1.0" + head[8:]
         elif block.close:
             head = head[:-2] + b"Connection: close\r\n\r\n"
-        return status, head + body
+        return head + body
 
 
 class _Shelf:

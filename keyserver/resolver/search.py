@@ -36,7 +36,6 @@ from keyserver.store.base import Store, Stored, StoreError
 from keyserver.upstreams.base import Upstream
 
 MAX_CLEANED = 64  # certificates cleaned in one search (rule 12)
-KEPT = (Stored.NEW, Stored.CHANGED, Stored.SAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ class Kit:
     prove: Callable[[bytes, int], Proof]
     merge: Callable[[Sequence[bytes], bytes], bytes]
     revocations: Callable[[bytes], bytes]
-    merge_revocations: Callable[[bytes, bytes], bytes]
     cut: Callable[[bytes, Container[str]], bytes] | None = None
     """A copy without the user IDs that say one of these texts; None where a copy cannot be cut."""
     learn: Callable[[bytes, Proof, int], None] = lambda octets, proof, now: None

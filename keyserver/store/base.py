@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -166,9 +166,6 @@ class Store(Protocol):
         """Found records that were asked for since they were made (asked_at > at) and lie before the instant of
         their upstream (None: every other upstream): the ones worth a prefetch, oldest first."""
 
-    async def most_used(self, limit: int) -> tuple[Name, ...]:
-        """Names asked for most recently, for rendering ahead."""
-
     async def newest(self) -> int | None:
         """The latest cached_at, seen_at or `at` of any entry or record; None for an empty store."""
 
@@ -177,8 +174,3 @@ class Store(Protocol):
 
     async def poll(self) -> None:
         """Notice what other processes changed since the last poll, and publish it; cheap when nothing did."""
-
-
-def names_of(records: Iterable[Record]) -> frozenset[Name]:
-    """The names of some records."""
-    return frozenset(r.name for r in records)

@@ -220,11 +220,6 @@ def _jump(db: sqlite3.Connection, table: str, column: str, where: str, values: S
     return found
 
 
-def most_used(db: sqlite3.Connection, limit: int) -> tuple[Name, ...]:
-    """`Store.most_used`."""
-    return _distinct(db.execute("SELECT name FROM record WHERE asked_at > 0 ORDER BY asked_at DESC"), limit)
-
-
 _OLD = "SELECT id FROM entry INDEXED BY entry_age WHERE source = ? AND origin = ? AND at < ? ORDER BY at LIMIT ?"
 # One range, however many domains wrote to us.
 _OLD_MAIL = "SELECT id FROM entry INDEXED BY entry_mail WHERE source = 'mailflow' AND at < ? ORDER BY at LIMIT ?"

@@ -89,6 +89,7 @@ VERSION_2: Step = (
     " AND instr(n.name, ':addr:') AND substr(n.name, -length(entry.origin) - 1) = '@' || entry.origin)"
     " WHERE held AND source = 'mailflow'",
     "UPDATE entry SET approved = 0, held = vouchers <> '[]' WHERE approved OR held",
+    "DROP INDEX record_asked",  # of a listing that nobody reads
 )
 
 STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2)

@@ -151,10 +151,6 @@ class SqliteStore:
         """As `Store.due`."""
         return await self._read(self._scanner, lambda db: reading.due(db, found_before, limit))
 
-    async def most_used(self, limit: int) -> tuple[Name, ...]:
-        """As `Store.most_used`."""
-        return await self._read(self._scanner, lambda db: reading.most_used(db, limit))
-
     async def newest(self) -> int | None:
         """As `Store.newest`; an index seek for each source, origin and upstream."""
         return await self._read(self._scanner, reading.newest)

@@ -10,7 +10,7 @@ import pytest
 
 from keyserver.changes import Changes
 from keyserver.model import Change, Find, Kind, Selection, Source, Voucher
-from keyserver.store.base import Store, Stored, StoreError, names_of
+from keyserver.store.base import Store, Stored, StoreError
 from tests.conformance.conftest import Backend, Heard, Made, addr, said
 
 ALICE = Made(1, ("Alice <alice@example.org>",))
@@ -734,16 +734,6 @@ async def test_due_are_found_records_asked_for_since_they_were_made(store: Store
     assert await store.due({}, 10) == ()
 
 
-async def test_most_used_are_the_names_asked_for_last(store: Store) -> None:
-    await put(store, records=[said(f"n{n}", n % 2 == 0, 1, up) for n in range(5) for up in ("one", "two")])
-    await store.touch({f"n{n}": 10 + n for n in range(4)})
-    await put(
-        store, records=[said("n3", True, 20, up) for up in ("one", "two")]
-    )  # a refresh is no asking, nor forgets one
-    assert await store.most_used(3) == ("n3", "n2", "n1")
-    assert await store.most_used(10) == ("n3", "n2", "n1", "n0")
-
-
 async def test_stats_count_through_every_way_in_and_out(store: Store) -> None:
     await put(store, ALICE.find(), ALICE.find(origin="two"), BOB.find(L, "x"), CAROL.find(M, "example.net"))
     await put(store, records=[said(ALICE.fpr, True, 1), said(BOB.fpr, True, 1), said(CAROL.fpr, False, 1)])
@@ -873,7 +863,6 @@ def test_changes_remember_enough_for_fills_that_race() -> None:
     for number in range(2, 5):
         changes.publish(Change(number, frozenset({"c"})))
     assert changes.touched(start, {"b"})  # the memory does not reach back that far
-    assert names_of([said("a", True, 1)]) == {"a"}
 
 
 async def test_look_brings_the_deletion_counter(store: Store) -> None:

@@ -525,7 +525,6 @@ async def test_what_runs_in_the_background_reads_no_whole_table(backend: Backend
             statements: list[str] = []
             db.set_trace_callback(statements.append)
             reading.due(db, {"one": 5, None: 7}, 10)
-            reading.most_used(db, 10)
             reading.selected(db, Selection(source=Source.KEYSERVER), ("", "", ""), 10)
             cutoffs = {(Source.KEYSERVER, "one"): 1, (Source.KEYSERVER, None): 2, (Source.MAILFLOW, None): 3}
             reading.expired(db, cutoffs, 4, 10)

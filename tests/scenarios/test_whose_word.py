@@ -23,9 +23,7 @@ from vectors.build import CREATED, make
 
 NOW = CREATED + 1000
 PROOFS = Proofs(openpgp.prove)
-KITS = {
-    Kind.OPENPGP: Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut, PROOFS.learn)
-}
+KITS = {Kind.OPENPGP: Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.cut, PROOFS.learn)}
 ADDRESSES = (
     "m@attacker.example",
     "ceo@here.example",

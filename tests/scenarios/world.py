@@ -48,7 +48,7 @@ from vectors.build import CREATED, Made, make
 START = CREATED + 100_000_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PROOFS = Proofs(openpgp.prove)
-KIT = Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut, PROOFS.learn)
+KIT = Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.cut, PROOFS.learn)
 HYGIENE = Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index)
 
 

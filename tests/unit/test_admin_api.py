@@ -127,8 +127,12 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
     terms = Terms(upstreams={NAME: upstream.spec})
     changes = Changes()
     kits = {
-        Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut),
-        Kind.X509: Kit(smime.prove, smime.merge, smime.revocations, smime.merge_revocations),
+        Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.cut),
+        Kind.X509: Kit(
+            smime.prove,
+            smime.merge,
+            smime.revocations,
+        ),
     }
     hygiene = {
         Kind.OPENPGP: Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index),

@@ -55,7 +55,7 @@ class Keeper:
         if answer is None:
             return None
         self.hot.hit(answer)
-        return answer.rendered(line, judge(block))[1]
+        return answer.rendered(line, judge(block))
 
     def change(self, *names: str, everything: bool = False) -> None:
         self.changes.publish(Change(self.changes.number + 1, frozenset(names), everything))

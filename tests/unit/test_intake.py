@@ -55,11 +55,10 @@ class World:
         }
         kits = {
             Kind.OPENPGP: Kit(
-                openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.cut
+                openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.cut
             ),
             Kind.X509: Kit(
-                smime.prove, smime.merge, smime.revocations, smime.merge_revocations,
-                intermediates=smime.intermediates, chained=anchors.chained,
+                smime.prove, smime.merge, smime.revocations, intermediates=smime.intermediates, chained=anchors.chained,
             ),
         }  # fmt: skip
         self.store = SqliteStore(path / "keyserver.db", hygiene, Changes(), max_size=1 << 30)

@@ -372,20 +372,13 @@ async def test_draining_ends_in_time(world, staging) -> None:
         world.gate.set()
 
 
-async def test_hits_are_told_and_logged(world, staging) -> None:
+async def test_hits_are_told(world, staging) -> None:
     told: list[int] = []
-    lines: list[tuple[str, bytes, int, int]] = []
-    async with staging(world, tell=told.append, log=lines.extend) as stage:
+    async with staging(world, tell=told.append) as stage:
         await stage.feed(GET)
-        said, _ = await stage.feed(GET + GET.replace(b"GET", b"HEAD"))
+        await stage.feed(GET + GET.replace(b"GET", b"HEAD"))
         stage.door._beat()
         assert sum(told) == 2
-        line = GET.partition(b"\r\n")[0] + b"\r\n"
-        assert [(entry[0], entry[1], entry[2]) for entry in lines] == [
-            ("192.0.2.1", line, 200),
-            ("192.0.2.1", line.replace(b"GET", b"HEAD"), 200),
-        ]
-        assert sum(entry[3] for entry in lines) == len(said)
 
 
 # sockets
