@@ -75,20 +75,21 @@ class Hkp:
             number = self._desk.changes.number
             other = in_x509(query) if given.for_people else None
             if other is None:
-                answer = await self._lookup(request, query)
+                answer = await self._lookup(request, query, client)
             else:
-                answer = both(*await asyncio.gather(self._lookup(request, query), self._lookup(request, other)))
+                asked = (self._lookup(request, q, client) for q in (query, other))
+                answer = both(*await asyncio.gather(*asked))
             response = finish(self._desk, request, await self._render(given, query, answer), answer, number)
         except _Refused as refusal:
             response = self._refusal(given, refusal.status, refusal.text)
         self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began, client)
         return response
 
-    async def _lookup(self, request: web.Request, query: Query) -> Answer:
+    async def _lookup(self, request: web.Request, query: Query, client: str) -> Answer:
         return await self._desk.lookups.lookup(
             query,
             self._desk.view,
-            client=client_of(self._desk, request),
+            client=client,
             looped=looped(request, self._desk.instance),
             via=",".join(hops(request)),
         )
