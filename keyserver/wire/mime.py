@@ -22,6 +22,7 @@ MAX_DEPTH = 10
 MAX_BOUNDARY = 998  # RFC 2046 section 5.1.1 has 70, some mailers more; this is a line (RFC 5322 section 2.1.1)
 MAX_LIKENESSES = 10_000  # lines that begin like a delimiter and are none
 MAX_TYPE = 4096  # octets of a Content-Type field
+_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 _PIECE = 256 << 10  # octets decoded at once: between pieces other threads have their turn
 
 
@@ -273,23 +274,22 @@ def decode(body: memoryview, encoding: bytes, most: int) -> bytes:
 
 
 def _base64(body: memoryview, most: int) -> bytes:
+    """Characters outside the alphabet are passed over (RFC 2045 section 6.8); some leave the padding out."""
     pieces: list[bytes] = []
     rest, total = b"", 0
-    for at in range(0, len(body), _PIECE):
-        text = rest + bytes(body[at : at + _PIECE]).translate(None, b"\r\n\t ")
-        whole = len(text) & ~3
-        rest = text[whole:]
-        try:
+    try:
+        for at in range(0, len(body), _PIECE):
+            text = rest + bytes(body[at : at + _PIECE]).translate(None, _NOT_BASE64)
+            whole = len(text) & ~3
+            rest = text[whole:]
             pieces.append(binascii.a2b_base64(text[:whole]))
-        except binascii.Error:
-            raise Malformed("a part that is not base64") from None
-        total += len(pieces[-1])
-        if total > most:
-            raise Malformed(f"a part of more than {most} octets")
-    if left := rest.strip(b"="):  # some leave the padding out
-        if len(left) < 2:
-            raise Malformed("base64 that breaks off")
-        pieces.append(binascii.a2b_base64(left + b"=="))
+            total += len(pieces[-1])
+            if total > most:
+                raise Malformed(f"a part of more than {most} octets")
+        if left := rest.strip(b"="):
+            pieces.append(binascii.a2b_base64(left + b"=="))
+    except binascii.Error:
+        raise Malformed("a part that is not base64") from None
     return b"".join(pieces)
 
 
