@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mails import attached_key, crlf, head, multipart, text
-from running import Service
-from scripted import Scripted, key
-from vectors.build import make
+from support.mails import attached_key, crlf, head, multipart, text
+from support.openpgp import make
+from support.running import Service
+from support.scripted import Scripted, key
 
 SHIM = r"""
 #define _GNU_SOURCE

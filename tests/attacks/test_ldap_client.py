@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from directory import Authority
 from keyserver.faces.ldap import LdapLimits
 from keyserver.faces.ldap_bind import Account
 from keyserver.faces.ldap_connection import GUESSES, PAGED_SEARCHES
@@ -24,10 +23,11 @@ from keyserver.wire.ber import OCTETS, SEQUENCE, element, size
 from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Approx, AtLeast, Equal, Extensible, Filter, Not, Or, Present, Substrings
 from keyserver.wire.ldap_filter import write_filter as written
-from ldap_client import Client, client_context, server_context, start_tls, until
-from ldap_memory import BASE, Face, Memory, serving
-from vectors.build import make
-from vectors.x509build import person
+from support.directory import Authority
+from support.ldap_client import Client, client_context, server_context, start_tls, until
+from support.ldap_memory import BASE, Face, Memory, serving
+from support.openpgp import make
+from support.x509 import person
 
 HELD = 0.05
 """Seconds of its thread's processor time that one turn of the loop may take."""

@@ -19,9 +19,9 @@ from keyserver.query import BadQuery, ByAddress, parse, parse_address
 from keyserver.upstreams.hkp import _search
 from keyserver.upstreams.ldap_kinds import Style, openpgp_filter, x509_filter
 from keyserver.wire.mailbox import MAX_FROM, one_mailbox
-from mails import attached_key, crlf, head, multipart, signed, text
-from vectors.build import make_certificate
-from vectors.x509build import BEGINS, YEAR, authority, person
+from support.mails import attached_key, crlf, head, multipart, signed, text
+from support.openpgp import make_certificate
+from support.x509 import BEGINS, YEAR, authority, person
 
 NOW = BEGINS + YEAR
 EVE = person("eve@evil.example", authority())

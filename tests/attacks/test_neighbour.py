@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from keyserver.state import LOCK, SOCKET, Held, State, StateError
-from running import ROOT, Service
+from support.running import ROOT, Service
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TOKEN = "a token of my own choice"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from running import Service
-from scripted import NOT_FOUND, Behaviour, Scripted, key, reply, slow
-from vectors.build import make
+from support.openpgp import make
+from support.running import Service
+from support.scripted import NOT_FOUND, Behaviour, Scripted, key, reply, slow
 
 POISON = "poison@example.org"
 OTHERS = [f"p{n}@example.org" for n in range(70)]

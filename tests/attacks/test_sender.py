@@ -12,12 +12,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from mails import attached_key, crlf, head, multipart, signed, text
-from running import Gpg, Service
 from scenarios.world import World
-from scripted import Scripted, key
-from vectors.build import make
-from vectors.x509build import authority, name, person
+from support.mails import attached_key, crlf, head, multipart, signed, text
+from support.openpgp import make
+from support.running import Gpg, Service
+from support.scripted import Scripted, key
+from support.x509 import authority, name, person
 
 CLAIMED = ("ceo@here.example", "carol@third.example", "bob@partner.example")
 MALLORY = make(

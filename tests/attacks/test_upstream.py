@@ -25,8 +25,8 @@ from keyserver.upstreams.hkp import Hkp
 from keyserver.upstreams.ldap import Ldap
 from keyserver.upstreams.net import Names, NoSuchHost, Service
 from scenarios.world import World
-from scripted import Scripted, key, redirect, reply
-from vectors.build import armored, make
+from support.openpgp import armored, make
+from support.scripted import Scripted, key, redirect, reply
 
 PARTNER = ByAddress("alice", "partner.de")
 ROOT = Path(__file__).parents[2]

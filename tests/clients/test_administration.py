@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from keyserver.cli import main
-from running import ROOT, Gpg, Service
-from vectors.build import make
-from vectors.x509build import person
+from support.openpgp import make
+from support.running import ROOT, Gpg, Service
+from support.x509 import person
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SIGNS = "digital_signature"

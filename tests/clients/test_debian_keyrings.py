@@ -11,9 +11,9 @@ from keyserver.model import Certificate, Cut, Refused, Validity
 from keyserver.openpgp import clean
 from keyserver.openpgp.keyring import Splitter
 from keyserver.openpgp.userid import text_of
-from running import Gpg, Service
-from scripted import Scripted, raw
-from vectors.build import armored
+from support.openpgp import armored
+from support.running import Gpg, Service
+from support.scripted import Scripted, raw
 
 KEYRINGS = Path("/usr/share/keyrings")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from directory import Slapd, base_entry
-from directory import person as entry_of
 from keyserver import smime
-from mails import signed, text
-from running import Service
-from vectors import x509odd
-from vectors.x509build import Issued, name, person
+from support import x509odd
+from support.directory import Slapd, base_entry
+from support.directory import person as entry_of
+from support.mails import signed, text
+from support.running import Service
+from support.x509 import Issued, name, person
 
 BASE = "ou=people,dc=example,dc=org"
 WHERE = "/certificates/search.cgi?uri=alice@example.org"

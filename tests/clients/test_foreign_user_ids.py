@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from running import Gpg, Service
-from scripted import Scripted, key, reply
-from vectors.build import armored, make
+from support.openpgp import armored, make
+from support.running import Gpg, Service
+from support.scripted import Scripted, key, reply
 
 USER_IDS = {
     "comment@example.org": "Alice <comment@example.org> (work)",

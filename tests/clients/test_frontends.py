@@ -6,9 +6,9 @@ import asyncio
 import time
 from pathlib import Path
 
-from running import Service
-from scripted import Scripted, key
-from vectors.build import make
+from support.openpgp import make
+from support.running import Service
+from support.scripted import Scripted, key
 
 
 def free_port() -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from running import Service
-from scripted import Scripted, endless, key, reply
-from vectors.build import armored, make
-from vectors.hostile import HOSTILE, one_address_claimed, poisoned
+from support.hostile import HOSTILE, one_address_claimed, poisoned
+from support.openpgp import armored, make
+from support.running import Service
+from support.scripted import Scripted, endless, key, reply
 
 MEMORY = 250 << 20  # octets, all processes
 

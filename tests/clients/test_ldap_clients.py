@@ -23,7 +23,6 @@ from urllib.parse import quote
 import pytest
 from cryptography.hazmat.primitives import hashes
 
-from directory import Authority
 from keyserver.faces.ldap_bind import Account
 from keyserver.model import Absent, Found, Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId
@@ -32,11 +31,12 @@ from keyserver.upstreams.ldap import Ldap
 from keyserver.wire import ldap as wire
 from keyserver.wire.ldap import Search
 from keyserver.wire.ldap_filter import And, Equal, Filter, Not, Or, Present, Substrings
-from ldap_client import Client
-from ldap_memory import BASE, Face, Memory, serving
-from vectors.build import make
-from vectors.x509build import authority as mail_authority
-from vectors.x509build import name, person
+from support.directory import Authority
+from support.ldap_client import Client
+from support.ldap_memory import BASE, Face, Memory, serving
+from support.openpgp import make
+from support.x509 import authority as mail_authority
+from support.x509 import name, person
 
 with warnings.catch_warnings():  # ldap3 2.9.1 imports two names that pyasn1 0.6 calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -29,7 +29,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from directory import Slapd, base_entry
 from keyserver.faces.ldap_cover import cover
 from keyserver.faces.ldap_entries import Node
 from keyserver.faces.ldap_match import Budget, compile_filter
@@ -39,10 +38,11 @@ from keyserver.model import Answer, How, Kind, State
 from keyserver.query import ByFingerprint
 from keyserver.wire.dn import parse_dn
 from keyserver.wire.ldap_filter import And, AtLeast, AtMost, Equal, Extensible, Filter, Not, Or, Present, Substrings
-from ldap_client import Client
-from ldap_memory import BASE, Memory, serving
-from vectors.build import make
-from vectors.x509build import name, person
+from support.directory import Slapd, base_entry
+from support.ldap_client import Client
+from support.ldap_memory import BASE, Memory, serving
+from support.openpgp import make
+from support.x509 import name, person
 
 FILTERS = 1200
 KEYS, PEOPLE = f"ou=PGP Keys,{BASE}", f"ou=People,{BASE}"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
 
-from directory import Slapd, base_entry, person
-from running import Gpg, Service
-from scripted import Scripted, key
-from vectors.build import make
-from vectors.x509build import authority
-from vectors.x509build import person as certificate_of
+from support.directory import Slapd, base_entry, person
+from support.openpgp import make
+from support.running import Gpg, Service
+from support.scripted import Scripted, key
+from support.x509 import authority
+from support.x509 import person as certificate_of
 
 BASE = "ou=people,dc=example,dc=org"
 CA = authority("Company CA")

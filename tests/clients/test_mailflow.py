@@ -21,11 +21,11 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives import hashes
 
-from mails import attached_key, crlf, head, multipart, openssl, signed, text
-from postfix import INBOUND, Postfix, free_port
-from running import Gpg, Service
-from vectors.build import make
-from vectors.x509build import authority, person, rsa_key
+from support.mails import attached_key, crlf, head, multipart, openssl, signed, text
+from support.openpgp import make
+from support.postfix import INBOUND, Postfix, free_port
+from support.running import Gpg, Service
+from support.x509 import authority, person, rsa_key
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: Postfix needs root")
 

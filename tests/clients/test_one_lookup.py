@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from running import Gpg, Service
-from scripted import Scripted, key, reply, slow
-from vectors.build import make
+from support.openpgp import make
+from support.running import Gpg, Service
+from support.scripted import Scripted, key, reply, slow
 
 NOT_FOUND = reply(404, "Not found")
 

@@ -14,9 +14,22 @@ import pytest
 
 from keyserver.model import Certificate, Validity
 from keyserver.openpgp import clean
-from running import Gpg
-from vectors.build import CREATED, SUBKEY, USER_ID, bind, certify, direct, expiry, make, new_key, number, packet, reason
-from vectors.build import subpacket as extra
+from support.openpgp import (
+    CREATED,
+    SUBKEY,
+    USER_ID,
+    bind,
+    certify,
+    direct,
+    expiry,
+    make,
+    new_key,
+    number,
+    packet,
+    reason,
+)
+from support.openpgp import subpacket as extra
+from support.running import Gpg
 
 DAY = 86400
 NOW = 1_800_000_000

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from directory import Authority, Issued
-from running import Service
-from scripted import NOT_FOUND, Scripted
+from support.directory import Authority, Issued
+from support.running import Service
+from support.scripted import NOT_FOUND, Scripted
 
 PATHS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 MISSES = 5
@@ -150,8 +150,8 @@ async def test_nginx(tmp_path: Path, upstream: Scripted, unix: bool) -> None:
 
 async def test_hits_through_a_proxy_come_from_memory(tmp_path: Path) -> None:
     """Whatever client each request names."""
-    from scripted import key
-    from vectors.build import make
+    from support.openpgp import make
+    from support.scripted import key
 
     alice = make(["Alice <alice@example.org>"])
     async with Scripted({"alice@example.org": key(alice.octets)}) as upstream:

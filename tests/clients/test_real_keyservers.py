@@ -14,8 +14,8 @@ from keyserver.model import Absent, Failed, Fault, Found, Kind, Raw, UpstreamSpe
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.hkp import Hkp
-from keyservers import onak, sks
-from vectors.build import make
+from support.keyservers import onak, sks
+from support.openpgp import make
 
 ALICE = make(["Alice Adams <alice@example.org>"], seed="alice", algorithm="rsa2048", encryption=None)
 BOB = make(["Bob Brown <bob@example.org>"], seed="bob")

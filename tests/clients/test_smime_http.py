@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
-from directory import Slapd, base_entry, person
-from running import Service
-from vectors.x509build import authority
-from vectors.x509build import person as certificate_of
+from support.directory import Slapd, base_entry, person
+from support.running import Service
+from support.x509 import authority
+from support.x509 import person as certificate_of
 
 BASE = "ou=people,dc=example,dc=org"
 CA = authority("Company CA")

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 import keyserver.upstreams.net
-from directory import Entry, Slapd, base_entry, commercial_info, key_entry, person, server_info
 from keyserver.app import serve
 from keyserver.config import load
 from keyserver.upstreams.net import NoSuchHost
-from keyservers import onak, sks
-from running import Gpg, Service
-from scripted import Scripted, key
-from vectors.build import make
-from vectors.x509build import authority
-from vectors.x509build import person as certificate_of
+from support.directory import Entry, Slapd, base_entry, commercial_info, key_entry, person, server_info
+from support.keyservers import onak, sks
+from support.openpgp import make
+from support.running import Gpg, Service
+from support.scripted import Scripted, key
+from support.x509 import authority
+from support.x509 import person as certificate_of
 
 ALICE = make(["Alice Adams <alice@example.org>"], seed="alice", algorithm="rsa2048", encryption=None)
 BOB = make(["Bob Brown <bob@example.org>"], seed="bob")

@@ -19,7 +19,7 @@ from keyserver.query import ByAddress, ByFingerprint, ByText, Query
 from keyserver.resolver.proofs import Proofs
 from keyserver.resolver.sift import Kit, sift
 from keyserver.store.base import Shelf
-from vectors.build import CREATED, make
+from support.openpgp import CREATED, make
 
 NOW = CREATED + 1000
 PROOFS = Proofs(openpgp.prove)

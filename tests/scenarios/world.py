@@ -43,7 +43,7 @@ from keyserver.resolver.sift import Kit
 from keyserver.store.base import Hygiene
 from keyserver.store.sqlite import SqliteStore
 from keyserver.upstreams.base import Asking
-from vectors.build import CREATED, Made, make
+from support.openpgp import CREATED, Made, make
 
 START = CREATED + 100_000_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

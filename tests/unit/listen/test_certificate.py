@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from directory import Authority
 from keyserver.listen.certificate import LOOK, Certificate
+from support.directory import Authority
 
 
 class Clock:

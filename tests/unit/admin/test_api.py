@@ -1,0 +1,712 @@
+"""The admin API over the real store, resolver and OpenPGP layer; only the one upstream is scripted."""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from keyserver import openpgp, smime
+from keyserver.admin.api import make_api
+from keyserver.admin.service import Service
+from keyserver.changes import Changes
+from keyserver.faces.http import make_runner
+from keyserver.listen.trust import Trust
+from keyserver.mailflow.counts import Counts
+from keyserver.mailflow.intake import Intake
+from keyserver.mailflow.room import Room
+from keyserver.mailflow.verdict import Rules
+from keyserver.model import (
+    Absent,
+    Certificate,
+    Failed,
+    Find,
+    Found,
+    Kind,
+    Outcome,
+    Raw,
+    Record,
+    Source,
+    State,
+    UpstreamSpec,
+    View,
+    Voucher,
+)
+from keyserver.policy import Terms
+from keyserver.query import Query, parse
+from keyserver.resolver.asked import Asked, MissLimit
+from keyserver.resolver.cleaner import Cleaner
+from keyserver.resolver.gate import Gate
+from keyserver.resolver.keeper import Keeper
+from keyserver.resolver.resolver import Resolver, Settings
+from keyserver.resolver.search import Searcher
+from keyserver.resolver.sift import Kit
+from keyserver.store.base import Hygiene
+from keyserver.store.sqlite import SqliteStore
+from keyserver.upstreams.base import Asking
+from support.openpgp import make
+
+TOKEN = "s3cret-token-ä"
+NAME = "partner directory"
+HELD = Voucher("alice@example.org", held=True)
+
+
+@dataclass
+class Scripted:
+    """An upstream that says what the test put there, else absent."""
+
+    spec: UpstreamSpec = field(default_factory=lambda: UpstreamSpec(NAME))
+    says: dict[str, Outcome] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def target(self, query: Query) -> str:
+        return self.spec.name
+
+    async def fetch(self, query: Query, asking: Asking) -> Outcome:
+        self.asked.append(str(query))
+        return self.says.get(str(query), Absent("has nothing"))
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Clock:
+    now: int
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@dataclass
+class Admin:
+    url: str
+    session: aiohttp.ClientSession
+    store: SqliteStore
+    resolver: Resolver
+    upstream: Scripted
+    clock: Clock
+
+    async def call(self, method: str, path: str, **options: object) -> tuple[int, dict[str, object]]:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with self.session.request(method, self.url + path, headers=headers, **options) as reply:  # type: ignore[arg-type]
+            body = await reply.json(content_type=None)
+            assert reply.headers["X-Content-Type-Options"] == "nosniff"
+            if reply.status >= 400:
+                assert reply.content_type == "application/problem+json"
+                assert body["status"] == reply.status
+                assert body["title"]
+                assert body["detail"]
+            return reply.status, body
+
+    async def put(self, octets: bytes, source: Source = Source.KEYSERVER, origin: str = NAME, **more: Any) -> str:
+        (certificate,) = openpgp.clean(octets, self.clock.now)
+        assert isinstance(certificate, Certificate)
+        begun = await self.store.begin()
+        await self.store.put([Find(certificate, source, origin, **more)], [], begun, self.clock.now)
+        return certificate.fingerprint
+
+    async def state(self, term: str) -> State:
+        return (await self.resolver.lookup(parse(term), View())).state
+
+
+@asynccontextmanager
+async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
+    clock = Clock(now)
+    upstream = Scripted()
+    terms = Terms(upstreams={NAME: upstream.spec})
+    changes = Changes()
+    kits = {
+        Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.cut),
+        Kind.X509: Kit(
+            smime.prove,
+            smime.merge,
+            smime.revocations,
+        ),
+    }
+    hygiene = {
+        Kind.OPENPGP: Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index),
+        Kind.X509: Hygiene(smime.merge, smime.revocations, smime.merge_revocations, smime.index),
+    }
+    store = SqliteStore(folder / "cache.db", hygiene, changes, 1 << 30)
+    await store.open()
+    cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})
+    loop = asyncio.get_running_loop()
+    searcher = Searcher(
+        store=store,
+        upstreams={NAME: upstream},
+        gate=Gate(loop.time, lambda: 0.5),
+        cleaner=cleaner,
+        kits=kits,
+        terms=terms,
+        clock=clock,
+        monotonic=loop.time,
+        deadline=5.0,
+        max_certificate=1 << 20,
+        via="here",
+    )
+    resolver = Resolver(
+        store=store,
+        searcher=searcher,
+        terms=terms,
+        kits=kits,
+        asked=Asked(100),
+        misses=MissLimit(1000, Trust(), loop.time),
+        clock=clock,
+        monotonic=loop.time,
+        settings=Settings(),
+    )
+    keeper = Keeper(store, resolver, terms, clock=clock, counting=lambda: 0.0, purge_interval=900, prefetch=False)
+    service = Service(
+        store=store,
+        resolver=resolver,
+        cleaner=cleaner,
+        kits=kits,
+        terms=terms,
+        view=View(),
+        clock=clock,
+        monotonic=loop.time,
+        harvester=Intake(
+            store=store,
+            cleaner=cleaner,
+            kits=kits,
+            rules=Rules(),
+            terms=terms,
+            clock=clock,
+            counts=Counts(CollectorRegistry()),
+            identity=str,
+            room=Room(),
+        ),
+        purge_expired=keeper.purge_now,
+        max_certificate=1 << 20,
+    )
+    runner = make_runner(make_api(service, TOKEN, lambda: b"# HELP lookups x\n"))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    session = aiohttp.ClientSession()
+    try:
+        yield Admin(f"http://127.0.0.1:{runner.addresses[0][1]}", session, store, resolver, upstream, clock)
+    finally:
+        await session.close()
+        await runner.cleanup()
+        await resolver.close()
+        await cleaner.close()
+        await store.close()
+
+
+@dataclass(frozen=True)
+class Made:
+    home: Path
+    exported: dict[str, bytes]
+    fingerprint: dict[str, str]
+    now: int
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """Certificates of alice, a second alice, and bob, by gpg; and alice's secret key, which nobody may import."""
+    home = tmp_path_factory.mktemp("admin-gpg")
+    home.chmod(0o700)
+
+    def gpg(*arguments: str) -> bytes:
+        command = ["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
+        return subprocess.run([*command, *arguments], capture_output=True, check=True, timeout=30).stdout
+
+    owners = {
+        "alice": "Alice <alice@example.org>",
+        "alice2": "Other Alice <alice@example.org>",
+        "bob": "Bob <bob@example.net>",
+    }
+    for user_id in owners.values():
+        gpg("--quick-gen-key", user_id, "ed25519", "sign", "never")
+    listing = gpg("--with-colons", "--list-keys").decode()
+    prints = re.findall(r"^fpr:+([0-9A-F]{40}):\nuid:[^\n]*", listing, re.MULTILINE)
+    created = max(int(t) for t in re.findall(r"^pub:(?:[^:]*:){4}(\d+):", listing, re.MULTILINE))
+    fingerprint = dict(zip(owners, prints, strict=True))
+    older = gpg("--export", fingerprint["alice"])
+    gpg("--quick-add-key", fingerprint["alice"], "cv25519", "encr", "never")
+    exported = {name: gpg("--export", fpr) for name, fpr in fingerprint.items()}
+    exported["older"] = older
+    exported["secret"] = gpg("--export-secret-keys", fingerprint["alice"])
+    yield Made(home, exported, fingerprint, created + 60)
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=30)
+
+
+@pytest.fixture
+async def admin(made: Made, tmp_path: Path) -> AsyncIterator[Admin]:
+    async with running(tmp_path, made.now) as one:
+        yield one
+
+
+# ---- the token
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/api/v1/cache", "/api/v1/upstreams", "/api/v1/lookup?q=a@b.org", "/api/v1/nothing", "/", "/other"],
+)
+async def test_nobody_gets_anywhere_without_the_token(admin: Admin, path: str) -> None:
+    right = f"Bearer {TOKEN}"
+    for value in (None, "", "Bearer", "Bearer ", f"Basic {right[7:]}", right[:-1], right + "x", "Bearer \xff\xfe"):
+        headers = {} if value is None else {"Authorization": value}
+        async with admin.session.get(admin.url + path, headers=headers) as reply:
+            assert reply.status == 401
+            assert reply.headers["WWW-Authenticate"].startswith("Bearer")
+            assert (await reply.json(content_type="application/problem+json"))["title"] == "Unauthorized"
+            assert "Access-Control-Allow-Origin" not in reply.headers
+    async with admin.session.get(
+        admin.url + path, headers={"Authorization": right.replace("Bearer", "bearer")}
+    ) as reply:
+        assert reply.status == (404 if path in ("/api/v1/nothing", "/", "/other") else 200)
+
+
+def test_an_empty_token_is_no_token() -> None:
+    with pytest.raises(ValueError, match="token"):
+        make_api(None, "", bytes)  # type: ignore[arg-type]
+
+
+async def test_metrics(admin: Admin) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with admin.session.get(admin.url + "/metrics", headers=headers) as reply:
+        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert await reply.text() == "# HELP lookups x\n"
+
+
+# ---- listing and showing
+
+
+async def test_list_by_what_is_asked_and_page_by_page(admin: Admin, made: Made) -> None:
+    await admin.put(made.exported["alice"])
+    await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
+    await admin.put(made.exported["bob"], Source.LOCAL, "administrator")
+    seen = []
+    cursor = ""
+    for _ in range(4):
+        status, page = await admin.call("GET", f"/api/v1/cache?limit=1&cursor={quote(cursor)}")
+        assert status == 200
+        seen += page["entries"]
+        if page["next"] is None:
+            break
+        cursor = str(page["next"])
+    assert len(seen) == 3
+    by_source = {row["source"]: row for row in seen}
+    row = by_source["keyserver"]
+    assert row["fingerprint"] == made.fingerprint["alice"]
+    assert row["kind"] == "openpgp"
+    assert row["identities"] == ["Alice <alice@example.org>"]
+    assert (row["origin"], row["cached_at"], row["expires_at"]) == (NAME, made.now, made.now + 86400)
+    assert (row["approved"], row["status"]) == (False, "fresh")
+    assert by_source["mailflow"]["status"] == "held"
+    assert by_source["mailflow"]["expires_at"] == made.now + 180 * 86400
+    assert by_source["local"]["expires_at"] is None
+
+    async def count(query: str) -> int:
+        status, page = await admin.call("GET", f"/api/v1/cache?{query}")
+        assert status == 200
+        return len(page["entries"])  # type: ignore[arg-type]
+
+    assert await count("source=mailflow") == 1
+    assert await count(f"upstream={quote(NAME)}") == 1
+    assert await count("domain=EXAMPLE.net") == 1
+    assert await count("q=ALICE") == 2
+    assert await count("q=nobody&source=") == 0
+    admin.clock.now += 86400
+    assert [r["status"] for r in (await admin.call("GET", "/api/v1/cache?source=keyserver"))[1]["entries"]] == [
+        "expired"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("source=elsewhere", "keyserver, mailflow, local"),
+        ("limit=0", "1 to 1000"),
+        ("limit=1001", "1 to 1000"),
+        ("limit=many", "whole number"),
+        ("limit=%D9%A1", "whole number"),
+        ("domain=a..b", "domain"),
+        ("colour=red", "unknown parameter"),
+        ("source=local&source=local", "twice"),
+    ],
+)
+async def test_bad_parameters_say_what_is_accepted(admin: Admin, query: str, says: str) -> None:
+    status, body = await admin.call("GET", f"/api/v1/cache?{query}")
+    assert status == 400
+    assert says in str(body["detail"])
+
+
+async def test_show_by_fingerprint_key_id_and_address(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"])
+    await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    for term in (fingerprint, fingerprint.lower(), "0x" + fingerprint, fingerprint[-16:], "Alice@Example.org"):
+        status, shown = await admin.call("GET", f"/api/v1/cache/{term}")
+        assert status == 200
+        assert shown["fingerprint"] == fingerprint
+    assert shown["validity"] == "valid"
+    assert shown["can_encrypt"] is True
+    assert shown["blocked"] is False
+    assert shown["user_ids"][0]["address"] == "alice@example.org"  # type: ignore[index]
+    assert len(shown["subkeys"]) == 1  # type: ignore[arg-type]
+    assert {e["source"] for e in shown["entries"]} == {"keyserver", "local"}  # type: ignore[union-attr, index]
+    status, shown = await admin.call("GET", f"/api/v1/cache/{fingerprint}?source=local")
+    assert [e["source"] for e in shown["entries"]] == ["local"]  # type: ignore[union-attr, index]
+
+
+async def test_an_ambiguous_address_lists_what_it_fits(admin: Admin, made: Made) -> None:
+    await admin.put(made.exported["alice"])
+    await admin.put(made.exported["alice2"])
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/approve"), ("POST", "/block"), ("POST", "/keep")):
+        status, body = await admin.call(method, f"/api/v1/cache/alice@example.org{path}")
+        assert status == 409
+        listed = {c["fingerprint"]: c["identities"] for c in body["certificates"]}  # type: ignore[union-attr, index]
+        assert listed.keys() == {made.fingerprint["alice"], made.fingerprint["alice2"]}
+        assert ["Other Alice <alice@example.org>"] in listed.values()
+    assert len((await admin.call("GET", "/api/v1/cache"))[1]["entries"]) == 2  # type: ignore[arg-type]
+
+
+async def test_unknown_and_unusable_ids(admin: Admin) -> None:
+    for path in ("A" * 40, "A" * 16, "nobody@example.org"):
+        assert (await admin.call("GET", f"/api/v1/cache/{path}"))[0] == 404
+        assert (await admin.call("POST", f"/api/v1/cache/{path}/approve"))[0] == 404
+    assert (await admin.call("DELETE", f"/api/v1/cache/{'A' * 40}"))[0] == 404
+    for path in ("some%20text", "0x12345678", "0x123", "%00", "%FF"):
+        assert (await admin.call("GET", f"/api/v1/cache/{path}"))[0] == 400
+    assert (await admin.call("PUT", f"/api/v1/cache/{'A' * 40}"))[0] == 405
+
+
+# ---- changes
+
+
+async def test_delete_one_source_then_all(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"])
+    await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    assert await admin.state(fingerprint) is State.FOUND
+    assert await admin.call("DELETE", f"/api/v1/cache/{fingerprint}?source=keyserver") == (
+        200,
+        {"fingerprint": fingerprint, "deleted": 1},
+    )
+    assert (await admin.call("DELETE", f"/api/v1/cache/{fingerprint}?source=mailflow"))[0] == 404
+    assert await admin.state(fingerprint) is State.FOUND
+    assert (await admin.call("DELETE", "/api/v1/cache/alice@example.org"))[1]["deleted"] == 1
+    assert await admin.state(fingerprint) is State.ABSENT
+    assert admin.upstream.asked == [fingerprint]
+
+
+async def test_deleting_what_is_still_being_searched_keeps_it_out(admin: Admin, made: Made) -> None:
+    fingerprint = made.fingerprint["alice"]
+    begun = await admin.store.begin()
+    assert (await admin.call("DELETE", f"/api/v1/cache/{fingerprint}"))[0] == 404
+    (certificate,) = openpgp.clean(made.exported["alice"], made.now)
+    assert isinstance(certificate, Certificate)
+    await admin.store.put([Find(certificate, Source.KEYSERVER, NAME)], [], begun, made.now)
+    assert (await admin.call("GET", f"/api/v1/cache/{fingerprint}"))[0] == 404
+
+
+async def test_approve_lets_a_held_entry_answer(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
+    assert await admin.state(fingerprint) is State.ABSENT
+    assert await admin.call("POST", f"/api/v1/cache/{fingerprint}/approve") == (
+        200,
+        {"fingerprint": fingerprint, "source": "mailflow", "origin": "example.org", "address": "alice@example.org"},
+    )
+    assert await admin.state(fingerprint) is State.FOUND
+
+
+async def test_approve_lists_what_fits_and_chooses_nothing(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
+    await admin.put(made.exported["alice"])
+    path = f"/api/v1/cache/{fingerprint}/approve"
+    status, body = await admin.call("POST", path)
+    assert status == 409
+    assert [(c["source"], c["address"]) for c in body["choices"]] == [  # type: ignore[attr-defined]
+        ("keyserver", "alice@example.org"),
+        ("mailflow", "alice@example.org"),
+    ]
+    assert not any(e.approved for e in (await admin.store.certificate(fingerprint)).entries)
+    assert (await admin.call("POST", path, json={"upstream": "nobody"}))[0] == 404
+    assert (await admin.call("POST", path, json={"address": "bob@example.org"}))[0] == 404
+    assert (await admin.call("POST", path, json={"address": "no address"}))[0] == 400
+    assert (await admin.call("POST", path, json={"source": "mailflow"}))[0] == 200
+    by_source = {e.source: e.approved for e in (await admin.store.certificate(fingerprint)).entries}
+    assert by_source == {Source.MAILFLOW: True, Source.KEYSERVER: False}
+    assert (await admin.call("POST", path, json={"upstream": NAME}))[0] == 200
+
+
+async def test_approve_chooses_among_certificates_by_what_is_given(admin: Admin) -> None:
+    """Two certificates name the address; one is an upstream's, the other mail's. What no approval changes is none."""
+    claim = make(["M <m@attacker.example>", "Alice <alice@example.org>"], seed="approve m")
+    theirs = make(["Alice <alice@example.org>"], seed="approve alice")
+    await admin.put(claim.octets, Source.MAILFLOW, "attacker.example", vouchers=(Voucher("m@attacker.example"),))
+    await admin.put(theirs.octets)
+    path = "/api/v1/cache/alice%40example.org/approve"
+    status, body = await admin.call("POST", path)
+    assert status == 409
+    listed = {c["fingerprint"] for c in body["certificates"]}  # type: ignore[attr-defined]
+    assert listed == {claim.fingerprint, theirs.fingerprint}
+    for fingerprint in listed:
+        assert not any(e.approved for e in (await admin.store.certificate(fingerprint)).entries), "none is chosen"
+    status, body = await admin.call("POST", path, json={"source": "mailflow"})
+    assert (status, body["fingerprint"], body["address"]) == (200, claim.fingerprint, "alice@example.org")
+    status, body = await admin.call("POST", f"{path}?upstream={quote(NAME)}")
+    assert (status, body["fingerprint"]) == (200, theirs.fingerprint)
+    assert (await admin.call("POST", f"{path}?upstreams=x"))[0] == 400
+    await admin.put(claim.octets, origin="gone")
+    status, body = await admin.call("POST", f"/api/v1/cache/{claim.fingerprint}/approve", json={"upstream": "gone"})
+    assert status == 409 and "no upstream any more" in str(body["detail"])
+    status, body = await admin.call("POST", "/api/v1/cache/m%40attacker.example/approve")
+    assert (status, body["source"]) == (200, "mailflow"), "an approval of the other entry would change nothing"
+
+
+async def test_keep_makes_it_local_for_good(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"])
+    assert await admin.call("POST", f"/api/v1/cache/{fingerprint}/keep") == (
+        200,
+        {"fingerprint": fingerprint, "kept": True},
+    )
+    admin.clock.now += 5000 * 86400
+    assert await admin.state(fingerprint) is State.FOUND
+    assert admin.upstream.asked == []
+
+
+async def test_block_and_unblock_by_fingerprint_and_address(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    status, body = await admin.call("POST", "/api/v1/cache/alice@example.org/block", json={"reason": "lost"})
+    assert (status, body) == (200, {"fingerprint": fingerprint, "blocked": True})
+    assert await admin.state(fingerprint) is State.ABSENT
+    assert (await admin.call("POST", f"/api/v1/cache/{fingerprint}/keep"))[0] == 409
+    assert (await admin.call("GET", f"/api/v1/cache/{fingerprint}"))[1]["blocked"] is True
+    assert [r["status"] for r in (await admin.call("GET", "/api/v1/cache"))[1]["entries"]] == ["blocked"]  # type: ignore[union-attr, index]
+    assert (await admin.call("POST", "/api/v1/cache/alice@example.org/unblock"))[0] == 200
+    assert (await admin.call("POST", f"/api/v1/cache/{fingerprint}/unblock"))[0] == 404
+    assert await admin.state(fingerprint) is State.FOUND
+    assert (await admin.call("POST", f"/api/v1/cache/{'B' * 40}/block"))[0] == 200
+    assert "blocked" in str((await admin.call("GET", f"/api/v1/cache/{'B' * 40}"))[1]["detail"])
+    assert (await admin.call("POST", f"/api/v1/cache/{'B' * 40}/block", json={"because": 1}))[0] == 400
+
+
+async def test_refresh_asks_again_and_brings_news(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    admin.upstream.says[fingerprint] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    status, body = await admin.call("POST", "/api/v1/cache/alice@example.org/refresh")
+    assert status == 200
+    assert body["fingerprint"] == fingerprint
+    assert body["outcomes"] == {NAME: "found"}
+    assert body["steps"]
+    assert admin.upstream.asked == [fingerprint, "alice@example.org"]
+    assert {e["source"] for e in (await admin.call("GET", f"/api/v1/cache/{fingerprint}"))[1]["entries"]} == {  # type: ignore[union-attr, index]
+        "local",
+        "keyserver",
+    }
+    assert (await admin.call("POST", f"/api/v1/cache/{'C' * 40}/refresh"))[0] == 404
+
+
+# ---- purge
+
+
+async def test_purge_each_way(admin: Admin, made: Made) -> None:
+    async def fill() -> None:
+        await admin.put(made.exported["alice"])
+        await admin.put(made.exported["alice2"], Source.MAILFLOW, "example.org")
+        await admin.put(made.exported["bob"], Source.LOCAL, "administrator")
+
+    async def purge(**what: object) -> object:
+        status, body = await admin.call("POST", "/api/v1/cache/purge", json=what)
+        assert status == 200, body
+        return body["purged"]
+
+    await fill()
+    assert await purge(expired=True) == 0
+    admin.clock.now += 86401
+    assert await purge(expired=True) == 1
+    assert await purge(source="mailflow") == 1
+    await fill()
+    assert await purge(upstream=NAME) == 1
+    assert await purge(domain="example.net") == 1
+    assert await purge(domain="example.net", all=False) == 0
+    assert await purge(all=True) == 1
+    assert (await admin.call("GET", "/api/v1/cache"))[1]["entries"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"[]", b"null", b"{", b"\xff", b'{"all": false}', b'{"all": 1}', b'{"all": true, "expired": true}',
+        b'{"source": "everything"}', b'{"source": ""}', b'{"source": null}', b'{"domain": "-"}', b'{"what": true}',
+        b"[" * 50_000, b'{"all": "' + b"x" * 70_000 + b'"}',
+    ],
+)  # fmt: skip
+async def test_a_purge_that_is_not_exactly_one_thing_does_nothing(admin: Admin, made: Made, body: bytes) -> None:
+    await admin.put(made.exported["alice"])
+    status, _ = await admin.call("POST", "/api/v1/cache/purge", data=body)
+    assert status in (400, 413)
+    assert len((await admin.call("GET", "/api/v1/cache"))[1]["entries"]) == 1  # type: ignore[arg-type]
+
+
+# ---- import and export
+
+
+async def test_import_then_export_then_gpg(admin: Admin, made: Made, tmp_path: Path) -> None:
+    parts = [made.exported["alice"], made.exported["bob"]]
+    keyring = b"".join(openpgp.armor(p) for p in parts) + openpgp.armor(made.exported["secret"])
+
+    async def dripped() -> AsyncIterator[bytes]:
+        for at in range(0, len(keyring), 100):
+            yield keyring[at : at + 100]
+
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/pgp-keys"}
+    url = admin.url + "/api/v1/cache/import"
+    async with admin.session.post(url, data=dripped(), headers=headers) as reply:
+        report = await reply.json()
+    assert (report["read"], report["new"], report["refused"]) == (3, 2, 1)
+    assert "secret" in report["problems"][0]
+    headers["Content-Type"] = "application/octet-stream"
+    async with admin.session.post(url, data=b"".join(parts), headers=headers) as reply:
+        assert (await reply.json())["same"] == 2
+    assert await admin.state(made.fingerprint["alice"]) is State.FOUND
+    assert await admin.state("bob@example.net") is State.FOUND  # local: a hit by itself
+    assert admin.upstream.asked == []
+    async with admin.session.get(admin.url + "/api/v1/cache/export?domain=example.org", headers=headers) as reply:
+        assert reply.content_type == "application/pgp-keys"
+        alone = await reply.read()
+    assert alone.count(b"BEGIN PGP") == 1
+    async with admin.session.get(admin.url + "/api/v1/cache/export", headers=headers) as reply:
+        exported = await reply.read()
+    assert b"PRIVATE" not in exported
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    listing = subprocess.run(
+        ["gpg", "--homedir", str(home), "--with-colons", "--show-keys"], input=exported, capture_output=True, timeout=30
+    ).stdout.decode()
+    prints = re.findall(r"^pub:.*\nfpr:+([0-9A-F]{40}):", listing, re.MULTILINE)
+    assert sorted(prints) == sorted([made.fingerprint["alice"], made.fingerprint["bob"]])
+
+
+async def test_an_older_keyring_takes_nothing_away(admin: Admin, made: Made) -> None:
+    await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    older = made.exported["older"]
+    assert len(older) < len(made.exported["alice"])
+    headers = {"Content-Type": "application/octet-stream"}
+    headers["Authorization"] = f"Bearer {TOKEN}"
+    async with admin.session.post(admin.url + "/api/v1/cache/import", data=older, headers=headers) as reply:
+        assert reply.status == 200
+    shown = (await admin.call("GET", f"/api/v1/cache/{made.fingerprint['alice']}"))[1]
+    assert len(shown["subkeys"]) == 1  # type: ignore[arg-type]
+
+
+async def test_import_of_another_type_and_of_garbage(admin: Admin) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "text/plain"}
+    async with admin.session.post(admin.url + "/api/v1/cache/import", data=b"x", headers=headers) as reply:
+        assert reply.status == 415
+    headers["Content-Type"] = "application/octet-stream"
+    for garbage in (b"hello", b"", b"\x1f\x8b" + bytes(1000)):
+        async with admin.session.post(admin.url + "/api/v1/cache/import", data=garbage, headers=headers) as reply:
+            report = await reply.json()
+            assert (reply.status, report["new"]) == (200, 0)
+            assert report["refused"] == (1 if garbage else 0)
+
+
+async def test_an_export_of_nothing_is_empty(admin: Admin) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with admin.session.get(admin.url + "/api/v1/cache/export", headers=headers) as reply:
+        assert (reply.status, await reply.read()) == (200, b"")
+
+
+# ---- upstreams and lookups
+
+
+async def test_upstreams_and_a_live_test_that_keeps_nothing(admin: Admin, made: Made) -> None:
+    fingerprint = made.fingerprint["alice"]
+    admin.upstream.says[fingerprint] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    admin.upstream.says["bob@example.net"] = Failed("it is on fire")
+    path = f"/api/v1/upstreams/{quote(NAME)}/test"
+    status, body = await admin.call("POST", path, json={"query": fingerprint.lower()})
+    assert (status, body["outcome"], body["certificates"]) == (200, "found", [fingerprint])
+    assert isinstance(body["milliseconds"], float)
+    assert (await admin.call("POST", path, json={"query": "bob@example.net"}))[1]["reason"] == "it is on fire"
+    assert (await admin.call("GET", "/api/v1/cache"))[1]["entries"] == []
+    status, body = await admin.call("POST", "/api/v1/upstreams/nobody/test", json={"query": fingerprint})
+    assert status == 404
+    assert NAME in str(body["detail"])
+    for wrong in ({}, {"query": 5}, {"query": ""}, {"query": "0x1"}):
+        assert (await admin.call("POST", path, json=wrong))[0] == 400
+    (shown,) = (await admin.call("GET", "/api/v1/upstreams"))[1]["upstreams"]  # type: ignore[misc]
+    assert shown["name"] == NAME
+    assert (shown["found"], shown["failed"]) == (1, 1)
+    assert shown["last_error"] == "it is on fire"
+    assert {"state", "priority", "absent", "p50", "p99"} <= shown.keys()
+
+
+async def test_lookup_step_by_step(admin: Admin, made: Made) -> None:
+    admin.upstream.says["alice@example.org"] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    status, body = await admin.call("GET", "/api/v1/lookup?q=Alice%40example.org&trace=1")
+    assert status == 200
+    assert (body["query"], body["state"], body["how"]) == ("alice@example.org", "found", "MISS")
+    assert body["certificates"][0]["user_ids"] == ["Alice <alice@example.org>"]  # type: ignore[index]
+    assert body["certificates"][0]["entries"][0]["origin"] == NAME  # type: ignore[index]
+    assert NAME in {step["who"] for step in body["steps"]}  # type: ignore[union-attr, index]
+    status, body = await admin.call("GET", "/api/v1/lookup?q=alice@example.org")
+    assert (body["how"], body["steps"]) == ("HIT", [])
+    for query in ("", "q=", "q=0x1", "q=some+text", "q=a@b.org&trace=yes"):
+        assert (await admin.call("GET", f"/api/v1/lookup?{query}"))[0] == 400
+
+
+async def test_a_store_in_trouble_is_503_and_says_why(admin: Admin, made: Made) -> None:
+    await admin.put(made.exported["alice"])
+    await admin.store.close()
+    status, body = await admin.call("GET", "/api/v1/cache")
+    assert status == 503, json.dumps(body)
+
+
+async def test_a_record_is_forgotten_with_its_certificate(admin: Admin, made: Made) -> None:
+    """After a delete the next lookup asks again, though the upstream's word was fresh (cache rule 7)."""
+    admin.upstream.says["alice@example.org"] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    assert await admin.state("alice@example.org") is State.FOUND
+    shelf = await admin.store.look(parse("alice@example.org").name)
+    assert shelf.records == (Record(parse("alice@example.org").name, NAME, True, made.now),)
+    await admin.call("DELETE", "/api/v1/cache/alice@example.org")
+    assert await admin.state("alice@example.org") is State.FOUND
+    assert admin.upstream.asked == ["alice@example.org"] * 2
+
+
+# ---- what a lookup comes to
+
+
+async def verdict(admin: Admin, term: str) -> object:
+    return (await admin.call("GET", f"/api/v1/lookup?q={quote(term)}"))[1]["verdict"]
+
+
+async def test_a_lookups_verdict(admin: Admin, made: Made) -> None:
+    """Usable, known but not usable, absent, or unknown."""
+    assert await verdict(admin, "bob@example.net") == "absent"
+    admin.upstream.says["bob@example.net"] = Failed("no route")
+    admin.clock.now += 86400
+    assert await verdict(admin, "bob@example.net") == "unknown"
+    await admin.put(made.exported["bob"], Source.LOCAL, "administrator")
+    assert await verdict(admin, "bob@example.net") == "unusable", "it can only sign"
+    await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    assert await verdict(admin, "alice@example.org") == "usable"
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_what_policy_keeps_back_is_known_but_not_usable(admin: Admin, made: Made, held: bool) -> None:
+    voucher = replace(HELD, held=held, authenticated=True)
+    fingerprint = await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(voucher,))
+    assert await verdict(admin, fingerprint) == "unusable"
+    admin.clock.now += 181 * 86400
+    assert await verdict(admin, fingerprint) == "absent", "it has expired, and nobody else has it"
+
+
+async def test_what_is_blocked_is_absent(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    assert (await admin.call("POST", f"/api/v1/cache/{fingerprint}/block"))[0] == 200
+    assert await verdict(admin, fingerprint) == "absent"

@@ -1,0 +1,456 @@
+"""Configuration: bounds, defaults, overrides, and every mistake at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyserver.config import Config, ConfigError, Listener, load
+from keyserver.config.kinds import Rows, octets, seconds, spell_octets, spell_seconds
+from keyserver.config.listener import read_listener
+from keyserver.config.loading import TABLES, reader_of
+
+SHIPPED = Path(__file__).parents[3] / "conf" / "keyserver.toml"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "keyserver.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def mistakes(tmp_path: Path, text: str, *settings: str, **environ: str) -> dict[str, str]:
+    """Key -> line of every mistake."""
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, text), settings, environ)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(caught.value.problems)
+    return {problem.key: line for problem, line in zip(caught.value.problems, lines, strict=True)}
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    config = load(None)
+    assert config.hkp.listen == (Listener("127.0.0.1", 11371),)
+    assert config.ldap.listen == (Listener("127.0.0.1", 1389),)
+    assert config.admin.listen == Listener("127.0.0.1", 8371)
+    assert config.mailflow.milter_listen is None
+    assert (config.cache.ttl, config.cache.negative_ttl, config.cache.deadline) == (86400, 900, 5)
+    assert (config.cache.serve_stale, config.cache.purge_interval, config.cache.prefetch) == (0, 900, True)
+    assert (config.cache.memory, config.cache.max_size) == (256 << 20, 10 << 30)
+    assert config.cache.path == Path("var/keyserver.db")
+    assert config.policy.max_certificate_size == 1 << 20
+    assert (config.limits.connections_per_client, config.limits.misses_per_minute, config.limits.searches) == (
+        64,
+        600,
+        1000,
+    )
+    assert config.upstream == config.view == ()
+
+
+def test_the_shipped_file_changes_no_default_and_asks_one_upstream() -> None:
+    shipped = load(SHIPPED)
+    (upstream,) = shipped.upstream
+    assert (upstream.name, upstream.url, upstream.timeout) == ("ubuntu", "hkps://keyserver.ubuntu.com", 2)
+    assert shipped.model_copy(update={"upstream": ()}) == Config()
+
+
+def test_what_the_shipped_file_shows_in_comments_works_too(tmp_path: Path) -> None:
+    """Every commented table and key, with the files they name put in place."""
+    lines = [
+        line.removeprefix("# ") if " = " in line or line.startswith("# [[") else line
+        for line in SHIPPED.read_text().splitlines()
+    ]
+    text = "\n".join(line for line in lines if "token_file" not in line and "tls_" not in line)
+    password = tmp_path / "password"
+    password.write_text("secret")
+    text = re.sub(r"/etc/keyserver/\w+-password", str(password), text)
+    config = load(written(tmp_path, text))
+    assert [upstream.name for upstream in config.upstream] == ["ubuntu", "partner directory", "keys.<domain>"]
+    assert [view.name for view in config.view] == ["with-mailflow"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("1h", 3600), ("60 minutes", 3600), ("999 days", 999 * 86400), ("1 day", 86400)]
+)
+def test_accepted_ttls(tmp_path: Path, text: str, meant: int) -> None:
+    assert load(written(tmp_path, f'[cache]\nttl = "{text}"\n')).cache.ttl == meant
+
+
+@pytest.mark.parametrize(
+    "text", ['"59 minutes"', '"1000 days"', '"0"', "3600", '"-1h"', '"1.5h"', '"1 fortnight"', "true", '""']
+)
+def test_refused_ttls_name_key_value_and_bounds(tmp_path: Path, text: str) -> None:
+    line = mistakes(tmp_path, f"[cache]\nttl = {text}\n")["cache.ttl"]
+    assert text in line
+    assert "1 hour to 999 days" in line
+
+
+def test_an_upstreams_ttl_has_the_same_bounds_and_may_be_empty(tmp_path: Path) -> None:
+    table = '[[upstream]]\nname = "a"\nurl = "hkp://a.example"\nttl = '
+    assert load(written(tmp_path, f'{table}""')).upstream[0].ttl is None
+    assert load(written(tmp_path, f'{table}"2h"')).upstream[0].ttl == 7200
+    assert "999 days" in mistakes(tmp_path, f'{table}"59m"')["upstream[a].ttl"]
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["s", "m", "h", "d", " minutes", " DAYS", "second"]))
+def test_durations_read_back_what_they_spell(count: int, unit: str) -> None:
+    value = seconds(f"{count}{unit}")
+    assert value is not None
+    assert seconds(spell_seconds(value)) == value
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["B", " KiB", "mib", "GiB"]))
+def test_sizes_read_back_what_they_spell(count: int, unit: str) -> None:
+    value = octets(f"{count}{unit}")
+    assert value is not None
+    assert octets(spell_octets(value)) == value
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_the_readers(text: str) -> None:
+    assert seconds(text) is None or seconds(text) >= 0
+    assert octets(text) is None or octets(text) >= 0
+    with contextlib.suppress(ValueError):
+        read_listener(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "listener"),
+    [
+        ("127.0.0.1:11371", Listener("127.0.0.1", 11371)),
+        ("[::1]:0", Listener("::1", 0)),
+        ("tls:0.0.0.0:443", Listener("0.0.0.0", 443, tls=True)),
+        ("localhost:80", Listener("localhost", 80)),
+        ("unix:/run/keyserver/hkp.sock", Listener(unix=Path("/run/keyserver/hkp.sock"))),
+    ],
+)
+def test_listeners(text: str, listener: Listener) -> None:
+    assert read_listener(text) == listener
+    assert str(listener) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":80", "::1:80", "127.0.0.1", "127.0.0.1:65536", "1.2.3:80", "unix:", "a b:80", "tls:unix:/x"]
+)
+def test_what_is_no_listener(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_listener(text)
+
+
+def test_five_mistakes_are_five_lines(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        '[hkp]\nlistn = ["127.0.0.1:1"]\n[cache]\nttl = "59 minutes"\n[limits]\nsearches = "many"\n'
+        '[policy]\ntext_search = "on"\n[[upstream]]\nname = "x"\nurl = "https://keys.example"\n',
+    )
+    assert set(found) == {"hkp.listn", "cache.ttl", "limits.searches", "policy.text_search", "upstream[x].url"}
+    assert "did you mean listen?" in found["hkp.listn"]
+    assert '"off", "cache", "upstream"' in found["policy.text_search"]
+    assert "hkps://" in found["upstream[x].url"]
+
+
+def test_mistakes_between_keys_are_named_beside_wrong_values(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        '[ldap]\nlisten = ["tls:127.0.0.1:11371"]\n[cache]\ndatabase = "postgresql://u:pw@h/db"\nttl = 5\n'
+        '[[upstream]]\nname = "a"\nurl = "hkp://a"\n[[upstream]]\nname = "a"\nurl = "ldap://b"\nbind_dn = "cn=x"\n'
+        '[[upstream]]\nurl = "hkp://c"\n',
+    )
+    assert "sqlite" in found["cache.database"]
+    assert "not built yet" in found["cache.database"]
+    assert "pw" not in found["cache.database"]
+    assert {"cache.ttl", "ldap.tls_certificate", "ldap.tls_key_file", "ldap.listen", "upstream.name"} <= set(found)
+    assert "only with TLS" in found["upstream[a].bind_dn"]
+    assert "missing" in found["upstream[3].name"]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "hint"),
+    [
+        ('url = "vks://keys.openpgp.org"', "url", "not built yet; accepted schemes: hkp, hkps, ldap, ldaps"),
+        ('url = "gopher://x"', "url", "accepted schemes: hkp, hkps, ldap, ldaps"),
+        ('url = "ldap://u:p@keys.{domain}"', "url", "without credentials"),
+        ('url = "ldap://keys.{domain}"\nbind_dn = "cn=x"', "bind_dn", "strangers"),
+        ('url = "ldap://{domain}.example.org"', "url", "at the end of the host"),
+        ('url = "hkps://{domain}/path/{domain}"', "url", "at the end of the host"),
+        ('url = "ldap://h"\nbind_dn = "cn=x"', "bind_dn", "TLS"),
+        ('url = "ldaps://h"\nbind_dn = "cn=x"', "bind_dn", "bind_password_file"),
+        ('url = "ldaps://h"\nstarttls = true', "starttls", "only for ldap"),
+        ('url = "hkp://h"\nfilter = "(mail={address})"', "filter", "only for ldap"),
+        ('url = "ldap://h"\nfilter = "(mail=*)"', "filter", "{address}"),
+        ('url = "hkp://h:99999"', "url", "accepted is scheme://host"),
+        ('url = "hkp://"', "url", "host name"),
+        ('url = "hkps://h"\nproxy = "http://u:p@proxy:3128"', "proxy", "without credentials"),
+        ('url = "hkps://h"\ndomains = ["example.org", "no dots"]', "domains", "'no dots' is none"),
+        ('url = "hkps://h"\ntls_ca_file = "/nonexistent/ca.pem"', "tls_ca_file", "No such file"),
+        ('url = "hkps://h"\nbind_password = "hunter2"', "bind_password", "bind_password_file"),
+        ('url = "hkps://h"\ntimeout = "0s"', "timeout", "1 second to"),
+    ],
+)
+def test_wrong_upstreams(tmp_path: Path, table: str, key: str, hint: str) -> None:
+    found = mistakes(tmp_path, f'[[upstream]]\nname = "u"\n{table}\n')
+    assert list(found) == [f"upstream[u].{key}"] * len(found)
+    assert any(hint in line for line in found.values())
+    assert "hunter2" not in str(found)
+    assert "u:p@" not in str(found)
+
+
+def test_secrets_are_refused_and_not_shown(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, '[admin]\ntoken = "hunter2"\n[hkp]\ntls_key = "-----BEGIN PRIVATE KEY-----"\n')
+    assert "admin.token_file" in found["admin.token"]
+    assert "hkp.tls_key_file" in found["hkp.tls_key"]
+    assert not any("hunter2" in line or "BEGIN" in line for line in found.values())
+
+
+@pytest.mark.parametrize(
+    ("dn", "password", "wrong"),
+    [
+        ("cn=gateway,dc=example,dc=org", "s3cret\n", {}),
+        ("", None, {}),
+        ("cn=gateway", None, {"ldap.bind_dn": "only together with ldap.bind_password_file"}),
+        ("", "s3cret", {"ldap.bind_password_file": "only together with ldap.bind_dn"}),
+        (" ", "s3cret", {"ldap.bind_password_file": "only together with ldap.bind_dn"}),
+        ("cn=gateway", "\n", {"ldap.bind_password_file": "it is empty"}),
+        ("gateway", "s3cret", {"ldap.bind_dn": "accepted is a distinguished name"}),
+    ],
+)
+def test_who_may_bind_has_a_name_and_a_password(
+    tmp_path: Path, dn: str, password: str | None, wrong: dict[str, str]
+) -> None:
+    text = f'[ldap]\nbind_dn = "{dn}"\n'
+    if password is not None:
+        (tmp_path / "password").write_text(password)
+        text += f'bind_password_file = "{tmp_path}/password"\n'
+    if not wrong:
+        (tmp_path / "good.toml").write_text(text)
+        assert load(tmp_path / "good.toml").ldap.bind_dn == dn
+        return
+    found = mistakes(tmp_path, text)
+    assert set(found) == set(wrong)
+    assert all(hint in found[key] for key, hint in wrong.items())
+    assert "s3cret" not in str(found)
+
+
+def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        files = ["-keyout", f"{tmp_path}/{name}.key", "-out", f"{tmp_path}/{name}.pem", "-subj", "/CN=localhost"]
+        subprocess.run([*command, *files], check=True, capture_output=True)
+    text = '[hkp]\nlisten = ["tls:127.0.0.1:0"]\ntls_certificate = "{0}/a.pem"\ntls_key_file = "{0}/{1}.key"\n'
+    assert load(written(tmp_path, text.format(tmp_path, "a"))).hkp.tls_key_file == tmp_path / "a.key"
+    assert "mismatch" in mistakes(tmp_path, text.format(tmp_path, "b"))["hkp.tls_key_file"]
+
+
+def test_environment_then_settings_override_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, '[cache]\nttl = "2h"\nnegative_ttl = "2m"\ndeadline = "2s"\n')
+    environ = {
+        "KEYSERVER_CACHE__NEGATIVE_TTL": "3m",
+        "KEYSERVER_CACHE__DEADLINE": '"3s"',
+        "KEYSERVER_HOME": "elsewhere",
+    }
+    config = load(file, ["cache.deadline=4s", "hkp.explain=false", "limits.searches=7", "ldap.base=dc=a,dc=b"], environ)
+    assert (config.cache.ttl, config.cache.negative_ttl, config.cache.deadline) == (7200, 180, 4)
+    assert (config.hkp.explain, config.limits.searches, config.ldap.base) == (False, 7, "dc=a,dc=b")
+
+
+@pytest.mark.parametrize(
+    ("value", "ports"),
+    [("127.0.0.1:0", [0]), ("[::1]:5", [5]), ('["127.0.0.1:1", "[::1]:2"]', [1, 2]), ("", []), ("[]", [])],
+)
+def test_bare_words_for_lists(value: str, ports: list[int]) -> None:
+    assert [listener.port for listener in load(None, [f"hkp.listen={value}"]).hkp.listen] == ports
+
+
+def test_wrong_settings_say_where_they_came_from(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, "", "cache.ttl=soon", "nonsense", "upstream.url=x", KEYSERVER_LOG__LEVEL="loud")
+    assert "--set cache.ttl" in found["cache.ttl"]
+    assert "KEYSERVER_LOG__LEVEL" in found["log.level"]
+    assert "--upstream URL" in found["--set upstream.url"]
+    assert "SECTION.KEY=VALUE" in found["--set"]
+
+
+def test_upstreams_from_the_command_line_replace_those_of_the_file() -> None:
+    config = load(SHIPPED, upstreams=["hkp://127.0.0.1:4242", "hkp://127.0.0.1:4242", "ldap://[::1]/dc=x"])
+    assert [upstream.name for upstream in config.upstream] == ["127.0.0.1:4242", "127.0.0.1:4242-2", "[::1]"]
+    with pytest.raises(ConfigError, match="accepted schemes"):
+        load(SHIPPED, upstreams=["gopher://x"])
+
+
+@pytest.mark.parametrize("text", ["[cache", "a = 1\na = 2", "\x00", "x = '''"])
+def test_what_is_not_toml_is_one_line(tmp_path: Path, text: str) -> None:
+    (line,) = mistakes(tmp_path, text).values()
+    assert "this is not TOML" in line
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(Path("/nonexistent/keyserver.toml"))
+
+
+def test_sections_of_the_wrong_shape(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, 'cache = 1\nupstream = "x"\nview = [1]\nhpk = {}\n')
+    assert "a table [cache]" in found["cache"]
+    assert "[[upstream]] tables" in found["upstream"]
+    assert "did you mean hkp?" in found["hpk"]
+    assert "[[view]]" in found
+
+
+def test_the_same_listener_twice(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, '[admin]\nlisten = "127.0.0.1:11371"\n')
+    assert "hkp.listen listens there already" in found["admin.listen"]
+
+
+def test_a_config_is_frozen() -> None:
+    config = load(None)
+    with pytest.raises(ValueError, match="frozen"):
+        config.cache.ttl = 1
+
+
+def test_a_domain_of_one_label_may_be_listed(tmp_path: Path) -> None:
+    upstream = '[[upstream]]\nname = "a"\nurl = "hkp://keys.corp"\ndomains = ["Corp", "*.corp"]\n'
+    config = load(written(tmp_path, f'[policy]\ninternal_domains = ["corp"]\n{upstream}'))
+    assert config.upstream[0].domains == ("corp", "*.corp")
+    assert config.policy.internal_domains == ("corp",)
+
+
+def test_internal_domains_are_idna(tmp_path: Path) -> None:
+    config = load(written(tmp_path, '[policy]\ninternal_domains = ["Bücher.Example", "bücher.example"]\n'))
+    assert config.policy.internal_domains == ("xn--bcher-kva.example",)
+
+
+def test_every_environment_name_of_the_declaration_works() -> None:
+    """KEYSERVER_SECTION__KEY with the default spelled out gives the defaults."""
+    shown = {
+        f"KEYSERVER_{section}__{key}".upper(): str(field.default).lower()
+        if isinstance(field.default, bool)
+        else str(field.default)
+        for section, part in Config.model_fields.items()
+        if section not in TABLES
+        for key, field in type(part.default).model_fields.items()
+        if not isinstance(reader_of(type(part.default), key), Rows)
+    }
+    assert len(shown) >= 40
+    assert load(None, environ=shown) == Config()
+    assert tomllib.loads(f"x = {shown['KEYSERVER_HKP__LISTEN']}")["x"] == ["127.0.0.1:11371"]
+    assert load(None, environ=os.environ)
+
+
+# ---- parts that do not exist yet
+
+ANNOUNCED = """
+[server]
+workers = 0
+state_dir = ""
+node = ""
+max_detached = "60s"
+[admin]
+hosts = []
+public_url = ""
+viewer_identities = true
+[cache]
+database_password_file = ""
+[policy]
+subaddress = ""
+subaddress_domains = []
+domain_authority = false
+revocation_interval = "1 day"
+on_change = "report"
+[verdict]
+listen = ""
+socketmap_listen = ""
+allowed_clients = []
+tls_certificate = ""
+tls_key_file = ""
+[history]
+keep = "400 days"
+max_size = "1 GiB"
+[events]
+webhook = ""
+webhook_secret_file = ""
+[invite]
+listen = ""
+public_url = ""
+smtp = ""
+smtp_user = ""
+smtp_password_file = ""
+smtp_tls = "required"
+sender = ""
+expires = "14 days"
+per_hour = 60
+automatic = false
+trailer_listen = ""
+tls_certificate = ""
+tls_key_file = ""
+[[upstream]]
+name = "u"
+url = "hkp://u.example"
+required = true
+rate = ""
+on_change = ""
+[[view]]
+name = "v"
+usable_only = false
+wkd_relay = false
+domain_certificates = false
+"""
+
+
+def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> None:
+    """Every key of the contract, in whatever spelling of its default."""
+    assert load(written(tmp_path, ANNOUNCED)).upstream[0].name == "u"
+    same = ANNOUNCED.replace('"14 days"', '"336h"').replace('"1 GiB"', '"1024 MiB"')
+    assert load(written(tmp_path, same))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[server]\nworkers = 2", "server.workers"),
+        ('[server]\nworkers = "auto"', "server.workers"),
+        ("[server]\nworkers = -1", "server.workers"),
+        ('[policy]\non_change = "hold"', "policy.on_change"),
+        ('[policy]\nsubaddress = "+"', "policy.subaddress"),
+        ('[admin]\nhosts = ["keys.example.org"]', "admin.hosts"),
+        ("[admin]\nviewer_identities = false", "admin.viewer_identities"),
+        ('[verdict]\nlisten = "127.0.0.1:8372"', "verdict.listen"),
+        ('[[verdict.policy]]\nname = "encrypt"', "verdict.policy"),
+        ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
+        ('[[domain]]\nname = "partner.example"\nmust_encrypt = true', "[[domain]]"),
+        ('[[domain_certificate]]\ndomain = "partner.example"', "[[domain_certificate]]"),
+        ('[history]\nkeep = "0"', "history.keep"),
+        ("[invite]\nautomatic = true", "invite.automatic"),
+        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\nrequired = false', "upstream[u].required"),
+        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\nrate = "60/min"', "upstream[u].rate"),
+        ('[[view]]\nname = "v"\nusable_only = true', "view[v].usable_only"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:
+    """A policy that is accepted and ignored fails open."""
+    (line,) = (found := mistakes(tmp_path, text)).values()
+    assert list(found) == [key]
+    assert "is not built yet; accepted is " in line
+
+
+def test_tables_below_a_section_come_from_the_file_only(tmp_path: Path) -> None:
+    for setting in ("verdict.policy=x", "smime.crl=[]", "domain.name=x"):
+        assert "in the file only" in mistakes(tmp_path, "", setting)[f"--set {setting.partition('=')[0]}"]
+
+
+@pytest.mark.parametrize("url", ["vks://keys.example", "wkd:", "dane:", "certs://h/p", "certs+http://h/p"])
+def test_a_scheme_that_is_not_built_yet_names_those_that_work(tmp_path: Path, url: str) -> None:
+    line = mistakes(tmp_path, f'[[upstream]]\nname = "u"\nurl = "{url}"')["upstream[u].url"]
+    assert "is not built yet; accepted schemes: hkp, hkps, ldap, ldaps" in line
+
+
+def test_the_state_directory_is_beside_the_database_unless_named(tmp_path: Path) -> None:
+    assert load(None).state_dir == Path("var")
+    assert load(None, ["cache.database=sqlite:////srv/k.db"]).state_dir == Path("/srv")
+    assert load(None, ["server.state_dir=/run/keyserver"]).state_dir == Path("/run/keyserver")
