@@ -21,10 +21,9 @@ import pytest
 
 from keyserver.changes import Changes
 from keyserver.model import Kind, Selection, Source, Voucher
-from keyserver.store import reading, schema
 from keyserver.store.base import Hygiene, Stored, StoreError, StoreRefused
-from keyserver.store.session import connect, run
-from keyserver.store.sqlite import SqliteStore
+from keyserver.store.sqlite import SqliteStore, reading, schema
+from keyserver.store.sqlite.session import connect, run
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +36,7 @@ from pathlib import Path
 from keyserver.changes import Changes
 from keyserver.model import Selection, Source
 from keyserver.store.base import Stored, StoreError, StoreRefused
-from keyserver.store.sqlite import SqliteStore
+from keyserver.store.sqlite import SqliteStore, reading, schema
 from tests.conformance.conftest import HYGIENE, Made, said
 store = SqliteStore(Path(sys.argv[1]), HYGIENE, Changes(), 1 << 30)
 """

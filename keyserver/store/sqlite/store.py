@@ -25,11 +25,11 @@ import aiosqlite
 
 from keyserver.changes import Changes
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
-from keyserver.store import deletions, filing, presence, reading, removing, renaming, schema
 from keyserver.store.base import Hygiene, Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
-from keyserver.store.presence import Presence, unwritable
-from keyserver.store.session import connect, run
-from keyserver.store.writing import Writing, Written, probe, transact, unprobe
+from keyserver.store.sqlite import deletions, filing, presence, reading, removing, renaming, schema
+from keyserver.store.sqlite.presence import Presence, unwritable
+from keyserver.store.sqlite.session import connect, run
+from keyserver.store.sqlite.writing import Writing, Written, probe, transact, unprobe
 
 T = TypeVar("T")
 

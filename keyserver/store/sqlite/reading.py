@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
-from keyserver.store import deletions, vouchers
+from keyserver.store import vouchers
 from keyserver.store.base import Page, Shelf, StoreStats
+from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name
 MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stand there once per origin

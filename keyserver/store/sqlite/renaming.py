@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from keyserver.model import Kind, Name, Source
 from keyserver.store.base import Hygiene
-from keyserver.store.writing import Writing
+from keyserver.store.sqlite.writing import Writing
 
 RULE = 1
 """Counts up whenever certificates prove addresses that they did not prove before."""

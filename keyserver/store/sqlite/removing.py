@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 
 from keyserver.model import Kind, Name, Selection, Source, Voucher
-from keyserver.store import deletions, vouchers
-from keyserver.store.filing import Standing, order_names, storable
-from keyserver.store.reading import condition
-from keyserver.store.writing import Writing
+from keyserver.store import vouchers
+from keyserver.store.sqlite import deletions
+from keyserver.store.sqlite.filing import Standing, order_names, storable
+from keyserver.store.sqlite.reading import condition
+from keyserver.store.sqlite.writing import Writing
 
 
 def delete(writing: Writing, fingerprint: str, now: int, source: Source | None, origin: str | None) -> int:

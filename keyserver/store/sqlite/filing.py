@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from keyserver.model import Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
-from keyserver.store import deletions, renaming, vouchers
+from keyserver.store import vouchers
 from keyserver.store.base import Hygiene, Stored
-from keyserver.store.deletions import Later
-from keyserver.store.reading import REVOCATION, octets
-from keyserver.store.writing import Writing
+from keyserver.store.sqlite import deletions, renaming
+from keyserver.store.sqlite.deletions import Later
+from keyserver.store.sqlite.reading import REVOCATION, octets
+from keyserver.store.sqlite.writing import Writing
 
 _ROW = 600  # octets that an entry takes besides its copy, about
 
