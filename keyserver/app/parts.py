@@ -36,7 +36,7 @@ from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
 from keyserver.resolver.sift import Kit
 from keyserver.store.base import Hygiene, Store, StoreRefused
-from keyserver.store.sqlite import SqliteStore
+from keyserver.store.opening import open_store
 from keyserver.upstreams.base import Upstream
 
 LDAP_THREADS = 4
@@ -213,9 +213,8 @@ async def opened(
         upstreams = {s.name: SCHEMES[s.scheme](s, terms.upstreams[s.name], threads) for s in config.upstream}
     except (OSError, ValueError) as problem:
         raise CannotStart(f"upstream: {problem}") from None
-    store = SqliteStore(config.cache.path, HYGIENE, changes, config.cache.max_size)
     try:
-        await store.open()
+        store = await open_store(config.cache.database, HYGIENE, changes, config.cache.max_size)
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from None
     cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})

@@ -1,1 +1,1 @@
-"""The cache on disk: one narrow protocol (`base`), one module per database."""
+"""The cache on disk: one narrow protocol (`base`), the rules that hold for any database, one folder per database."""

@@ -1,77 +1,15 @@
-"""What was deleted since a search began: so that nothing begun before a delete brings anything back (cache rule 7)."""
+"""The deletes on record, inside a transaction; what each reaches is `deletion`'s to say."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from keyserver.model import Find, Kind, Name, Selection, Source
-from keyserver.query import name_of
-
-KEEP = 3600  # seconds; no search lives longer, and what began before the oldest kept delete is refused as a whole
-
-
-def names_of_fingerprint(fingerprint: str) -> frozenset[Name]:
-    """The names that follow from a fingerprint alone, of either kind and OpenPGP version (RFC 9580 section 5.5.4)."""
-    key_id = fingerprint[-16:] if len(fingerprint) == 40 else fingerprint[:16]
-    return frozenset(
-        (
-            name_of(Kind.OPENPGP, "fpr", fingerprint),
-            name_of(Kind.X509, "fpr", fingerprint),
-            name_of(Kind.OPENPGP, "kid", key_id),
-        )
-    )
-
-
-def matches(what: Selection, find: Find) -> bool:
-    """Would this find be an entry that `what` selects?"""
-    proof = find.certificate.proof
-    if what.text is not None:
-        texts = [user_id.text for user_id in proof.user_ids]
-        if proof.x509 is not None:
-            texts += [proof.x509.subject, *proof.index]
-        text = what.text.casefold()
-        if text.upper() not in proof.fingerprint and not any(text in t.casefold() for t in texts):
-            return False
-    if what.domain is not None:
-        suffix = f"@{what.domain.lower()}"
-        if not any(":addr:" in name and name.endswith(suffix) for name in proof.index):
-            return False
-    return (
-        what.source in (None, find.source)
-        and what.kind in (None, proof.kind)
-        and (what.upstream is None or (find.source is Source.KEYSERVER and find.origin == what.upstream))
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The deletes that came after a search began."""
-
-    named: tuple[tuple[str, str | None, str | None], ...] = ()  # fingerprint, source, origin
-    names: frozenset[Name] = frozenset()
-    purges: tuple[Selection, ...] = ()
-    everything: bool = False
-
-    def hit(self, find: Find) -> bool:
-        """Was this find named by one of them?"""
-        return (
-            self.everything
-            or any(
-                fingerprint == find.certificate.fingerprint
-                and source in (None, find.source)
-                and origin in (None, find.origin)
-                for fingerprint, source, origin in self.named
-            )
-            or any(matches(what, find) for what in self.purges)
-        )
-
-    def hit_name(self, name: Name) -> bool:
-        """Must a record of this name go? A purge takes every record begun before it: only a search more."""
-        return self.everything or bool(self.purges) or name in self.names
+from keyserver.model import Name, Selection
+from keyserver.store.deletion import KEEP, Later
 
 
 def count(db: sqlite3.Connection) -> int:

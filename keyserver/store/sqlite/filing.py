@@ -10,8 +10,8 @@ from keyserver.model import Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Hygiene, Stored
+from keyserver.store.deletion import Later
 from keyserver.store.sqlite import deletions, renaming
-from keyserver.store.sqlite.deletions import Later
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.writing import Writing
 

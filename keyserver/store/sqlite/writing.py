@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from keyserver.model import Change, Name
-from keyserver.store.sqlite.deletions import names_of_fingerprint
+from keyserver.store.deletion import names_of_fingerprint
 from keyserver.store.sqlite.reading import MAX_PUBLISHED
 
 T = TypeVar("T")
