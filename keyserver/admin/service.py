@@ -28,6 +28,7 @@ from keyserver.admin.shown import (
     row_of,
     shown_of,
 )
+from keyserver.hygiene import Hygiene
 from keyserver.model import (
     Answer,
     Certificate,
@@ -48,7 +49,7 @@ from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId,
 from keyserver.resolver.asked import Search
 from keyserver.resolver.gate import UpstreamStatus
 from keyserver.resolver.resolver import PASSED_OVER
-from keyserver.resolver.sift import Kit, merged_of
+from keyserver.resolver.sift import merged_of
 from keyserver.store.base import Store, Stored, StoreError
 
 ADMINISTRATOR = "administrator"
@@ -153,7 +154,7 @@ class Service:
         store: Store,
         resolver: Searching,
         cleaner: Cleaning,
-        kits: Mapping[Kind, Kit],
+        hygiene: Mapping[Kind, Hygiene],
         terms: Terms,
         view: View,
         clock: Callable[[], int],
@@ -168,7 +169,7 @@ class Service:
         self._store = store
         self._resolver = resolver
         self._cleaner = cleaner
-        self._kits = kits
+        self._hygiene = hygiene
         self._terms = terms
         self._view = view
         self._clock = clock
@@ -200,8 +201,8 @@ class Service:
         now = self._clock()
         merged = None
         if shelf.entries:
-            kit = self._kits[shelf.entries[0].kind]
-            merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), kit, now)
+            own = self._hygiene[shelf.entries[0].kind]
+            merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), own, now)
         if merged is None:
             if fingerprint in blocked:
                 raise NotKnown(f"{fingerprint} is blocked, and not cached")
@@ -255,7 +256,7 @@ class Service:
             named = several.candidates
         shelves = [await self._store.certificate(candidate.fingerprint) for candidate in named]
         now = self._clock()
-        proved = [(e, self._kits[e.kind].prove(e.octets, now)) for shelf in shelves for e in shelf.entries]
+        proved = [(e, self._hygiene[e.kind].prove(e.octets, now)) for shelf in shelves for e in shelf.entries]
         judged = [
             (choice, without_effect(entry, choice.address, self._view, self._terms))
             for entry, choice in choices(proved, wanted, source, upstream)
@@ -298,8 +299,8 @@ class Service:
         if not shelf.entries:
             raise NotKnown(f"{fingerprint} is not cached")
         begun = await self._store.begin()
-        kit = self._kits[shelf.entries[0].kind]
-        merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), kit, now)
+        own = self._hygiene[shelf.entries[0].kind]
+        merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), own, now)
         assert merged is not None  # there are entries
         chained = any(e.chained for e in shelf.entries)
         find = Find(merged, Source.LOCAL, ADMINISTRATOR, chained=chained)
@@ -334,7 +335,7 @@ class Service:
         What is blocked is left out."""
         kind = what.kind or Kind.OPENPGP
         what = replace(what, kind=kind)
-        kit = self._kits[kind]
+        own = self._hygiene[kind]
         blocked = frozenset(await self._store.blocked())
         last = ""  # listings go by fingerprint; where one did not, a certificate would only be written twice
         cursor: str | None = None
@@ -346,7 +347,7 @@ class Service:
                 last = entry.fingerprint
                 shelf = await self._store.certificate(entry.fingerprint)
                 revocations = shelf.revocations.get(entry.fingerprint, b"")
-                merged = merged_of(shelf.entries, revocations, kit, self._clock())
+                merged = merged_of(shelf.entries, revocations, own, self._clock())
                 if merged is None:
                     continue
                 if kind is Kind.X509:

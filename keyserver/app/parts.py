@@ -18,6 +18,7 @@ from keyserver.app.passwords import read_password
 from keyserver.changes import Changes
 from keyserver.config import Config, UpstreamSection
 from keyserver.faces.hot import HotAnswers
+from keyserver.hygiene import Hygiene
 from keyserver.install import Installation, InstallError, installation
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.counts import Counts
@@ -34,33 +35,38 @@ from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.proofs import Proofs
 from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
-from keyserver.resolver.sift import Kit
-from keyserver.store.base import Hygiene, Store, StoreRefused
+from keyserver.store.base import Store, StoreRefused
 from keyserver.store.opening import open_store
 from keyserver.upstreams.base import Upstream
 
 LDAP_THREADS = 4
 LINES_AT_ONCE = 50  # of the log, between which the loop goes on
 
-HYGIENE: Mapping[Kind, Hygiene] = {
-    Kind.OPENPGP: Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index),
-    Kind.X509: Hygiene(smime.merge, smime.revocations, smime.merge_revocations, smime.index),
-}
 
-
-def kits_of(anchors: smime.Anchors) -> Mapping[Kind, Kit]:
-    """The pure functions of each kind of certificate."""
+def hygiene_of(anchors: smime.Anchors | None = None) -> Mapping[Kind, Hygiene]:
+    """The pure functions of each kind of certificate; without anchors no chain leads to one."""
     pgp, x509 = Proofs(openpgp.prove), Proofs(smime.prove)
     return {
-        Kind.OPENPGP: Kit(pgp, openpgp.merge, openpgp.revocations, openpgp.cut, pgp.learn),
-        Kind.X509: Kit(
-            x509,
-            smime.merge,
-            smime.revocations,
-            None,
-            x509.learn,
-            smime.intermediates,
-            anchors.chained,
+        Kind.OPENPGP: Hygiene(
+            clean=openpgp.clean,
+            prove=pgp,
+            index=openpgp.index,
+            merge=openpgp.merge,
+            revocations=openpgp.revocations,
+            merge_revocations=openpgp.merge_revocations,
+            cut=openpgp.cut,
+            learn=pgp.learn,
+        ),
+        Kind.X509: Hygiene(
+            clean=smime.clean,
+            prove=x509,
+            index=smime.index,
+            merge=smime.merge,
+            revocations=smime.revocations,
+            merge_revocations=smime.merge_revocations,
+            learn=x509.learn,
+            intermediates=smime.intermediates,
+            chained=(anchors or smime.Anchors([])).chained,
         ),
     }
 
@@ -201,7 +207,7 @@ async def opened(
         return int(clock())
 
     terms = terms_of(config)
-    kits = kits_of(anchors_of(config.smime.trust_anchors))
+    hygiene = hygiene_of(anchors_of(config.smime.trust_anchors))
     changes = Changes()
     try:
         mine = installation(config.state_dir, config.admin.token_file)
@@ -214,10 +220,10 @@ async def opened(
     except (OSError, ValueError) as problem:
         raise CannotStart(f"upstream: {problem}") from None
     try:
-        store = await open_store(config.cache.database, HYGIENE, changes, config.cache.max_size)
+        store = await open_store(config.cache.database, hygiene, changes, config.cache.max_size)
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from None
-    cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})
+    cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
     asked = Asked(config.limits.searches)
     trust = Trust(config.limits.trusted, config.limits.proxies, config.limits.proxy_header)
     searcher = Searcher(
@@ -225,7 +231,7 @@ async def opened(
         upstreams=upstreams,
         gate=Gate(monotonic, random.random, observer.upstream),
         cleaner=cleaner,
-        kits=kits,
+        hygiene=hygiene,
         terms=terms,
         clock=now,
         monotonic=monotonic,
@@ -237,7 +243,7 @@ async def opened(
         store=store,
         searcher=searcher,
         terms=terms,
-        kits=kits,
+        hygiene=hygiene,
         asked=asked,
         misses=MissLimit(config.limits.misses_per_minute, trust, monotonic),
         clock=now,
@@ -268,7 +274,7 @@ async def opened(
     intake = Intake(
         store=store,
         cleaner=cleaner,
-        kits=kits,
+        hygiene=hygiene,
         rules=mailflow_rules(config),
         terms=terms,
         clock=now,
@@ -280,7 +286,7 @@ async def opened(
         store=store,
         resolver=resolver,
         cleaner=cleaner,
-        kits=kits,
+        hygiene=hygiene,
         terms=terms,
         view=view,
         clock=now,

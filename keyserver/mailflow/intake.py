@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from keyserver.hygiene import Hygiene
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.harvest import look
 from keyserver.mailflow.report import report_of
@@ -22,7 +23,6 @@ from keyserver.mailflow.verdict import Candidate, Caught, Envelope, Mail, Remark
 from keyserver.model import Certificate, Entry, Find, Kind, Refused, Source, Validity, View, Voucher
 from keyserver.policy import MAILFLOW_TTL, Terms, approved_for, expires_at, is_believed, shown_by, speaks
 from keyserver.query import name_of
-from keyserver.resolver.sift import Kit
 from keyserver.store.base import Shelf, Store, Stored, StoreError
 
 RECENT = 200  # reports that an administrator can look back on
@@ -81,7 +81,7 @@ class Intake:
         *,
         store: Store,
         cleaner: Cleaning,
-        kits: Mapping[Kind, Kit],
+        hygiene: Mapping[Kind, Hygiene],
         rules: Rules,
         terms: Terms,
         clock: Callable[[], int],
@@ -91,7 +91,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._cleaner = cleaner
-        self._kits = kits
+        self._hygiene = hygiene
         self.rules = rules
         self._terms = terms
         self._clock = clock
@@ -268,7 +268,7 @@ class Intake:
         return find, caught, min(now, max((e.seen_at for e in own), default=0))
 
     def _chained(self, certificate: Certificate, others: tuple[bytes, ...], now: int) -> bool:
-        return self._kits[certificate.proof.kind].chained(certificate.octets, others, now)
+        return self._hygiene[certificate.proof.kind].chained(certificate.octets, others, now)
 
     def _known_by(self, entry: Entry, sender: str, shelf: Shelf, now: int) -> bool:
         """Is this address known by this entry's certificate? What no origin may speak for counts for nothing, or a
@@ -293,7 +293,7 @@ class Intake:
             if not self._known_by(entry, sender, shelf, now):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them
-            proof = self._kits[entry.kind].prove(entry.octets, now)
+            proof = self._hygiene[entry.kind].prove(entry.octets, now)
             if proof.validity is Validity.VALID and name_of(entry.kind, "addr", sender) in proof.weak:
                 found.append(entry.fingerprint)
         return tuple(dict.fromkeys(found))

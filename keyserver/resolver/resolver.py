@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from keyserver.hygiene import Hygiene
 from keyserver.model import (
     Absent,
     Answer,
@@ -28,7 +29,7 @@ from keyserver.resolver.asked import Asked, MissLimit, Search, network_of
 from keyserver.resolver.gate import UpstreamStatus
 from keyserver.resolver.plan import Tiers, combine, tiers_of
 from keyserver.resolver.search import Searcher
-from keyserver.resolver.sift import Kit, OnRecord, Sifted, names_behind, on_record, sift
+from keyserver.resolver.sift import OnRecord, Sifted, names_behind, on_record, sift
 from keyserver.resolver.watch import Watch
 from keyserver.store.base import Shelf, Store, StoreError
 
@@ -54,7 +55,7 @@ class Resolver:
         store: Store,
         searcher: Searcher,
         terms: Terms,
-        kits: Mapping[Kind, Kit],
+        hygiene: Mapping[Kind, Hygiene],
         asked: Asked,
         misses: MissLimit,
         clock: Callable[[], int],
@@ -64,7 +65,7 @@ class Resolver:
         self._store = store
         self._searcher = searcher
         self._terms = terms
-        self._kits = kits
+        self._hygiene = hygiene
         self._asked = asked
         self._misses = misses
         self._clock = clock
@@ -92,7 +93,7 @@ class Resolver:
         shelf = await self._look(query, tell)
         now = self._clock()
         known = on_record(shelf.records, _names(tiers), now, self._terms)
-        sifted = sift(shelf, query, view, now, self._terms, self._kits, known)
+        sifted = sift(shelf, query, view, now, self._terms, self._hygiene, known)
         _tell_passed_over(sifted, tell)
         if (
             sifted.certificates
@@ -237,7 +238,7 @@ class Resolver:
         )
         now = self._clock()
         known = on_record(shelf.records, _names(tiers), now, self._terms)
-        sifted = sift(shelf, query, view, now, self._terms, self._kits, known)
+        sifted = sift(shelf, query, view, now, self._terms, self._hygiene, known)
         at = (self._monotonic() - began) * 1000
         _tell_passed_over(
             sifted, lambda who, what, why: None if why in told else steps.append(Step(at, who, what, why))
@@ -256,7 +257,7 @@ class Resolver:
 
     def _vacuous(self, query: Query, shelf: Shelf, view: View, now: int, steps: list[Step]) -> Answer:
         """Nobody may be asked: what is known is all there is."""
-        sifted = sift(shelf, query, view, now, self._terms, self._kits, None)
+        sifted = sift(shelf, query, view, now, self._terms, self._hygiene, None)
         if sifted.certificates:
             return self._found(query, sifted, How.HIT, "cached, and no upstream may be asked", keep=True, steps=steps)
         nothing = OnRecord({}, False, now + self._terms.negative_ttl)
@@ -267,7 +268,7 @@ class Resolver:
     ) -> Answer:
         """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
         for stale in (False, True):
-            sifted = sift(shelf, query, view, now, self._terms, self._kits, None, stale=stale)
+            sifted = sift(shelf, query, view, now, self._terms, self._hygiene, None, stale=stale)
             if sifted.certificates:
                 how = How.STALE if sifted.stale else How.HIT
                 return self._found(query, sifted, how, f"known already; {reason}", keep=False, steps=steps)

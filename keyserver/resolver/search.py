@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from keyserver.hygiene import Hygiene
 from keyserver.model import (
     Absent,
     Certificate,
@@ -30,7 +31,7 @@ from keyserver.resolver.asked import Search
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import Gate
 from keyserver.resolver.plan import Tiers
-from keyserver.resolver.sift import Kit, OnRecord, proves
+from keyserver.resolver.sift import OnRecord, proves
 from keyserver.resolver.watch import Watch
 from keyserver.store.base import Store, Stored, StoreError
 from keyserver.upstreams.base import Upstream
@@ -46,7 +47,7 @@ class Searcher:
     upstreams: Mapping[str, Upstream]
     gate: Gate
     cleaner: Cleaner
-    kits: Mapping[Kind, Kit]
+    hygiene: Mapping[Kind, Hygiene]
     terms: Terms
     clock: Callable[[], int]
     monotonic: Callable[[], float]
@@ -168,7 +169,7 @@ class Searcher:
         for damage in answer.damaged:
             self._tell(search, name, "damaged", damage)
         for c in good:
-            self.kits[c.proof.kind].learn(c.octets, c.proof, now)
+            self.hygiene[c.proof.kind].learn(c.octets, c.proof, now)
         if good:
             whole = not answer.damaged and not any(item.fatal for item in refused)
             return Found(()), await self._finds(search, upstream, good[:MAX_CLEANED], raws, now, whole=whole)
@@ -202,9 +203,9 @@ class Searcher:
         `whole`: all of the answer could be read. What came beside damage may be cut short, and replaces nothing."""
 
         def chains() -> list[bool]:
-            kits = [self.kits[c.proof.kind] for c in certificates]
-            middle = [i for raw in raws for i in self.kits[raw.kind].intermediates(raw.octets)][:MAX_CLEANED]
-            return [kit.chained(c.octets, middle, now) for kit, c in zip(kits, certificates, strict=True)]
+            of_each = [self.hygiene[c.proof.kind] for c in certificates]
+            middle = [i for raw in raws for i in self.hygiene[raw.kind].intermediates(raw.octets)][:MAX_CLEANED]
+            return [own.chained(c.octets, middle, now) for own, c in zip(of_each, certificates, strict=True)]
 
         x509 = any(c.proof.kind is Kind.X509 for c in certificates)
         verdicts = await asyncio.to_thread(chains) if x509 else [False] * len(certificates)
@@ -256,7 +257,7 @@ class Searcher:
             certificate = find.certificate
             if verdict is Stored.FULL:
                 search.uncached.append(_entry(find, now))
-                revoked = self.kits[certificate.proof.kind].revocations(certificate.octets)
+                revoked = self.hygiene[certificate.proof.kind].revocations(certificate.octets)
                 if revoked:
                     search.revocations[certificate.fingerprint] = revoked
             self._tell(search, "cache", verdict, f"{certificate.fingerprint} from {name}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from keyserver.hygiene import Hygiene
 from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Record, Source, Validity, View
 from keyserver.policy import (
     FOREVER,
@@ -20,23 +21,6 @@ from keyserver.policy import (
 )
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.store.base import Shelf
-
-
-@dataclass(frozen=True, slots=True)
-class Kit:
-    """What the resolver needs of one kind of certificate: pure functions over clean octets."""
-
-    prove: Callable[[bytes, int], Proof]
-    merge: Callable[[Sequence[bytes], bytes], bytes]
-    revocations: Callable[[bytes], bytes]
-    cut: Callable[[bytes, Container[str]], bytes] | None = None
-    """A copy without the user IDs that say one of these texts; None where a copy cannot be cut."""
-    learn: Callable[[bytes, Proof, int], None] = lambda octets, proof, now: None
-    """Hears what a certificate proved when it was cleaned (`Proofs.learn`)."""
-    intermediates: Callable[[bytes], list[bytes]] = lambda octets: []
-    """CA certificates in what an upstream sent (X.509 only)."""
-    chained: Callable[[bytes, Sequence[bytes], int], bool] = lambda octets, intermediates, now: False
-    """Does the chain of (certificate, intermediates, now) lead to a trust anchor (X.509 only)?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +76,7 @@ def sift(
     view: View,
     now: int,
     terms: Terms,
-    kits: Mapping[Kind, Kit],
+    hygiene: Mapping[Kind, Hygiene],
     believed: OnRecord | None,
     *,
     stale: bool = False,
@@ -111,7 +95,7 @@ def sift(
     passed: list[tuple[str, str]] = []
     alone, until, any_stale = False, FOREVER, False
     for fingerprint, entries in groups.items():
-        kit = kits[entries[0].kind]
+        own = hygiene[entries[0].kind]
         usable: list[Entry] = []
         reason = ""
         turns = FOREVER
@@ -119,20 +103,20 @@ def sift(
             verdict = judge(entry, view, now, terms, address)
             if not verdict.answerable or (verdict.freshness is Freshness.STALE and not stale):
                 reason = verdict.reason
-            elif (spoken := _spoken(entry, query, view, now, terms, kit)) is None:
+            elif (spoken := _spoken(entry, query, view, now, terms, own)) is None:
                 reason = "it names addresses that its origin may not speak for, and cannot be cut"
             else:
                 usable.append(spoken)
                 turns = min(turns, verdict.until)
                 any_stale = any_stale or verdict.freshness is Freshness.STALE
-        merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), kit, now)
+        merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), own, now)
         if merged is None or not proves(merged.proof, query):
             passed.append((fingerprint, reason or "it does not prove the query now"))
             continue
-        by_itself = _by_itself(query, merged.proof, usable, kit, now)
+        by_itself = _by_itself(query, merged.proof, usable, own, now)
         if not by_itself and believed is not None:
             usable = [e for e in usable if _backed(e, believed, address)]
-            merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), kit, now)
+            merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), own, now)
             if merged is None or not proves(merged.proof, query):
                 passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
                 continue
@@ -144,7 +128,7 @@ def sift(
     return Sifted(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed))
 
 
-def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, kit: Kit) -> Entry | None:
+def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, own: Hygiene) -> Entry | None:
     """The entry with a copy that says only what its origin may speak for (rule 6); None where it cannot be cut.
 
     What an upstream sent stays whole for a question by fingerprint or key ID."""
@@ -152,30 +136,30 @@ def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, kit:
     if not claimed and entry.source is not Source.MAILFLOW:
         return entry
 
-    claims = kit.prove(entry.octets, now).claims
+    claims = own.prove(entry.octets, now).claims
     gone = {claim.text for claim in claims if not keeps(entry, claim, view, terms)}
     if not gone:
         return entry
-    if kit.cut is None:  # to an address and to a fingerprint it answers whole: mail that names others is held
+    if own.cut is None:  # to an address and to a fingerprint it answers whole: mail that names others is held
         return None if isinstance(query, ByText) else entry
-    return replace(entry, octets=kit.cut(entry.octets, gone))
+    return replace(entry, octets=own.cut(entry.octets, gone))
 
 
-def merged_of(entries: Sequence[Entry], revocations: bytes, kit: Kit, now: int) -> Certificate | None:
+def merged_of(entries: Sequence[Entry], revocations: bytes, own: Hygiene, now: int) -> Certificate | None:
     """The merge of some entries' copies and every revocation known (rule 9), proved now; None without entries."""
     if not entries:
         return None
     if len(entries) == 1 and not revocations:
         octets = entries[0].octets
     else:
-        octets = kit.merge([e.octets for e in entries], revocations)
-    return Certificate(octets, kit.prove(octets, now))
+        octets = own.merge([e.octets for e in entries], revocations)
+    return Certificate(octets, own.prove(octets, now))
 
 
-def _by_itself(query: Query, proof: Proof, usable: Sequence[Entry], kit: Kit, now: int) -> bool:
+def _by_itself(query: Query, proof: Proof, usable: Sequence[Entry], own: Hygiene, now: int) -> bool:
     if query.name in proof.strong:
         return True
-    return any(e.source is Source.LOCAL and proves(kit.prove(e.octets, now), query) for e in usable)
+    return any(e.source is Source.LOCAL and proves(own.prove(e.octets, now), query) for e in usable)
 
 
 def _backed(entry: Entry, search: OnRecord, address: str | None) -> bool:

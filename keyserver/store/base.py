@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -64,19 +64,6 @@ class StoreStats:
     blocked: int
     octets: int  # size of the database
     healthy: str = ""  # empty, or what is wrong
-
-
-@dataclass(frozen=True, slots=True)
-class Hygiene:
-    """The pure functions of one kind of certificate that a store needs inside its transaction."""
-
-    merge: Callable[[Sequence[bytes], bytes], bytes]
-    """(copies, revocations) -> octets; commutative, associative, idempotent."""
-    revocations: Callable[[bytes], bytes]
-    """The verified revocations of a clean certificate as octets of their own; b"" for none."""
-    merge_revocations: Callable[[bytes, bytes], bytes]
-    index: Callable[[bytes], tuple[frozenset[Name], tuple[str, ...]]]
-    """Clean octets -> (names to index under, identities for listings)."""
 
 
 class Store(Protocol):

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keyserver.changes import Changes
+from keyserver.hygiene import Hygiene
 from keyserver.model import Kind
-from keyserver.store.base import Hygiene, Store, StoreRefused
+from keyserver.store.base import Store, StoreRefused
 from keyserver.store.sqlite import SqliteStore
 
 _SQLITE = "sqlite:///"

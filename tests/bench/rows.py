@@ -7,15 +7,16 @@ import hashlib
 import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from bench.figures import OURS, Figure, Row, percentile
 from bench.world import World
+from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Kind, Name, Proof, Source, Validity
 from keyserver.query import name_of
-from keyserver.store.base import Hygiene
 from keyserver.store.sqlite import SqliteStore
 
 FEW = 10_000
@@ -48,7 +49,14 @@ def lookups(world: World) -> list[Row]:
 
 async def _compare(folder: Path, many: int, rounds: int) -> dict[int, list[list[float]]]:
     """Milliseconds of each look, by rows and round."""
-    hygiene = {Kind.OPENPGP: Hygiene(lambda copies, _: copies[0], lambda _: b"", lambda a, _: a, _index)}
+    own = replace(
+        hygiene_of()[Kind.OPENPGP],
+        merge=lambda copies, _: copies[0],
+        revocations=lambda _: b"",
+        merge_revocations=lambda a, _: a,
+        index=_index,
+    )
+    hygiene = {Kind.OPENPGP: own}
     stores = {rows: SqliteStore(folder / f"{rows}.db", hygiene, Changes(), 1 << 40) for rows in (FEW, many)}
     times: dict[int, list[list[float]]] = {rows: [] for rows in stores}
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.certificates import Made
 from bench.processes import Running
 from bench.setting import MODULE_PATH
-from keyserver.app import HYGIENE
+from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Kind, Record, Source
 from keyserver.openpgp import clean
@@ -105,7 +105,7 @@ def fill(folder: Path, certificates: Sequence[Made], absent: Sequence[str] = ())
 
 
 async def _fill(path: Path, certificates: Sequence[Made], absent: Sequence[str], now: int) -> None:
-    store = SqliteStore(path, HYGIENE, Changes(), 1 << 40)
+    store = SqliteStore(path, hygiene_of(), Changes(), 1 << 40)
     await store.open()
     try:
         for start in range(0, len(certificates), _BATCH):

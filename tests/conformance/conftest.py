@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keyserver.changes import Changes
+from keyserver.hygiene import Hygiene
 from keyserver.model import Certificate, Change, Find, Kind, Name, Proof, Record, Source, UserId, Validity
 from keyserver.query import name_of, parse_address
-from keyserver.store.base import Hygiene, Store
+from keyserver.store.base import Store
 from keyserver.store.sqlite import SqliteStore
 
 
@@ -54,8 +56,19 @@ def _merge_revocations(one: bytes, other: bytes) -> bytes:
     return json.dumps(sorted({*json.loads(one), *json.loads(other)})).encode()
 
 
+def _unasked(*_: object) -> Any:
+    raise AssertionError("a store neither cleans nor proves")
+
+
 HYGIENE = {
-    kind: Hygiene(merge, _revocations, _merge_revocations, lambda octets, kind=kind: index_of(octets, kind))
+    kind: Hygiene(
+        clean=_unasked,
+        prove=_unasked,
+        index=lambda octets, kind=kind: index_of(octets, kind),
+        merge=merge,
+        revocations=_revocations,
+        merge_revocations=_merge_revocations,
+    )
     for kind in Kind
 }
 

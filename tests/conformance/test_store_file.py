@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 
 from keyserver.changes import Changes
 from keyserver.model import Kind, Selection, Source, Voucher
-from keyserver.store.base import Hygiene, Stored, StoreError, StoreRefused
+from keyserver.store.base import Stored, StoreError, StoreRefused
 from keyserver.store.sqlite import SqliteStore, reading, schema
 from keyserver.store.sqlite.session import connect, run
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
@@ -568,8 +569,8 @@ async def test_hygiene_runs_on_the_writers_thread_never_on_the_loops(backend: Ba
         return noted
 
     own = HYGIENE[Kind.OPENPGP]
-    functions = (own.merge, own.revocations, own.merge_revocations, own.index)
-    hygiene = {Kind.OPENPGP: Hygiene(*map(noting, functions))}
+    names = ("merge", "revocations", "merge_revocations", "index")
+    hygiene = {Kind.OPENPGP: replace(own, **{name: noting(getattr(own, name)) for name in names})}
     store = SqliteStore(backend.path, hygiene, Changes(), 1 << 30)
     await store.open()
     for revocation in ("r1", "r2"):

@@ -17,7 +17,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("faces", "mailflow", "admin"),
     ("resolver",),
     ("store", "upstreams", "listen"),
-    ("policy", "config", "changes", "install", "state"),
+    ("policy", "config", "changes", "hygiene", "install", "state"),
     ("wire", "openpgp", "smime"),
     ("model", "query", "observe"),
 )
@@ -32,7 +32,7 @@ NEIGHBOURS = {
 
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
-PURE = ("wire", "openpgp", "smime", "policy", "model", "query")
+PURE = ("wire", "openpgp", "smime", "policy", "hygiene", "model", "query")
 FORBIDDEN_MODULES = frozenset(
     """
     aiohttp aiosqlite asyncio concurrent ctypes fcntl glob http io ldap3 logging mmap multiprocessing os pathlib random

@@ -13,17 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyserver import openpgp
+from keyserver.app import hygiene_of
 from keyserver.model import Entry, Kind, Source, UpstreamSpec, View, Voucher
 from keyserver.policy import Terms
 from keyserver.query import ByAddress, ByFingerprint, ByText, Query
-from keyserver.resolver.proofs import Proofs
-from keyserver.resolver.sift import Kit, sift
+from keyserver.resolver.sift import sift
 from keyserver.store.base import Shelf
 from support.openpgp import CREATED, make
 
 NOW = CREATED + 1000
-PROOFS = Proofs(openpgp.prove)
-KITS = {Kind.OPENPGP: Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.cut, PROOFS.learn)}
+HYGIENE = hygiene_of()
 ADDRESSES = (
     "m@attacker.example",
     "ceo@here.example",
@@ -190,6 +189,6 @@ def test_an_entry_answers_an_address_only_if_its_origin_may_speak_for_it(
     by_place = {(e.fingerprint, e.source, e.origin): e for e in found}
     found = list(by_place.values())
     view = View(answer_mailflow=answer_mailflow)
-    sifted = sift(Shelf(tuple(found), REVOCATIONS), query, view, NOW, terms, KITS, None)
+    sifted = sift(Shelf(tuple(found), REVOCATIONS), query, view, NOW, terms, HYGIENE, None)
     got = {a.certificate.fingerprint: {u.text for u in a.certificate.proof.user_ids} for a in sifted.certificates}
     assert got == Rules(terms, view).expected(found, query)

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from keyserver import openpgp
+from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.listen.trust import Trust
 from keyserver.model import (
@@ -36,20 +37,14 @@ from keyserver.resolver.asked import Asked, MissLimit
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import Gate
 from keyserver.resolver.keeper import Keeper
-from keyserver.resolver.proofs import Proofs
 from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
-from keyserver.resolver.sift import Kit
-from keyserver.store.base import Hygiene
 from keyserver.store.sqlite import SqliteStore
 from keyserver.upstreams.base import Asking
 from support.openpgp import CREATED, Made, make
 
 START = CREATED + 100_000_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-PROOFS = Proofs(openpgp.prove)
-KIT = Kit(PROOFS, openpgp.merge, openpgp.revocations, openpgp.cut, PROOFS.learn)
-HYGIENE = Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index)
 
 
 def seconds(text: str) -> int:
@@ -115,17 +110,18 @@ class World:
         return lambda: Found(raws)
 
     async def start(self) -> None:
+        hygiene = hygiene_of()
         self.changes = Changes()
-        self.store = SqliteStore(self.path, {Kind.OPENPGP: HYGIENE}, self.changes, max_size=1 << 30)
+        self.store = SqliteStore(self.path, hygiene, self.changes, max_size=1 << 30)
         await self.store.open()
         self.gate = Gate(self.monotonic, lambda: 0.5)
-        self.cleaner = Cleaner({Kind.OPENPGP: openpgp.clean})
+        self.cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
         searcher = Searcher(
             store=self.store,
             upstreams=dict(self.upstreams),
             gate=self.gate,
             cleaner=self.cleaner,
-            kits={Kind.OPENPGP: KIT},
+            hygiene=hygiene,
             terms=self.terms,
             clock=lambda: self.now,
             monotonic=self.monotonic,
@@ -137,7 +133,7 @@ class World:
             store=self.store,
             searcher=searcher,
             terms=self.terms,
-            kits={Kind.OPENPGP: KIT},
+            hygiene=hygiene,
             asked=Asked(self.searches),
             misses=MissLimit(self.misses, Trust([ip_network("127.0.0.0/8")]), self.monotonic),
             clock=lambda: self.now,

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from keyserver.hygiene import Hygiene
 from keyserver.model import Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
 from keyserver.store import vouchers
-from keyserver.store.base import Hygiene, Stored
+from keyserver.store.base import Stored
 from keyserver.store.deletion import Later
 from keyserver.store.sqlite import deletions, renaming
 from keyserver.store.sqlite.reading import REVOCATION, octets

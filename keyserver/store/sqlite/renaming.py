@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
+from keyserver.hygiene import Hygiene
 from keyserver.model import Kind, Name, Source
-from keyserver.store.base import Hygiene
 from keyserver.store.sqlite.writing import Writing
 
 RULE = 1

@@ -24,8 +24,9 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from keyserver.changes import Changes
+from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
-from keyserver.store.base import Hygiene, Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
+from keyserver.store.base import Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.sqlite import deletions, filing, presence, reading, removing, renaming, schema
 from keyserver.store.sqlite.presence import Presence, unwritable
 from keyserver.store.sqlite.session import connect, run

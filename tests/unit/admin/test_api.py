@@ -16,9 +16,10 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from keyserver import openpgp, smime
+from keyserver import openpgp
 from keyserver.admin.api import make_api
 from keyserver.admin.service import Service
+from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.faces.http import make_runner
 from keyserver.listen.trust import Trust
@@ -50,8 +51,6 @@ from keyserver.resolver.gate import Gate
 from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
-from keyserver.resolver.sift import Kit
-from keyserver.store.base import Hygiene
 from keyserver.store.sqlite import SqliteStore
 from keyserver.upstreams.base import Asking
 from support.openpgp import make
@@ -126,28 +125,17 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
     upstream = Scripted()
     terms = Terms(upstreams={NAME: upstream.spec})
     changes = Changes()
-    kits = {
-        Kind.OPENPGP: Kit(openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.cut),
-        Kind.X509: Kit(
-            smime.prove,
-            smime.merge,
-            smime.revocations,
-        ),
-    }
-    hygiene = {
-        Kind.OPENPGP: Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index),
-        Kind.X509: Hygiene(smime.merge, smime.revocations, smime.merge_revocations, smime.index),
-    }
+    hygiene = hygiene_of()
     store = SqliteStore(folder / "cache.db", hygiene, changes, 1 << 30)
     await store.open()
-    cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})
+    cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
     loop = asyncio.get_running_loop()
     searcher = Searcher(
         store=store,
         upstreams={NAME: upstream},
         gate=Gate(loop.time, lambda: 0.5),
         cleaner=cleaner,
-        kits=kits,
+        hygiene=hygiene,
         terms=terms,
         clock=clock,
         monotonic=loop.time,
@@ -159,7 +147,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
         store=store,
         searcher=searcher,
         terms=terms,
-        kits=kits,
+        hygiene=hygiene,
         asked=Asked(100),
         misses=MissLimit(1000, Trust(), loop.time),
         clock=clock,
@@ -171,7 +159,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
         store=store,
         resolver=resolver,
         cleaner=cleaner,
-        kits=kits,
+        hygiene=hygiene,
         terms=terms,
         view=View(),
         clock=clock,
@@ -179,7 +167,7 @@ async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
         harvester=Intake(
             store=store,
             cleaner=cleaner,
-            kits=kits,
+            hygiene=hygiene,
             rules=Rules(),
             terms=terms,
             clock=clock,

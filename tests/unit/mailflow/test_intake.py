@@ -15,16 +15,16 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 from keyserver import openpgp, smime
+from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Holding, Room
 from keyserver.mailflow.verdict import Envelope, Report, Rules, Way, Why
-from keyserver.model import Certificate, Entry, Find, Kind, Record, Selection, Source, UpstreamSpec, View
+from keyserver.model import Certificate, Entry, Find, Record, Selection, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.sift import Kit
-from keyserver.store.base import Hygiene, StoreError
+from keyserver.store.base import StoreError
 from keyserver.store.sqlite import SqliteStore
 from support.mails import attached_key, crlf, head, multipart, signed, text
 from support.openpgp import Made, make
@@ -48,26 +48,14 @@ class World:
     def __init__(self, path: Path, rules: Rules, room: Room) -> None:
         self.now = BEGINS + YEAR
         self.terms = Terms(ttl=3600, upstreams={"directory": UpstreamSpec("directory")})
-        anchors = smime.Anchors([CA.certificate])
-        hygiene = {
-            Kind.OPENPGP: Hygiene(openpgp.merge, openpgp.revocations, openpgp.merge_revocations, openpgp.index),
-            Kind.X509: Hygiene(smime.merge, smime.revocations, smime.merge_revocations, smime.index),
-        }
-        kits = {
-            Kind.OPENPGP: Kit(
-                openpgp.prove, openpgp.merge, openpgp.revocations, openpgp.cut
-            ),
-            Kind.X509: Kit(
-                smime.prove, smime.merge, smime.revocations, intermediates=smime.intermediates, chained=anchors.chained,
-            ),
-        }  # fmt: skip
+        hygiene = hygiene_of(smime.Anchors([CA.certificate]))
         self.store = SqliteStore(path / "keyserver.db", hygiene, Changes(), max_size=1 << 30)
-        self.cleaner = Cleaner({Kind.OPENPGP: openpgp.clean, Kind.X509: smime.clean})
+        self.cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
         self.registry = CollectorRegistry()
         self.intake = Intake(
             store=self.store,
             cleaner=self.cleaner,
-            kits=kits,
+            hygiene=hygiene,
             rules=rules,
             terms=self.terms,
             clock=lambda: self.now,
