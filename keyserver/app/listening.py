@@ -20,16 +20,16 @@ from keyserver.app.parts import CannotStart, Parts
 from keyserver.app.passwords import read_password
 from keyserver.config import Config, Listener
 from keyserver.config.models import LdapSection
-from keyserver.faces import certs, hkp
-from keyserver.faces.door import Door, DoorLimits
-from keyserver.faces.exchange import at_work
-from keyserver.faces.hot import HotAnswers
-from keyserver.faces.http import make_app, make_runner
-from keyserver.faces.ldap import LdapLimits, LdapServer
-from keyserver.faces.ldap_bind import Account
-from keyserver.faces.ldap_search import LdapDesk
-from keyserver.faces.ldap_tree import Tree
-from keyserver.faces.replies import Desk
+from keyserver.faces.http import certs, hkp
+from keyserver.faces.http.app import make_app, make_runner
+from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.faces.http.exchange import at_work
+from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.replies import Desk
+from keyserver.faces.ldap.bind import Account
+from keyserver.faces.ldap.search import LdapDesk
+from keyserver.faces.ldap.server import LdapLimits, LdapServer
+from keyserver.faces.ldap.tree import Tree
 from keyserver.listen.certificate import Certificate
 from keyserver.listen.reception import Address, Reception
 from keyserver.mailflow import lmtp, milter

@@ -17,7 +17,7 @@ from keyserver.admin.service import Service
 from keyserver.app.passwords import read_password
 from keyserver.changes import Changes
 from keyserver.config import Config, UpstreamSection
-from keyserver.faces.hot import HotAnswers
+from keyserver.faces.http.hot import HotAnswers
 from keyserver.hygiene import Hygiene
 from keyserver.install import Installation, InstallError, installation
 from keyserver.listen.trust import Trust
@@ -114,7 +114,7 @@ class Parts:
 
 
 def _hkp(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecutor) -> Upstream:
-    from keyserver.upstreams.hkp import Hkp
+    from keyserver.upstreams.hkp.upstream import Hkp
 
     return Hkp(
         spec,
@@ -126,7 +126,8 @@ def _hkp(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecut
 
 
 def _ldap(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecutor) -> Upstream:
-    from keyserver.upstreams.ldap import Ldap  # ldap3 takes its time to load; most installations never ask by LDAP
+    # ldap3 takes its time to load; most installations never ask by LDAP
+    from keyserver.upstreams.ldap.upstream import Ldap
 
     file = section.bind_password_file
     password = read_password(f"upstream[{section.name}].bind_password_file", file).decode() if file else ""

@@ -20,8 +20,8 @@ def mistakes(upstream: UpstreamSection) -> Iterator[Problem]:
 
 
 def _hkp(upstream: UpstreamSection) -> Iterator[tuple[str, Callable[[], object]]]:
-    from keyserver.upstreams.hkp import parse_url
-    from keyserver.upstreams.http import check_proxy
+    from keyserver.upstreams.hkp.upstream import parse_url
+    from keyserver.upstreams.http.client import check_proxy
 
     yield "url", lambda: parse_url(upstream.url)
     if upstream.proxy:
@@ -35,7 +35,7 @@ def _no_template(upstream: UpstreamSection) -> None:
 
 
 def _ldap(upstream: UpstreamSection) -> Iterator[tuple[str, Callable[[], object]]]:
-    from keyserver.upstreams.ldap_url import check_attributes, check_filter, parse_url
+    from keyserver.upstreams.ldap.url import check_attributes, check_filter, parse_url
 
     yield "url", lambda: parse_url(upstream.url)
     if upstream.filter:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyserver.faces.ldap import LdapLimits
-from keyserver.faces.ldap_bind import Account
-from keyserver.faces.ldap_connection import GUESSES, PAGED_SEARCHES
+from keyserver.faces.ldap.bind import Account
+from keyserver.faces.ldap.connection import GUESSES, PAGED_SEARCHES
+from keyserver.faces.ldap.server import LdapLimits
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import OCTETS, SEQUENCE, element, size
 from keyserver.wire.ldap import Code, Control, Search

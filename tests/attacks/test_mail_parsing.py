@@ -16,8 +16,8 @@ from keyserver.mailflow.verdict import Envelope, Mail, Rules, Seen, Way, Why
 from keyserver.model import Malformed
 from keyserver.policy import with_subdomains
 from keyserver.query import BadQuery, ByAddress, parse, parse_address
-from keyserver.upstreams.hkp import _search
-from keyserver.upstreams.ldap_kinds import Style, openpgp_filter, x509_filter
+from keyserver.upstreams.hkp.upstream import _search
+from keyserver.upstreams.ldap.kinds import Style, openpgp_filter, x509_filter
 from keyserver.wire.mailbox import MAX_FROM, one_mailbox
 from support.mails import attached_key, crlf, head, multipart, signed, text
 from support.openpgp import make_certificate

@@ -21,8 +21,8 @@ import pytest
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.hkp import Hkp
-from keyserver.upstreams.ldap import Ldap
+from keyserver.upstreams.hkp.upstream import Hkp
+from keyserver.upstreams.ldap.upstream import Ldap
 from keyserver.upstreams.net import Names, NoSuchHost, Service
 from scenarios.world import World
 from support.openpgp import armored, make

@@ -23,11 +23,11 @@ from urllib.parse import quote
 import pytest
 from cryptography.hazmat.primitives import hashes
 
-from keyserver.faces.ldap_bind import Account
+from keyserver.faces.ldap.bind import Account
 from keyserver.model import Absent, Found, Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.ldap import Ldap
+from keyserver.upstreams.ldap.upstream import Ldap
 from keyserver.wire import ldap as wire
 from keyserver.wire.ldap import Search
 from keyserver.wire.ldap_filter import And, Equal, Filter, Not, Or, Present, Substrings

@@ -29,11 +29,11 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from keyserver.faces.ldap_cover import cover
-from keyserver.faces.ldap_entries import Node
-from keyserver.faces.ldap_match import Budget, compile_filter
-from keyserver.faces.ldap_schema import KNOWN, Rule, find
-from keyserver.faces.ldap_tree import Space, Tree, Wanted
+from keyserver.faces.ldap.cover import cover
+from keyserver.faces.ldap.entries import Node
+from keyserver.faces.ldap.match import Budget, compile_filter
+from keyserver.faces.ldap.schema import KNOWN, Rule, find
+from keyserver.faces.ldap.tree import Space, Tree, Wanted
 from keyserver.model import Answer, How, Kind, State
 from keyserver.query import ByFingerprint
 from keyserver.wire.dn import parse_dn

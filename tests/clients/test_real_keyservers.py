@@ -13,7 +13,7 @@ import pytest
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Raw, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.hkp import Hkp
+from keyserver.upstreams.hkp.upstream import Hkp
 from support.keyservers import onak, sks
 from support.openpgp import make
 

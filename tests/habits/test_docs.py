@@ -113,7 +113,7 @@ def test_links_lead_somewhere_and_no_line_numbers(file: Path) -> None:
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=[str(file.relative_to(ROOT)) for file in DOCUMENTS])
 def test_code_named_in_documents_exists(file: Path) -> None:
-    """`faces/hkp.py` and the like, in code marks, relative to the package or the repository."""
+    """`faces/http/hkp.py` and the like, in code marks, relative to the package or the repository."""
     names = re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|toml|md|sh|lock))`", file.read_text(encoding="utf-8"))
     assert not [name for name in names if not any((base / name).exists() for base in (ROOT, ROOT / "keyserver"))]
 

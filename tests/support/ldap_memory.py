@@ -13,9 +13,9 @@ import uvloop
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
-from keyserver.faces.ldap import LdapServer
-from keyserver.faces.ldap_search import LdapDesk
-from keyserver.faces.ldap_tree import Tree
+from keyserver.faces.ldap.search import LdapDesk
+from keyserver.faces.ldap.server import LdapServer
+from keyserver.faces.ldap.tree import Tree
 from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View
 from keyserver.openpgp.clean import clean as clean_openpgp
 from keyserver.query import ByText, Query

@@ -21,7 +21,7 @@ from keyserver.admin.api import make_api
 from keyserver.admin.service import Service
 from keyserver.app import hygiene_of
 from keyserver.changes import Changes
-from keyserver.faces.http import make_runner
+from keyserver.faces.http.app import make_runner
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake

@@ -10,8 +10,8 @@ from email.utils import formatdate
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.faces.facts import Facts
-from keyserver.faces.hot import SPELLINGS, HotAnswers
+from keyserver.faces.http.facts import Facts
+from keyserver.faces.http.hot import SPELLINGS, HotAnswers
 from keyserver.model import Change
 from keyserver.wire.http_hot import judge, read_reply
 

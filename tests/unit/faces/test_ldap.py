@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from keyserver.config.listener import Listener
-from keyserver.faces.ldap import LdapLimits
-from keyserver.faces.ldap_bind import Account, judge
-from keyserver.faces.ldap_connection import GUESSES
+from keyserver.faces.ldap.bind import Account, judge
+from keyserver.faces.ldap.connection import GUESSES
+from keyserver.faces.ldap.server import LdapLimits
 from keyserver.listen.trust import loopback
 from keyserver.model import State
 from keyserver.wire import ldap as wire
@@ -277,7 +277,7 @@ def test_a_flood_of_small_requests_is_answered_in_order(face: Face) -> None:
 
 
 def test_who_waits_for_a_turn_is_answered_in_order(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keyserver.faces.ldap.AT_ONCE", 0)
+    monkeypatch.setattr("keyserver.faces.ldap.server.AT_ONCE", 0)
     root = Search("", 0, 0, 0, False, Present("objectClass"), ())
     clients = [Client(face.port) for _ in range(40)]
     for client in clients:

@@ -6,11 +6,11 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from keyserver.faces.ldap_cover import cover, cover_text
-from keyserver.faces.ldap_entries import Node, select
-from keyserver.faces.ldap_match import Budget, TooCostly, compile_filter
-from keyserver.faces.ldap_schema import KNOWN, Rule, attribute_types, find, normal
-from keyserver.faces.ldap_tree import CLASSIC, MAX_REPLY, Plan, Refusal, Space, Tree, Wanted, choose, write
+from keyserver.faces.ldap.cover import cover, cover_text
+from keyserver.faces.ldap.entries import Node, select
+from keyserver.faces.ldap.match import Budget, TooCostly, compile_filter
+from keyserver.faces.ldap.schema import KNOWN, Rule, attribute_types, find, normal
+from keyserver.faces.ldap.tree import CLASSIC, MAX_REPLY, Plan, Refusal, Space, Tree, Wanted, choose, write
 from keyserver.model import Answer, How, Kind, State
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
 from keyserver.wire.dn import BadDn, parse_dn

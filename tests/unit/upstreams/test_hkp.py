@@ -20,10 +20,10 @@ from yarl import URL
 from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query
-from keyserver.upstreams import http
 from keyserver.upstreams.base import Asking, Upstream
-from keyserver.upstreams.hkp import Endpoint, Hkp, parse_url
-from keyserver.upstreams.http import explain
+from keyserver.upstreams.hkp.upstream import Endpoint, Hkp, parse_url
+from keyserver.upstreams.http import client as http
+from keyserver.upstreams.http.client import explain
 from keyserver.upstreams.net import Names, NoSuchHost, Service
 from support import scripted
 from support.openpgp import armored, make_certificate

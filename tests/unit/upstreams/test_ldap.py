@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.ldap import Ldap, parse_url
-from keyserver.upstreams.ldap_kinds import Style, escape, openpgp_filter, parent, x509_filter
-from keyserver.upstreams.ldap_link import Entrance, Link, LinkError, ldap3
+from keyserver.upstreams.ldap.kinds import Style, escape, openpgp_filter, parent, x509_filter
+from keyserver.upstreams.ldap.link import Entrance, Link, LinkError, ldap3
+from keyserver.upstreams.ldap.upstream import Ldap, parse_url
 from keyserver.upstreams.net import Names, NoSuchHost
 from keyserver.wire.loop import LOOP_CONTROL
 from support.directory import (

@@ -16,10 +16,10 @@ from aiohttp import web
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
-from keyserver.faces.door import Door, DoorLimits
-from keyserver.faces.facts import Facts, offer
-from keyserver.faces.front import Front
-from keyserver.faces.hot import HotAnswers
+from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.faces.http.facts import Facts, offer
+from keyserver.faces.http.front import Front
+from keyserver.faces.http.hot import HotAnswers
 from keyserver.model import Change
 
 START = 1_800_000_000

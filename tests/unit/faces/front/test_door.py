@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from keyserver.config.listener import Listener
-from keyserver.faces.door import Door, DoorLimits
-from keyserver.faces.front import MAX_HELD, SPARE
+from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.faces.http.front import MAX_HELD, SPARE
 from keyserver.listen.trust import Trust
 
 GET = b"GET /pks/lookup?search=alice HTTP/1.1\r\nHost: k\r\n\r\n"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from keyserver.changes import Changes
-from keyserver.faces.door import Door, DoorLimits
-from keyserver.faces.facts import Facts, offer
-from keyserver.faces.front import Front
-from keyserver.faces.hot import HotAnswers
+from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.faces.http.facts import Facts, offer
+from keyserver.faces.http.front import Front
+from keyserver.faces.http.hot import HotAnswers
 from keyserver.model import Change
 
 CERTIFICATES = ("A", "B", "C")

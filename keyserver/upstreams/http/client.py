@@ -26,7 +26,7 @@ from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.coding import RATIO
-from keyserver.upstreams.http_addresses import Addresses
+from keyserver.upstreams.http.addresses import Addresses
 from keyserver.upstreams.net import (
     MIN_PATIENCE,
     Answered,

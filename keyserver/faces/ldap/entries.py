@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from keyserver.faces.ldap_schema import KNOWN, Attribute, Rule, find, normal, read_dn
+from keyserver.faces.ldap.schema import KNOWN, Attribute, Rule, find, normal, read_dn
 from keyserver.model import Answered, Kind, Proof, UserId, Validity
 from keyserver.openpgp.armor import armor
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, Query, name_of

@@ -1,4 +1,4 @@
-"""One LDAP connection: octets in, messages handled, replies out. What connections share lives in `faces.ldap`."""
+"""One LDAP connection: octets in, messages handled, replies out. What connections share lives in `server`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from keyserver.faces.ldap_bind import judge
-from keyserver.faces.ldap_search import Rendered, render
-from keyserver.faces.ldap_tree import Reply
+from keyserver.faces.ldap.bind import judge
+from keyserver.faces.ldap.search import Rendered, render
+from keyserver.faces.ldap.tree import Reply
 from keyserver.listen.reception import peer_of
 from keyserver.listen.trust import UNIX, loopback
 from keyserver.model import Malformed
@@ -21,7 +21,7 @@ from keyserver.wire.ldap import Code, Control, Message, Search
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 
 if TYPE_CHECKING:
-    from keyserver.faces.ldap import LdapServer
+    from keyserver.faces.ldap.server import LdapServer
 
 AT_ONCE = 16  # messages handled before other connections have their turn
 TURN = 0.002  # seconds after which they have it anyway

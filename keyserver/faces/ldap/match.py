@@ -6,7 +6,7 @@ from collections.abc import Callable, KeysView
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from keyserver.faces.ldap_schema import KNOWN, NEVER, Attribute, Rule, address_form, find, normal, proxy_form
+from keyserver.faces.ldap.schema import KNOWN, NEVER, Attribute, Rule, address_form, find, normal, proxy_form
 from keyserver.wire.ldap_filter import (
     And,
     Approx,

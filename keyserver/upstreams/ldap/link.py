@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyserver.model import Fault, Malformed
-from keyserver.upstreams.ldap_guard import Guard, GuardError, Trouble, page_cookie
+from keyserver.upstreams.ldap.guard import Guard, GuardError, Trouble, page_cookie
 from keyserver.upstreams.trouble import ours, starved
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 

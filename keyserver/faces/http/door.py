@@ -10,8 +10,8 @@ from functools import partial
 from aiohttp import web
 
 from keyserver.config.listener import Listener
-from keyserver.faces.front import Front
-from keyserver.faces.hot import HotAnswers
+from keyserver.faces.http.front import Front
+from keyserver.faces.http.hot import HotAnswers
 from keyserver.listen.arrivals import Make
 from keyserver.listen.reception import Reception
 from keyserver.listen.trust import Trust

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from keyserver.faces.exchange import Exchange
+from keyserver.faces.http.exchange import Exchange
 from keyserver.listen.reception import peer_of
 from keyserver.listen.trust import UNIX
 from keyserver.wire.http_hot import Answering, Block, Unread, head_end
 
 if TYPE_CHECKING:
-    from keyserver.faces.door import Door
+    from keyserver.faces.http.door import Door
 
 MAX_HELD = 64 * 1024
 """Octets of unread pipelined requests above which a peer is dropped."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyserver import __version__
-from keyserver.faces.ldap_cover import cover, cover_text
-from keyserver.faces.ldap_entries import Attributes, Node, Selection, certificate_nodes, select
-from keyserver.faces.ldap_match import Budget, Test, TooCostly, compile_filter
-from keyserver.faces.ldap_schema import attribute_types, object_classes, read_dn
+from keyserver.faces.ldap.cover import cover, cover_text
+from keyserver.faces.ldap.entries import Attributes, Node, Selection, certificate_nodes, select
+from keyserver.faces.ldap.match import Budget, Test, TooCostly, compile_filter
+from keyserver.faces.ldap.schema import attribute_types, object_classes, read_dn
 from keyserver.model import Answer, Kind, Name, State
 from keyserver.query import ByFingerprint, ByText, Query
 from keyserver.wire import ldap as wire

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 from keyserver.changes import Changes
-from keyserver.faces.facts import Facts
+from keyserver.faces.http.facts import Facts
 from keyserver.model import Change, Name
 from keyserver.wire.http_hot import Block, Reply
 

@@ -9,7 +9,7 @@ import hmac
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from keyserver.faces.ldap_schema import read_dn
+from keyserver.faces.ldap.schema import read_dn
 from keyserver.wire import ldap as wire
 from keyserver.wire.dn import BadDn
 from keyserver.wire.ldap import Code

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from keyserver.query import ByAddress, parse_domain
-from keyserver.upstreams.ldap_kinds import MAX_DN, fill
-from keyserver.upstreams.ldap_link import valid_dn, valid_filter
+from keyserver.upstreams.ldap.kinds import MAX_DN, fill
+from keyserver.upstreams.ldap.link import valid_dn, valid_filter
 from keyserver.upstreams.net import is_name, literal
 
 PORTS = {"ldap": 389, "ldaps": 636}

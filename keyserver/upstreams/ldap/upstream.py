@@ -2,7 +2,7 @@
 
 ldap3 blocks, so each question runs in one of a few threads that all LDAP upstreams share. Names are resolved and
 connections made on the event loop: a host that drops every packet costs no thread. From then on the guard of
-`ldap_guard` ends the question at its deadline, and closing the socket from here ends it sooner.
+`guard` ends the question at its deadline, and closing the socket from here ends it sooner.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import TypeVar
 from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, Query
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.ldap_kinds import X509_ATTRIBUTES, Directory, holds_openpgp
-from keyserver.upstreams.ldap_link import Entrance, Link, LinkError
-from keyserver.upstreams.ldap_plan import Plan
-from keyserver.upstreams.ldap_url import check_attributes, check_credentials, check_filter, parse_url
+from keyserver.upstreams.ldap.kinds import X509_ATTRIBUTES, Directory, holds_openpgp
+from keyserver.upstreams.ldap.link import Entrance, Link, LinkError
+from keyserver.upstreams.ldap.plan import Plan
+from keyserver.upstreams.ldap.url import check_attributes, check_credentials, check_filter, parse_url
 from keyserver.upstreams.net import MIN_PATIENCE, SPECIAL_USE, Answered, Names, NoSuchHost, template_host
 from keyserver.upstreams.trouble import ours, proves_nothing
 

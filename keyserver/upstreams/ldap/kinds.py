@@ -16,7 +16,7 @@ from typing import Protocol
 from keyserver.model import Fault, Found, Kind, Raw
 from keyserver.openpgp.armor import read_armor
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
-from keyserver.upstreams.ldap_link import LinkError, Reply
+from keyserver.upstreams.ldap.link import LinkError, Reply
 
 BASE, SUBTREE = "BASE", "SUBTREE"
 ANYTHING = "(objectClass=*)"

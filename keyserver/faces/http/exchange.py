@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from keyserver.faces.facts import Facts
-from keyserver.faces.hot import HotAnswers
+from keyserver.faces.http.facts import Facts
+from keyserver.faces.http.hot import HotAnswers
 from keyserver.wire.http_hot import Reply, read_reply
 
 MAX_REPLY_HEAD = 64 * 1024

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome
 from keyserver.query import ByAddress, Query
-from keyserver.upstreams.ldap_kinds import (
+from keyserver.upstreams.ldap.kinds import (
     PGP_ATTRIBUTES,
     SUBTREE,
     Directory,
@@ -19,7 +19,7 @@ from keyserver.upstreams.ldap_kinds import (
     x509_filter,
     x509_values,
 )
-from keyserver.upstreams.ldap_link import Link, Reply
+from keyserver.upstreams.ldap.link import Link, Reply
 
 MAX_PLACES = 4  # naming contexts searched where the URL has no base
 _WITH_ENTRIES = (0, 3, 4, 10, 11)  # results whose entries are good; referrals are not followed

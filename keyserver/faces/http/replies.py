@@ -11,8 +11,8 @@ from typing import Protocol
 from aiohttp import web
 
 from keyserver.changes import Changes
-from keyserver.faces.facts import Facts, offer
-from keyserver.faces.pages import Page
+from keyserver.faces.http.facts import Facts, offer
+from keyserver.faces.http.pages import Page
 from keyserver.listen.trust import Trust
 from keyserver.model import Answer, How, State, View
 from keyserver.query import Query

@@ -1,8 +1,7 @@
 """The LDAP face: a read-only directory of what the cache knows (RFC 4511). One listener, one view.
 
-This file holds what its connections share; `ldap_connection` speaks with one client, `ldap_search` answers
-searches, `ldap_tree` and `ldap_entries` say what the directory looks like, `ldap_match` and `ldap_schema` what a
-filter means.
+This file holds what its connections share; `connection` speaks with one client, `search` answers searches, `tree` and
+`entries` say what the directory looks like, `match` and `schema` what a filter means.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from keyserver.config.listener import Listener
-from keyserver.faces.ldap_bind import Account
-from keyserver.faces.ldap_connection import Connection
-from keyserver.faces.ldap_search import LdapDesk, Searches
-from keyserver.faces.ldap_tree import Tree
+from keyserver.faces.ldap.bind import Account
+from keyserver.faces.ldap.connection import Connection
+from keyserver.faces.ldap.search import LdapDesk, Searches
+from keyserver.faces.ldap.tree import Tree
 from keyserver.listen.arrivals import Make
 from keyserver.listen.reception import Reception
 from keyserver.listen.trust import Trust

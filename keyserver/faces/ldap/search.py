@@ -16,8 +16,8 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from keyserver.changes import Changes
 from keyserver.faces.kept import Ground, Kept, both
-from keyserver.faces.ldap_entries import Node, Selection
-from keyserver.faces.ldap_tree import (
+from keyserver.faces.ldap.entries import Node, Selection
+from keyserver.faces.ldap.tree import (
     MAX_ENTRIES,
     REMEMBERED,
     MeaningKey,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TypeAlias
 
-from keyserver.faces.ldap_match import ANR, compared, resolve_name, spellings
-from keyserver.faces.ldap_schema import ADDRESSES, NEVER, REMEMBERED, Attribute, Rule, address_form, find
+from keyserver.faces.ldap.match import ANR, compared, resolve_name, spellings
+from keyserver.faces.ldap.schema import ADDRESSES, NEVER, REMEMBERED, Attribute, Rule, address_form, find
 from keyserver.model import Kind
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_address
 from keyserver.wire.ldap_filter import And, Approx, Equal, Extensible, Filter, Not, Or, Substrings

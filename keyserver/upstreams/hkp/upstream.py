@@ -18,7 +18,7 @@ from yarl import URL
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_domain, spellings
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.http import Client, check_proxy
+from keyserver.upstreams.http.client import Client, check_proxy
 from keyserver.upstreams.net import SPECIAL_USE, Names, is_name, literal, template_host
 from keyserver.upstreams.verdict import UNASKABLE, verdict
 

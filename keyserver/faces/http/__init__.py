@@ -1,0 +1,1 @@
+"""The HTTP face: HKP lookups, pages and certificates."""

@@ -1,0 +1,1 @@
+"""HKP keyservers as upstreams."""
