@@ -1,4 +1,4 @@
-"""HKP without sockets: lookup parameters, and the machine-readable index both ways.
+"""HKP without sockets: lookup parameters, and the machine-readable index.
 
 HKP is draft-shaw-openpgp-hkp-00 (2003), kept as "legacy" in draft-ietf-openpgp-hkp. What differs from the text, because
 of what its readers do, is said at each function.
@@ -7,9 +7,9 @@ of what its readers do, is said at each function.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
 from keyserver.model import Malformed, Proof, UserId, Validity
 
@@ -42,29 +42,6 @@ class Parameters:
     def for_people(self) -> bool:
         """Is a page asked for, which shows S/MIME certificates too?"""
         return self.op in ("index", "vindex") and not self.machine
-
-
-@dataclass(frozen=True, slots=True)
-class ListedUserId:
-    """One `uid` line."""
-
-    text: str
-    created: int | None = None
-    expires: int | None = None
-    flags: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One `pub` line with its `uid` lines."""
-
-    key: str  # fingerprint or key ID as it stands there, upper case
-    algorithm: int | None = None
-    bits: int | None = None
-    created: int | None = None
-    expires: int | None = None
-    flags: str = ""
-    user_ids: tuple[ListedUserId, ...] = ()
 
 
 def parameters(query: str) -> Parameters:
@@ -103,11 +80,6 @@ def escape(text: str) -> str:
     return "".join(_ESCAPED[octet] for octet in text.encode("utf-8", "replace"))
 
 
-def unescape(text: str) -> str:
-    """The other way; what is not UTF-8 becomes U+FFFD."""
-    return unquote_to_bytes(text).decode("utf-8", "replace")
-
-
 def pub_line(proof: Proof, now: int) -> str:
     """`pub:<fingerprint>:<algorithm>:<bits>:<created>:<expires>:<flags>` (draft-shaw-openpgp-hkp-00 §5.2).
 
@@ -141,37 +113,6 @@ def write_index(proofs: Iterable[Proof], now: int) -> str:
             lines.append(pub_line(proof, now))
             lines.extend(uid_line(u, now) for u in user_ids)
     return "\n".join([f"info:1:{count}", *lines, ""])
-
-
-def read_index(text: str) -> tuple[Listed, ...]:
-    """Read an index as its tolerant readers do: unknown lines, stray white space and missing fields do no harm.
-
-    Raises Malformed for a version other than 1."""
-    found: list[tuple[list[str], list[ListedUserId]]] = []
-    for kind, fields in _lines(text):
-        if kind == "info" and fields[:1] != ["1"]:
-            raise Malformed("an index of a version other than 1")
-        if kind == "pub" and fields and fields[0]:
-            found.append(((fields + [""] * 6)[:6], []))
-        if kind == "uid" and found and fields and fields[0]:
-            escaped, created, expires, flags = (fields + [""] * 4)[:4]
-            found[-1][1].append(ListedUserId(unescape(escaped), _number(created), _number(expires), flags))
-    return tuple(_listed(fields, tuple(user_ids)) for fields, user_ids in found)
-
-
-def _listed(fields: list[str], user_ids: tuple[ListedUserId, ...]) -> Listed:
-    key, algorithm, bits, created, expires, flags = fields
-    return Listed(key.upper(), _number(algorithm), _number(bits), _number(created), _number(expires), flags, user_ids)
-
-
-def _lines(text: str) -> Iterator[tuple[str, list[str]]]:
-    for line in text.split("\n"):
-        kind, *fields = line.strip().split(":")
-        yield kind.lower(), fields
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _time(instant: int | None) -> str:

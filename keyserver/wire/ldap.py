@@ -29,7 +29,7 @@ from keyserver.wire.ber import (
     truth,
     whole,
 )
-from keyserver.wire.ldap_filter import Filter, TooMuch, read_filter, write_filter
+from keyserver.wire.ldap_filter import Filter, TooMuch, read_filter
 
 MAX_MESSAGE = 64 * 1024  # octets of one request
 MAX_ATTRIBUTES = 100
@@ -409,28 +409,3 @@ def _write_controls(controls: tuple[Control, ...]) -> bytes:
             parts.append(element(OCTETS, control.value))
         written.append(element(SEQUENCE, *parts))
     return element(0xA0, *written)
-
-
-def write_search(search: Search) -> bytes:
-    """A SearchRequest's octets, without envelope."""
-    return element(
-        SEARCH,
-        element(OCTETS, search.base.encode("utf-8", "surrogateescape")),
-        number(search.scope, ENUMERATED),
-        number(0, ENUMERATED),
-        number(search.size_limit),
-        number(search.time_limit),
-        flag(search.types_only),
-        write_filter(search.filter),
-        element(SEQUENCE, *(element(OCTETS, name.encode("latin-1")) for name in search.attributes)),
-    )
-
-
-def write_bind(version: int = 3, name: str = "", password: bytes = b"") -> bytes:
-    """A simple BindRequest's octets, without envelope."""
-    return element(BIND, number(version), element(OCTETS, name.encode()), element(0x80, password))
-
-
-def write_extended(oid: str) -> bytes:
-    """An ExtendedRequest's octets without a value, without envelope."""
-    return element(EXTENDED, element(0x80, oid.encode()))

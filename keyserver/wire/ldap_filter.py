@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyserver.model import Malformed
-from keyserver.wire.ber import OCTETS, element, expect, flag, header, truth
+from keyserver.wire.ber import OCTETS, expect, header, truth
 
 MAX_DEPTH = 12
 MAX_NODES = 128  # Thunderbird sends about 15 for each word, nobody more than 60
@@ -226,28 +226,3 @@ def _extensible(data: bytes, at: int, end: int, left: _Left) -> Extensible:
     if value is None:
         raise Malformed("an extensible match without a value")
     return Extensible(names[0x81], names[0x82], value, dn)
-
-
-def write_filter(filter_: Filter) -> bytes:
-    """A filter's octets."""
-    match filter_:
-        case And(parts):
-            return element(0xA0, *map(write_filter, parts))
-        case Or(parts):
-            return element(0xA1, *map(write_filter, parts))
-        case Not(part):
-            return element(0xA2, write_filter(part))
-        case Present(attribute):
-            return element(0x87, attribute.encode("latin-1"))
-        case Substrings(attribute, initial, middle, final):
-            ends = (
-                (b"" if initial is None else element(0x80, initial)),
-                (b"" if final is None else element(0x82, final)),
-            )
-            pieces = element(0x30, ends[0], *(element(0x81, piece) for piece in middle), ends[1])
-            return element(0xA4, element(OCTETS, attribute.encode("latin-1")), pieces)
-        case Extensible(rule, attribute, value, dn):
-            names = [element(t, n.encode("latin-1")) for t, n in ((0x81, rule), (0x82, attribute)) if n]
-            return element(0xA9, *names, element(0x83, value), *((flag(True, 0x84),) if dn else ()))
-    tag = next(t for t, kind in _ASSERTIONS.items() if isinstance(filter_, kind))
-    return element(tag, element(OCTETS, filter_.attribute.encode("latin-1")), element(OCTETS, filter_.value))

@@ -26,6 +26,7 @@ from keyserver.wire.ldap_filter import write_filter as written
 from support.directory import Authority
 from support.ldap_client import Client, client_context, server_context, start_tls, until
 from support.ldap_memory import BASE, Face, Memory, serving
+from support.ldap_messages import write_bind, write_extended, write_search
 from support.openpgp import make
 from support.x509 import person
 
@@ -87,11 +88,11 @@ def answered(face: Face) -> None:
 def request(filter_: Filter | bytes, base: str = BASE, attributes: tuple[str, ...] = (), id_: int = 1) -> bytes:
     """A whole search; the filter may be octets that no filter of ours writes."""
     search = Search(base, 2, 0, 0, False, Present("cn"), attributes)
-    octets = wire.write_search(search)
+    octets = write_search(search)
     if isinstance(filter_, bytes):
         inner = octets[2 if octets[1] < 0x80 else 2 + (octets[1] & 0x7F) :]
         return wire.envelope(id_, element(wire.SEARCH, inner.replace(written(Present("cn")), filter_, 1)))
-    return wire.envelope(id_, wire.write_search(Search(base, 2, 0, 0, False, filter_, attributes)))
+    return wire.envelope(id_, write_search(Search(base, 2, 0, 0, False, filter_, attributes)))
 
 
 def nested(tag: int, depth: int) -> bytes:
@@ -143,9 +144,7 @@ BOMBS: dict[str, bytes] = {
     "names in hex": request(Present("cn"), ",".join(["2.5.4.3=#0c0161"] * 32)),
     "attributes": request(MAIL, attributes=tuple("x" * 500 for _ in range(100))),
     "ten thousand attributes": request(MAIL, attributes=tuple(f"a{n}" for n in range(8_000))),
-    "controls": wire.envelope(
-        1, wire.write_search(Search(BASE, 2, 0, 0, False, MAIL, ())), (Control("1.2.3"),) * 2_000
-    ),
+    "controls": wire.envelope(1, write_search(Search(BASE, 2, 0, 0, False, MAIL, ())), (Control("1.2.3"),) * 2_000),
 }
 LATE: dict[str, Filter] = {
     # true or false only when every value has been looked at
@@ -221,7 +220,7 @@ def test_searches_abandoned_at_once(face: Face) -> None:
 
 def test_binds_without_end(face: Face) -> None:
     with Pulse(face) as pulse, Client(face.port) as client:
-        client.socket.sendall(b"".join(wire.envelope(n, wire.write_bind()) for n in range(1, 3_001)))
+        client.socket.sendall(b"".join(wire.envelope(n, write_bind()) for n in range(1, 3_001)))
         assert all(client.result().code == 0 for _ in range(3_000))
         answered(face)
     assert pulse.longest < HELD, f"{pulse.longest * 1000:.0f} ms"
@@ -230,7 +229,7 @@ def test_binds_without_end(face: Face) -> None:
 def test_guesses_without_end(memory: Memory) -> None:
     """Also with the longest names and passwords."""
     account = Account("cn=gateway,dc=example,dc=org", b"s3cret")
-    guess = wire.write_bind(3, "cn=" + "é" * 450, b"p" * 60_000)
+    guess = write_bind(3, "cn=" + "é" * 450, b"p" * 60_000)
     with serving(memory, account=account) as face, Pulse(face) as pulse:
         for _ in range(5):
             with Client(face.port) as client:
@@ -261,7 +260,7 @@ INJECTED = request(MAIL, KEYS, id_=66)
 def test_octets_in_clear_behind_start_tls(memory: Memory, authority: Authority, behind: bytes) -> None:
     """In the same segment: never taken for something that came through TLS (the STARTTLS injections of CVE-2011-0411
     and its kind)."""
-    start = wire.envelope(1, wire.write_extended(wire.START_TLS))
+    start = wire.envelope(1, write_extended(wire.START_TLS))
     with serving(memory, tls=server_context(authority)) as face:
         with Client(face.port) as client:
             client.socket.sendall(start + behind)
@@ -276,7 +275,7 @@ def test_octets_in_clear_behind_start_tls(memory: Memory, authority: Authority, 
 
 def test_octets_in_clear_instead_of_a_handshake(memory: Memory, authority: Authority) -> None:
     with serving(memory, tls=server_context(authority)) as face, Client(face.port) as client:
-        client.send(wire.write_extended(wire.START_TLS))
+        client.send(write_extended(wire.START_TLS))
         assert client.result().code == 0
         client.socket.sendall(INJECTED)
         try:
@@ -402,7 +401,7 @@ def test_many_connections_of_one_stranger_leave_room(memory: Memory) -> None:
 
 def test_noise_never_ends_the_service(face: Face, caplog: pytest.LogCaptureFixture) -> None:
     chance = random.Random(11)
-    seeds = [*BOMBS.values(), INJECTED, wire.envelope(1, wire.write_bind(3, "cn=a", b"x"))]
+    seeds = [*BOMBS.values(), INJECTED, wire.envelope(1, write_bind(3, "cn=a", b"x"))]
     small = [octets for octets in seeds if len(octets) < 4_000]
     with Pulse(face) as pulse:
         for _ in range(300):

@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.certificates import Made
-from bench.ldap_client import ASKED, BASE, INFO, KEYS
+from bench.ldap_client import BASE, INFO, KEYS
 from bench.machine import program
 from bench.peers import Peer
 from bench.processes import Running, free_port
+from support.ldap_messages import GPG_ATTRIBUTES
 
 SLAPD, PCACHE = "slapd", "slapd pcache"
 
@@ -103,7 +104,13 @@ def _start(
     (folder / "data").mkdir(parents=True)
     (folder / "pgp.schema").write_text(_schema())
     configuration = folder / "slapd.conf"
-    values = {"folder": folder, "base": BASE, "origin": origin, "asked": " ".join(ASKED), "info": " ".join(INFO)}
+    values = {
+        "folder": folder,
+        "base": BASE,
+        "origin": origin,
+        "asked": " ".join(GPG_ATTRIBUTES),
+        "info": " ".join(INFO),
+    }
     configuration.write_text((_HEAD + database).format(**values))
     if ldif:
         command = [program("slapadd"), "-q", "-f", str(configuration)]

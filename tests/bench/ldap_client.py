@@ -16,16 +16,12 @@ from typing import cast
 from bench.child import Child
 from bench.figures import Load, percentile
 from keyserver.wire.ber import measure
-from keyserver.wire.ldap import DONE, Scope, Search, envelope, write_search
-from keyserver.wire.ldap_filter import Equal, Filter, Or, Present
+from keyserver.wire.ldap import DONE, Scope, Search, envelope
+from keyserver.wire.ldap_filter import Present
+from support.ldap_messages import gpg_get, write_search
 
 BASE = "dc=keyserver,dc=local"
 KEYS = f"ou=PGP Keys,{BASE}"
-ASKED = (
-    *("pgpKey", "pgpCertID", "pgpUserID", "pgpKeyID", "pgpRevoked", "pgpDisabled", "pgpKeyCreateTime"),
-    *("modifyTimestamp", "pgpKeySize", "pgpKeyType", "gpgFingerprint"),
-)
-"""What gpg asks for."""
 INFO = ("pgpBaseKeySpaceDN", "pgpVersion", "pgpSoftware")
 
 _UNBIND = bytes.fromhex("30050201014200")
@@ -66,18 +62,14 @@ class Client:
 
 def search(fingerprint: str, time_limit: int = 15) -> bytes:
     """gpg's search for a key by its fingerprint, as a whole message."""
-    value = fingerprint.encode()
-    either = Or((Equal("gpgFingerprint", value), Equal("gpgSubFingerprint", value)))
-    return _message(KEYS, Scope.SUBTREE, either, tuple(ASKED), time_limit)
+    return envelope(1, write_search(gpg_get(fingerprint, KEYS, time_limit)))
 
 
 def opening() -> tuple[bytes, bytes]:
     """What gpg asks before its search."""
-    everything = Present("objectClass")
-    return (
-        _message("", Scope.BASE, everything, ("namingContexts",)),
-        _message(f"cn=pgpServerInfo,{BASE}", Scope.BASE, everything, INFO),
-    )
+    asked = ("", ("namingContexts",)), (f"cn=pgpServerInfo,{BASE}", INFO)
+    first, second = (Search(base, Scope.BASE, 0, 15, False, Present("objectClass"), names) for base, names in asked)
+    return envelope(1, write_search(first)), envelope(1, write_search(second))
 
 
 def ends(data: bytes | bytearray) -> int | None:
@@ -90,11 +82,6 @@ def ends(data: bytes | bytearray) -> int | None:
             return stop
         at = stop
     return None
-
-
-def _message(base: str, scope: Scope, filter_: Filter, attributes: tuple[str, ...], time_limit: int = 15) -> bytes:
-    asked = Search(base, scope, 0, time_limit, False, filter_, attributes)
-    return envelope(1, write_search(asked))
 
 
 class _Run:

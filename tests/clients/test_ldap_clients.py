@@ -34,6 +34,7 @@ from keyserver.wire.ldap_filter import And, Equal, Filter, Not, Or, Present, Sub
 from support.directory import Authority
 from support.ldap_client import Client
 from support.ldap_memory import BASE, Face, Memory, serving
+from support.ldap_messages import write_bind, write_search
 from support.openpgp import make
 from support.x509 import authority as mail_authority
 from support.x509 import name, person
@@ -386,9 +387,9 @@ def ask(
 ) -> list[dict[str, list[bytes]]]:
     with Client(face.port) as client:
         if bind:
-            client.send(wire.write_bind())
+            client.send(write_bind())
             assert client.result().code == 0
-        client.send(wire.write_search(Search(base, 2, size, 0, False, filter_, attributes)))
+        client.send(write_search(Search(base, 2, size, 0, False, filter_, attributes)))
         answer = client.finish()
         assert answer.code in (0, 4), answer.done
         client.send(b"\x42\x00")

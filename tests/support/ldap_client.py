@@ -11,8 +11,9 @@ from pathlib import Path
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import SEQUENCE, SET, expect, header, measure, octets, whole
 from keyserver.wire.ldap import Control, Search
-from keyserver.wire.ldap_filter import Equal, Filter, Or, Present
+from keyserver.wire.ldap_filter import Filter, Present
 from support.directory import Authority
+from support.ldap_messages import write_extended, write_search
 
 
 @dataclass
@@ -142,23 +143,12 @@ class Client:
         seconds: int = 0,
     ) -> Answer:
         """Search and wait for everything."""
-        self.send(wire.write_search(Search(base, scope, size, seconds, types, filter_, attributes)), *controls)
+        self.send(write_search(Search(base, scope, size, seconds, types, filter_, attributes)), *controls)
         return self.finish()
 
     def closed(self) -> bool:
         """Has the server closed (waits for it)?"""
         return self.read() is None
-
-
-def gpg_get(fingerprint: str, base: str) -> Search:
-    """What GnuPG sends for a fingerprint."""
-    value = fingerprint.encode()
-    names = (
-        "pgpKey pgpcertid pgpuserid pgpkeyid pgprevoked pgpdisabled pgpkeycreatetime modifyTimestamp pgpkeysize"
-        " pgpkeytype gpgfingerprint"
-    )
-    either = Or((Equal("gpgFingerprint", value), Equal("gpgSubFingerprint", value)))
-    return Search(base, 2, 0, 15, False, either, tuple(names.split()))
 
 
 def until(condition: object, seconds: float = 5) -> None:
@@ -180,9 +170,9 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
 
 
 def start_tls(client: Client, context: ssl.SSLContext) -> None:
-    client.send(wire.write_extended(wire.START_TLS))
+    client.send(write_extended(wire.START_TLS))
     assert client.result().code == 0
     client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
 
 
-__all__ = ["Answer", "Client", "Got", "client_context", "gpg_get", "parse", "server_context", "start_tls", "until"]
+__all__ = ["Answer", "Client", "Got", "client_context", "parse", "server_context", "start_tls", "until"]

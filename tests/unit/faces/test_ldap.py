@@ -23,8 +23,9 @@ from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Equal, Not, Or, Present
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 from support.directory import Authority
-from support.ldap_client import Client, client_context, gpg_get, parse, server_context, start_tls, until
+from support.ldap_client import Client, client_context, parse, server_context, start_tls, until
 from support.ldap_memory import BASE, Face, Memory, serving
+from support.ldap_messages import gpg_get, write_bind, write_extended, write_search
 from support.openpgp import make
 from support.x509 import person
 
@@ -56,7 +57,7 @@ def client(face: Face) -> Iterator[Client]:
 
 
 def octets(search: Search, id_: int = 1) -> bytes:
-    return wire.envelope(id_, wire.write_search(search))
+    return wire.envelope(id_, write_search(search))
 
 
 # --- operations --------------------------------------------------------------------------------------------------
@@ -65,14 +66,14 @@ def octets(search: Search, id_: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("request_", "tag", "code"),
     [
-        (wire.write_bind(), 0x61, Code.SUCCESS),
-        (wire.write_bind(2), 0x61, Code.PROTOCOL_ERROR),
-        (wire.write_bind(3, "cn=a"), 0x61, Code.UNWILLING),
-        (wire.write_bind(3, "cn=a", b"secret"), 0x61, Code.INVALID_CREDENTIALS),
+        (write_bind(), 0x61, Code.SUCCESS),
+        (write_bind(2), 0x61, Code.PROTOCOL_ERROR),
+        (write_bind(3, "cn=a"), 0x61, Code.UNWILLING),
+        (write_bind(3, "cn=a", b"secret"), 0x61, Code.INVALID_CREDENTIALS),
         (element(wire.BIND, b"\x02\x01\x03\x04\x00" + element(0xA3, element(4, b"PLAIN"))), 0x61, Code.AUTH_METHOD),
-        (wire.write_extended(wire.WHO_AM_I), 0x78, Code.SUCCESS),
-        (wire.write_extended("1.2.3.4"), 0x78, Code.PROTOCOL_ERROR),
-        (wire.write_extended(wire.START_TLS), 0x78, Code.PROTOCOL_ERROR),  # no certificate configured
+        (write_extended(wire.WHO_AM_I), 0x78, Code.SUCCESS),
+        (write_extended("1.2.3.4"), 0x78, Code.PROTOCOL_ERROR),
+        (write_extended(wire.START_TLS), 0x78, Code.PROTOCOL_ERROR),  # no certificate configured
         (element(wire.DELETE, b"cn=a"), 0x6B, Code.UNWILLING),
         (element(wire.ADD, element(4, b"cn=a"), element(0x30)), 0x69, Code.UNWILLING),
         (element(wire.MODIFY, element(4, b"cn=a"), element(0x30)), 0x67, Code.UNWILLING),
@@ -88,7 +89,7 @@ def test_every_operation_has_its_result(client: Client, request_: bytes, tag: in
 
 
 def test_who_am_i_is_nobody(client: Client) -> None:
-    client.send(wire.write_extended(wire.WHO_AM_I))
+    client.send(write_extended(wire.WHO_AM_I))
     assert client.result().value == b""
 
 
@@ -118,9 +119,9 @@ def test_a_critical_control_that_nobody_knows_is_refused(client: Client, face: F
     unknown = Control("1.2.3.4", True)
     answer = client.search(KEYS, MAIL, controls=(unknown,))
     assert (answer.code, answer.entries) == (Code.CRITICAL_EXTENSION, [])
-    client.send(wire.write_bind(), unknown)
+    client.send(write_bind(), unknown)
     assert client.result().code == Code.CRITICAL_EXTENSION
-    client.send(wire.write_bind(), Control(wire.PAGED, True))  # known, but not for a bind
+    client.send(write_bind(), Control(wire.PAGED, True))  # known, but not for a bind
     assert client.result().code == Code.CRITICAL_EXTENSION
     assert face.memory.asked == []
     assert len(client.search(KEYS, MAIL, controls=(Control("1.2.3.4"), Control(wire.MANAGE_DSA_IT, True))).entries) == 1
@@ -195,8 +196,8 @@ def held_back(face: Face) -> asyncio.Event:
 
 def test_a_quick_search_overtakes_a_slow_one(client: Client, face: Face) -> None:
     event = held_back(face)
-    slow = client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
-    root = client.send(wire.write_search(Search("", 0, 0, 0, False, Present("objectClass"), ())))
+    slow = client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+    root = client.send(write_search(Search("", 0, 0, 0, False, Present("objectClass"), ())))
     assert client.finish().done.id == root
     face.call(event.set)
     assert client.finish().done.id == slow
@@ -204,7 +205,7 @@ def test_a_quick_search_overtakes_a_slow_one(client: Client, face: Face) -> None
 
 def test_an_abandoned_search_is_not_answered(client: Client, face: Face) -> None:
     event = held_back(face)
-    slow = client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+    slow = client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
     until(lambda: face.memory.asked)
     client.send(element(wire.ABANDON, bytes((slow,))))
     client.send(element(wire.ABANDON, b"\x7f"))  # nobody's
@@ -214,8 +215,8 @@ def test_an_abandoned_search_is_not_answered(client: Client, face: Face) -> None
 
 def test_a_bind_ends_what_is_under_way(client: Client, face: Face) -> None:
     event = held_back(face)
-    client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
-    bind = client.send(wire.write_bind())
+    client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+    bind = client.send(write_bind())
     face.call(event.set)
     assert client.result().id == bind
     assert client.search("", scope=0).done.id == bind + 1
@@ -248,7 +249,7 @@ def test_what_was_found_in_time_is_sent(client: Client, face: Face) -> None:
 def test_a_client_that_leaves_takes_its_searches_along(face: Face) -> None:
     held_back(face)
     with Client(face.port) as client:
-        client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+        client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
         until(lambda: face.memory.asked)
     until(lambda: face.server.counts().open == 0)
     until(lambda: not [t for t in asyncio.all_tasks(face.loop) if "answer" in repr(t.get_coro())])
@@ -287,7 +288,7 @@ def test_who_waits_for_a_turn_is_answered_in_order(face: Face, monkeypatch: pyte
     for client in clients:
         with client:
             assert [client.finish().done.id for _ in range(30)] == list(range(1, 31))
-            client.send(wire.write_search(root), id_=31)
+            client.send(write_search(root), id_=31)
             assert client.finish().done.id == 31
             client.socket.sendall(b"\x00")
             assert client.result().oid == wire.NOTICE_OF_DISCONNECTION
@@ -297,7 +298,7 @@ def test_who_waits_for_a_turn_is_answered_in_order(face: Face, monkeypatch: pyte
 
 
 def test_the_same_octets_are_answered_from_memory_with_any_id(client: Client, face: Face) -> None:
-    search = wire.write_search(gpg_get(ALICE.fingerprint, KEYS))
+    search = write_search(gpg_get(ALICE.fingerprint, KEYS))
     answers = []
     for id_ in (1, 200, 70000, 2**31 - 1):
         client.send(search, id_=id_)
@@ -388,7 +389,7 @@ def test_it_ends_at_its_instant(client: Client, face: Face) -> None:
 
 def test_what_raced_with_a_change_is_not_kept(client: Client, face: Face) -> None:
     event = held_back(face)
-    client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+    client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
     until(lambda: face.memory.asked)
     face.change("openpgp:addr:alice@example.org")
     face.call(event.set)
@@ -525,7 +526,7 @@ def test_silence_ends_a_connection(face: Face) -> None:
 
 def test_a_search_under_way_is_not_idle(client: Client, face: Face) -> None:
     event = held_back(face)
-    client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+    client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
     until(lambda: face.memory.asked)
     face.pass_seconds(100)
     face.call(event.set)
@@ -553,7 +554,7 @@ def test_closing_waits_for_what_is_under_way(memory: Memory, loop: str) -> None:
     with serving(memory, loop=loop) as face, Client(face.port) as busy, Client(face.port) as idle:
         assert idle.search("", scope=0).code == 0
         event = held_back(face)
-        busy.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+        busy.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
         until(lambda: face.memory.asked)
         closing = asyncio.run_coroutine_threadsafe(face.server.close(5), face.loop)
         assert idle.result().code == Code.UNAVAILABLE
@@ -577,7 +578,7 @@ def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
         Client(face.port, client_context(authority.ca_file)) as client,
     ):
         assert len(client.search(KEYS, MAIL).entries) == 1
-        client.send(wire.write_extended(wire.START_TLS))
+        client.send(write_extended(wire.START_TLS))
         assert client.result().code == Code.OPERATIONS_ERROR  # it is on already
 
 
@@ -588,7 +589,7 @@ def test_start_tls(memory: Memory, loop: str, authority: Authority) -> None:
         assert len(client.search(KEYS, MAIL).entries) == 1
         root = client.search("", Present("objectClass"), "supportedExtension", scope=0)
         assert wire.START_TLS.encode() in root.entries[0].attributes["supportedExtension"]
-        start = client.send(wire.write_extended(wire.START_TLS))
+        start = client.send(write_extended(wire.START_TLS))
         assert (client.result().id, start) == (start, start)
     # and the client's end of TLS ends the connection in good order
     assert not [w for w in memory.noted if "error" in w]
@@ -607,7 +608,7 @@ def test_start_tls_with_another_authority_is_refused_by_the_client(
 def test_octets_behind_start_tls_close_the_connection(memory: Memory, loop: str, authority: Authority) -> None:
     with serving(memory, loop=loop, tls=server_context(authority)) as face, Client(face.port) as client:
         injected = octets(Search("", 0, 0, 0, False, Present("objectClass"), ()), 2)
-        client.socket.sendall(wire.envelope(1, wire.write_extended(wire.START_TLS)) + injected)
+        client.socket.sendall(wire.envelope(1, write_extended(wire.START_TLS)) + injected)
         assert client.closed()
         until(lambda: face.server.counts().open == 0)
 
@@ -615,9 +616,9 @@ def test_octets_behind_start_tls_close_the_connection(memory: Memory, loop: str,
 def test_start_tls_waits_for_nothing(memory: Memory, loop: str, authority: Authority) -> None:
     with serving(memory, loop=loop, tls=server_context(authority)) as face, Client(face.port) as client:
         held_back(face)
-        client.send(wire.write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+        client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
         until(lambda: face.memory.asked)
-        client.send(wire.write_extended(wire.START_TLS))
+        client.send(write_extended(wire.START_TLS))
         assert client.result().code == Code.OPERATIONS_ERROR
 
 
@@ -628,7 +629,7 @@ def test_a_handshake_that_never_comes_ends(memory: Memory, loop: str, authority:
         Client(face.port) as garbage,
     ):
         for one in (client, garbage):
-            one.send(wire.write_extended(wire.START_TLS))
+            one.send(write_extended(wire.START_TLS))
             assert one.result().code == 0
         garbage.socket.sendall(b"no TLS at all")
         until(lambda: face.server.counts().open == 0)
@@ -655,9 +656,9 @@ BINDS = [
 
 def bind(client: Client, name: str, password: bytes) -> tuple[int, str]:
     """The bind's code, and who we are then."""
-    client.send(wire.write_bind(3, name, password))
+    client.send(write_bind(3, name, password))
     code = client.result().code
-    client.send(wire.write_extended(wire.WHO_AM_I))
+    client.send(write_extended(wire.WHO_AM_I))
     return code, (client.result().value or b"").decode()
 
 
@@ -713,7 +714,7 @@ def test_confidential_is_tls_loopback_and_unix(memory: Memory, loop: str, author
     ):
         sock.settimeout(10)
         sock.connect(str(path))
-        sock.sendall(wire.envelope(1, wire.write_bind(3, NAME, b"s3cret")))
+        sock.sendall(wire.envelope(1, write_bind(3, NAME, b"s3cret")))
         assert parse(sock.recv(1000)).code == Code.SUCCESS
 
 
@@ -736,7 +737,7 @@ def test_what_loopback_is(client: str, ours: bool) -> None:
 def test_guessing_ends_the_connection(memory: Memory) -> None:
     with serving(memory, account=ACCOUNT) as face, Client(face.port) as client:
         for number in range(GUESSES):
-            client.send(wire.write_bind(3, NAME, b"guess %d" % number))
+            client.send(write_bind(3, NAME, b"guess %d" % number))
             assert client.result().code == Code.INVALID_CREDENTIALS
         assert client.result().oid == wire.NOTICE_OF_DISCONNECTION
         assert client.closed()
@@ -744,7 +745,7 @@ def test_guessing_ends_the_connection(memory: Memory) -> None:
 
 def test_passwords_are_in_no_representation() -> None:
     assert "s3cret" not in repr(ACCOUNT)
-    message = wire.envelope(1, wire.write_bind(3, NAME, b"s3cret"))
+    message = wire.envelope(1, write_bind(3, NAME, b"s3cret"))
     assert "s3cret" not in repr(wire.decode(message, 0, len(message)))
 
 

@@ -31,8 +31,8 @@ from keyserver.wire.ldap_filter import (
     Present,
     Substrings,
     read_filter,
-    write_filter,
 )
+from support.ldap_messages import write_bind, write_extended, write_filter, write_search
 
 with warnings.catch_warnings():  # ldap3 2.9.1 imports two names that pyasn1 0.6 calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -196,9 +196,9 @@ def depth(filter_: Filter) -> int:
 @given(searches, st.integers(1, 2**31 - 1))
 @settings(max_examples=300, deadline=None)
 def test_searches_read_as_an_independent_decoder_reads_them(search: Search, id_: int) -> None:
-    octets = wire.envelope(id_, wire.write_search(search))
+    octets = wire.envelope(id_, write_search(search))
     assert wire.decode(octets, 0, len(octets)) == Message(id_, search)
-    body = wire.write_search(search)
+    body = write_search(search)
     theirs = SearchRequest.load(b"\x30" + body[1:])
     assert theirs["base"].native.decode() == search.base
     assert (theirs["scope"].native, theirs["size"].native) == (str(search.scope), search.size_limit)
@@ -320,9 +320,9 @@ def search_with(filter_octets: bytes) -> bytes:
         (search_with(element(0xA1, element(0xA0) * 20000)), "parts"),
         (search_with(write_filter(Equal("cn", b"x" * 1025))), "1024"),
         (search_with(write_filter(Substrings("cn", None, (b"x",) * 17, None))), "pieces"),
-        (wire.envelope(5, wire.write_search(Search("", 2, 0, 0, False, Present("a"), ("x",) * 101))), "attributes"),
-        (wire.envelope(5, wire.write_search(Search("x" * 1025, 2, 0, 0, False, Present("a"), ()))), "base"),
-        (wire.envelope(5, wire.write_bind(), (Control("1.2"),) * 17), "controls"),
+        (wire.envelope(5, write_search(Search("", 2, 0, 0, False, Present("a"), ("x",) * 101))), "attributes"),
+        (wire.envelope(5, write_search(Search("x" * 1025, 2, 0, 0, False, Present("a"), ()))), "base"),
+        (wire.envelope(5, write_bind(), (Control("1.2"),) * 17), "controls"),
     ],
 )
 def test_what_is_over_a_limit_is_refused_by_its_own_result(octets: bytes, why: str) -> None:
@@ -342,7 +342,7 @@ def test_the_deepest_and_widest_filter_is_read() -> None:
 
 HOSTILE = {
     "no ID": b"\x30\x00",
-    "ID 0": wire.envelope(0, wire.write_bind()),
+    "ID 0": wire.envelope(0, write_bind()),
     "negative ID": b"\x30\x05\x02\x01\xff\x42\x00",
     "long ID": b"\x30\x09\x02\x05\x01\x00\x00\x00\x00\x42\x00",
     "no operation": b"\x30\x03\x02\x01\x01",
@@ -377,11 +377,11 @@ def test_hostile_messages_are_malformed_and_nothing_else(name: str) -> None:
 
 SEEDS = [
     *(o for o in HOSTILE.values() if len(o) < 400),
-    wire.envelope(1, wire.write_bind(3, "cn=a", b"secret")),
-    wire.envelope(2, wire.write_extended(wire.START_TLS)),
+    wire.envelope(1, write_bind(3, "cn=a", b"secret")),
+    wire.envelope(2, write_extended(wire.START_TLS)),
     wire.envelope(
         3,
-        wire.write_search(
+        write_search(
             Search(
                 "ou=PGP Keys,dc=keyserver,dc=local",
                 2,
@@ -402,7 +402,7 @@ SEEDS = [
 @given(searches, searches)
 @settings(max_examples=200, deadline=None)
 def test_the_outline_is_what_a_search_means(one: Search, other: Search) -> None:
-    octets = wire.write_search(one)
+    octets = write_search(one)
     outline = wire.outline(octets)
     assert outline is not None
     assert wire.read_place(outline.where) == (one.base, one.scope)
@@ -410,14 +410,14 @@ def test_the_outline_is_what_a_search_means(one: Search, other: Search) -> None:
     assert wire.read_attributes(outline.attributes, 0, len(outline.attributes)) == one.attributes
     assert (outline.size_limit, outline.types_only) == (one.size_limit, one.types_only)
     later = replace(one, time_limit=other.time_limit)
-    assert wire.outline(wire.write_search(later)) == outline
+    assert wire.outline(write_search(later)) == outline
     assert wire.outline(octets + b"\xa0\x00") is None  # controls: an answer may depend on them
 
 
 @given(searches, st.data())
 @settings(max_examples=300, deadline=None)
 def test_an_outline_of_a_mutation_means_what_decoding_says(search: Search, data: st.DataObject) -> None:
-    octets = bytearray(wire.write_search(search))
+    octets = bytearray(write_search(search))
     for _ in range(data.draw(st.integers(1, 3))):
         octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
@@ -463,7 +463,7 @@ def test_mutations_give_a_message_or_malformed(seed: bytes, data: st.DataObject)
         return
     assert 1 <= message.id < 2**31
     if isinstance(message.operation, Search):
-        again = wire.write_search(message.operation)
+        again = write_search(message.operation)
         octets_again = wire.envelope(message.id, again)
         assert wire.decode(octets_again, 0, len(octets_again)).operation == message.operation
 
