@@ -22,11 +22,10 @@ from keyserver.wire import ldap as wire
 from keyserver.wire.ber import OCTETS, SEQUENCE, element, size
 from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Approx, AtLeast, Equal, Extensible, Filter, Not, Or, Present, Substrings
-from keyserver.wire.ldap_filter import write_filter as written
 from support.directory import Authority
 from support.ldap_client import Client, client_context, server_context, start_tls, until
 from support.ldap_memory import BASE, Face, Memory, serving
-from support.ldap_messages import write_bind, write_extended, write_search
+from support.ldap_messages import write_bind, write_extended, write_filter, write_search
 from support.openpgp import make
 from support.x509 import person
 
@@ -91,12 +90,12 @@ def request(filter_: Filter | bytes, base: str = BASE, attributes: tuple[str, ..
     octets = write_search(search)
     if isinstance(filter_, bytes):
         inner = octets[2 if octets[1] < 0x80 else 2 + (octets[1] & 0x7F) :]
-        return wire.envelope(id_, element(wire.SEARCH, inner.replace(written(Present("cn")), filter_, 1)))
+        return wire.envelope(id_, element(wire.SEARCH, inner.replace(write_filter(Present("cn")), filter_, 1)))
     return wire.envelope(id_, write_search(Search(base, 2, 0, 0, False, filter_, attributes)))
 
 
 def nested(tag: int, depth: int) -> bytes:
-    octets = written(Present("cn"))
+    octets = write_filter(Present("cn"))
     for _ in range(depth):
         octets = bytes((tag,)) + size(len(octets)) + octets
     return octets
@@ -116,7 +115,7 @@ BOMBS: dict[str, bytes] = {
     "nested and": request(nested(0xA0, 13_000)),
     "nested not": request(nested(0xA2, 13_000)),
     "nested or, as deep as it may": request(nested(0xA1, 11)),
-    "ten thousand parts": request(element(0xA1, written(Present("cn")) * 10_000)),
+    "ten thousand parts": request(element(0xA1, write_filter(Present("cn")) * 10_000)),
     "as many parts as it may": request(many(lambda n: Equal("cn", b"x" * 400 + b"%d" % n))),
     "empty ors": request(element(0xA1, b"\xa1\x00" * 30_000)),
     "a long name": request(Equal("x" * 60_000, b"a")),

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import hostile
-from bench.certificates import Key, Made, make
+from bench.certificates import Made, make
 from bench.client import Client, Wanted
 from bench.figures import OURS, Figure, Row, percentile
 from bench.machine import Cpus
@@ -20,6 +20,7 @@ from bench.world import World
 from keyserver import openpgp
 from keyserver.model import Cut
 from keyserver.openpgp.keyring import Splitter
+from support.openpgp import new_key
 
 KEYRINGS = ("debian-keyring.gpg", "debian-maintainers.gpg", "debian-nonupload.gpg", "debian-role-keys.gpg")
 """Debian's keyrings (package debian-keyring)."""
@@ -83,8 +84,8 @@ def waiting(world: World) -> list[Row]:
         _asked(service, "0" * 40)  # the first miss loads what misses need
         quiet = Client(Wanted(service.port, 1.5, 1, [path], pause=0.001)).result().hit_worst
         for number in range(tries):
-            key = Key(f"waited for {number}")
-            made = Made(hostile.false_signatures(key), key.fingerprint.hex().upper(), ())
+            key = new_key(seed=f"waited for {number}")
+            made = Made(hostile.false_signatures(key), key.fingerprint)
             upstream.put(made.fingerprint, made.octets)
             client = Client(Wanted(service.port, 1.5, 1, [path], pause=0.001))
             time.sleep(0.3)

@@ -15,8 +15,9 @@ from bench.certificates import Made
 from bench.ldap_client import BASE, INFO, KEYS
 from bench.machine import program
 from bench.peers import Peer
-from bench.processes import Running, free_port
+from bench.processes import Running
 from support.ldap_messages import GPG_ATTRIBUTES
+from support.ports import free_port
 
 SLAPD, PCACHE = "slapd", "slapd pcache"
 

@@ -5,9 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from bench.certificates import Key, Made, mpi, packet
+from bench.certificates import Made
+from support.openpgp import (
+    SIG,
+    USER_ID,
+    Key,
+    certify,
+    make_certificate,
+    mpi,
+    new_key,
+    packet,
+)
 
 MIB = 1 << 20
+VICTIM = b"Victim <victim@bench.example>"
 
 
 def poisoned(key: Key) -> bytes:
@@ -22,17 +33,17 @@ def third_party(key: Key) -> bytes:
 
 def user_ids(key: Key) -> bytes:
     """100,000 user IDs, each with a signature that names the primary key and is false."""
-    signature = key.signature(0x13, b"", 3, good=False)
+    false = certify(key, VICTIM, hash_name="sha256", corrupt=True)
     texts = (f"u{number} <u{number}@bench.example>".encode() for number in range(70_000))
-    signed = b"".join(packet(13, text) + signature for text in texts)
-    return _start(key) + signed + b"".join(packet(13, b"n%d" % number) for number in range(30_000))
+    signed = b"".join(packet(USER_ID, text) + false for text in texts)
+    return _start(key) + signed + b"".join(packet(USER_ID, b"n%d" % number) for number in range(30_000))
 
 
 def unhashed(key: Key) -> bytes:
     """200 signatures with 65 kB of unhashed subpackets each: whatever they say is not signed."""
     loose = b"\x02\x1b\x03" * 21_800
     one = b"\x04\x13\x16\x08\x00\x00" + len(loose).to_bytes(2, "big") + loose + b"ab" + mpi(b"\x55" * 32) * 2
-    return _start(key) + packet(2, one) * 200
+    return _start(key) + packet(SIG, one) * 200
 
 
 def length_bomb(key: Key) -> bytes:
@@ -43,8 +54,8 @@ def length_bomb(key: Key) -> bytes:
 def numbers(key: Key) -> bytes:
     """4,000 signatures whose numbers claim 65,535 bits, in 15 MB."""
     huge = (65_535).to_bytes(2, "big") + b"\xff" * 3_000
-    head = b"\x04\x13\x01\x08\x00\x00\x00\x0a\x09\x10" + key.fingerprint[-8:] + b"ab"
-    return _start(key) + packet(2, head + huge) * 4_000
+    head = b"\x04\x13\x01\x08\x00\x00\x00\x0a\x09\x10" + bytes.fromhex(key.key_id) + b"ab"
+    return _start(key) + packet(SIG, head + huge) * 4_000
 
 
 def small_packets(key: Key) -> bytes:
@@ -54,13 +65,10 @@ def small_packets(key: Key) -> bytes:
 
 def false_signatures(key: Key, octets: int = MIB) -> bytes:
     """Signatures that name the primary key, so that each must be verified, and none holds."""
-    text = b"Victim <victim@bench.example>"
-    over = key.hashed + b"\xb4" + len(text).to_bytes(4, "big") + text  # the quick check of two octets must pass
-    false = key.signature(0x13, over, 3, good=False)[:-8]
+    false = certify(key, VICTIM, hash_name="sha256", corrupt=True)[:-8]  # the quick check of two octets passes
     count = (octets - 2_000) // (len(false) + 8)
-    subkey = key.bound_subkey()
-    user_id = key.user_id(text)
-    return packet(6, key.body) + user_id + b"".join(false + os.urandom(8) for _ in range(count)) + subkey
+    front = make_certificate([VICTIM], primary=key, encryption=None, old=False)
+    return front + b"".join(false + os.urandom(8) for _ in range(count)) + _start(key)[len(front) :]
 
 
 INPUTS: Mapping[str, Callable[[Key], bytes]] = {
@@ -80,13 +88,13 @@ def all_inputs() -> dict[str, Made]:
     """Every input under a fingerprint of its own."""
     found = {}
     for name, build in INPUTS.items():
-        key = Key(f"hostile {name}")
-        found[name] = Made(build(key), key.fingerprint.hex().upper(), ())
+        key = new_key(seed=f"hostile {name}")
+        found[name] = Made(build(key), key.fingerprint)
     return found
 
 
 def _start(key: Key) -> bytes:
-    return packet(6, key.body) + key.user_id(b"Victim <victim@bench.example>") + key.bound_subkey()
+    return make_certificate([VICTIM], primary=key, seed="victim", old=False)
 
 
 def _strangers(count: int, size: int) -> bytes:
@@ -94,4 +102,4 @@ def _strangers(count: int, size: int) -> bytes:
     pad = size - 45
     head = b"\x04\x10\x01\x08\x00\x06\x05\x02\x5f\x5e\x10\x00\x00\x0a\x09\x10"
     numbers = b"ab" + (pad * 8).to_bytes(2, "big") + b"\xff" * (pad - 8)
-    return b"".join(packet(2, head + n.to_bytes(8, "big") + numbers + n.to_bytes(8, "big")) for n in range(count))
+    return b"".join(packet(SIG, head + n.to_bytes(8, "big") + numbers + n.to_bytes(8, "big")) for n in range(count))

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from bench.certificates import Made, joined
 from bench.machine import program
-from bench.processes import Running, free_port
+from bench.processes import Running
+from support.ports import free_port
 
 NGINX, TUNED, NO_PUSH, CONSTANT = "nginx", "nginx tuned", "nginx tuned, no tcp_nopush", "nginx return 200"
 VARNISH, SKS = "varnish", "sks"

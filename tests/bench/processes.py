@@ -138,14 +138,6 @@ def _tasks(pid: int) -> list[Path]:
         return []
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def listening(port: int) -> bool:
     """Does somebody listen there?"""
     with socket.socket() as probe:

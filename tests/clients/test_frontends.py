@@ -7,16 +7,9 @@ import time
 from pathlib import Path
 
 from support.openpgp import make
+from support.ports import free_port
 from support.running import Service
 from support.scripted import Scripted, key
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def frontend(directory: Path, port: int, *upstreams: str) -> Service:

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import hashes
 
 from support.mails import attached_key, crlf, head, multipart, openssl, signed, text
 from support.openpgp import make
-from support.postfix import INBOUND, Postfix, free_port
+from support.ports import free_port
+from support.postfix import INBOUND, Postfix
 from support.running import Gpg, Service
 from support.x509 import authority, person, rsa_key
 

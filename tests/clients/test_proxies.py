@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.directory import Authority, Issued
+from support.ports import free_port
 from support.running import Service
 from support.scripted import NOT_FOUND, Scripted
 
@@ -55,12 +56,6 @@ backend keyserver
   {option}
   server one {to} {server}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -36,6 +36,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from support.ports import free_port
+
 Value = str | bytes
 Entry = tuple[str, Mapping[str, Value | Sequence[Value]]]
 
@@ -222,7 +224,7 @@ class Slapd:
         for _ in range(STARTS):
             fresh = not self.port
             if fresh:
-                self.port, self.tls_port = _free_port(), _free_port() if self.certificate else 0
+                self.port, self.tls_port = free_port(), free_port() if self.certificate else 0
             if self._run():
                 return
             if fresh:
@@ -440,13 +442,6 @@ def _usage(*, certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _program(name: str) -> str:

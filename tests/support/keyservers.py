@@ -14,11 +14,12 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from support.ports import free_port
 
 SKS = "/usr/sbin/sks"
 ONAK = "/usr/bin/onak"
@@ -37,7 +38,7 @@ async def sks(folder: Path, *certificates: bytes, max_matches: int = 500) -> Asy
     dump.write_bytes(b"".join(certificates))
     built = await asyncio.to_thread(_run, SKS, "build", "-basedir", str(base), "-stdoutlog", str(dump), cwd=base)
     assert "done" in built, built
-    port = _free_port()
+    port = free_port()
     options = ["-hkp_address", "127.0.0.1", "-hkp_port", str(port), "-hostname", "localhost", "-disable_mailsync"]
     options += ["-max_matches", str(max_matches)]
     with (base / "log").open("wb") as log:
@@ -95,12 +96,6 @@ def _run(*command: str, cwd: Path, env: dict[str, str] | None = None, octets: by
 
 def _cgi(program: str, environment: dict[str, str]) -> bytes:
     return subprocess.run([program], env=environment, capture_output=True, timeout=20, check=True).stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _listening(port: int, process: asyncio.subprocess.Process, log: Path) -> None:

@@ -16,14 +16,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from support.ports import free_port
+
 INBOUND, OUTBOUND = "127.0.0.2", "127.0.0.3"  # two addresses of one mail server, one for each direction
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as found:
-        found.bind((address, 0))
-        return int(found.getsockname()[1])
 
 
 class Postfix:

@@ -11,7 +11,7 @@ import pytest
 
 from bench import hostile, hostile_ldap, rows
 from bench.__main__ import main
-from bench.certificates import Key, make
+from bench.certificates import make
 from bench.client import Client, Wanted
 from bench.figures import OURS, Figure, Load, Row, compared, contest, percentile, ratio
 from bench.ldap_client import ends, search
@@ -24,6 +24,7 @@ from bench.upstream import Scripted
 from keyserver.model import Certificate, Validity
 from keyserver.openpgp import armor, clean
 from keyserver.wire import ldap
+from support.openpgp import new_key
 
 NOW = 1_800_000_000
 WRK = """Running 1s test @ http://127.0.0.1:1/
@@ -137,7 +138,7 @@ def test_certificates_are_good_and_have_their_size(size: int, least: int, most: 
 
 def test_hostile_inputs_are_large_and_the_false_signatures_are_tried() -> None:
     """If they were dropped at first sight, the figure beside them would mean nothing."""
-    key = Key("hostile")
+    key = new_key(seed="hostile")
     assert len(hostile.poisoned(key)) > 14_000_000
     (cleaned, *_) = clean(hostile.false_signatures(key, 200_000), NOW)
     assert isinstance(cleaned, Certificate)

@@ -21,6 +21,7 @@ import pytest
 from keyserver import __version__
 from keyserver.cli import main
 from keyserver.cli.show import safe, span, when
+from support.ports import free_port
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ROOT = Path(__file__).parents[3]
@@ -60,11 +61,6 @@ class Shell:
 
 def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("KEYSERVER_")}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def written(directory: Path, more: str = "") -> Path:
