@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.directory import Authority
 from support.running import Service
 from support.scripted import NOT_FOUND, Scripted
+from support.tls import Authority
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: k\r\n\r\n"
 ONCE = HEAD[:-2] + b"Connection: close\r\n\r\n"

@@ -22,11 +22,11 @@ from keyserver.wire import ldap as wire
 from keyserver.wire.ber import OCTETS, SEQUENCE, element, size
 from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Approx, AtLeast, Equal, Extensible, Filter, Not, Or, Present, Substrings
-from support.directory import Authority
-from support.ldap_client import Client, client_context, server_context, start_tls, until
+from support.ldap_client import Client, client_context, start_tls, until
 from support.ldap_memory import BASE, Face, Memory, serving
 from support.ldap_messages import write_bind, write_extended, write_filter, write_search
 from support.openpgp import make
+from support.tls import Authority
 from support.x509 import person
 
 HELD = 0.05
@@ -260,7 +260,7 @@ def test_octets_in_clear_behind_start_tls(memory: Memory, authority: Authority, 
     """In the same segment: never taken for something that came through TLS (the STARTTLS injections of CVE-2011-0411
     and its kind)."""
     start = wire.envelope(1, write_extended(wire.START_TLS))
-    with serving(memory, tls=server_context(authority)) as face:
+    with serving(memory, tls=authority.server()) as face:
         with Client(face.port) as client:
             client.socket.sendall(start + behind)
             answers = []
@@ -273,7 +273,7 @@ def test_octets_in_clear_behind_start_tls(memory: Memory, authority: Authority, 
 
 
 def test_octets_in_clear_instead_of_a_handshake(memory: Memory, authority: Authority) -> None:
-    with serving(memory, tls=server_context(authority)) as face, Client(face.port) as client:
+    with serving(memory, tls=authority.server()) as face, Client(face.port) as client:
         client.send(write_extended(wire.START_TLS))
         assert client.result().code == 0
         client.socket.sendall(INJECTED)
@@ -288,7 +288,7 @@ def test_octets_in_clear_instead_of_a_handshake(memory: Memory, authority: Autho
 
 def test_half_a_message_before_the_handshake_is_forgotten_or_ends_it(memory: Memory, authority: Authority) -> None:
     """The second half comes through TLS: the two are not one message."""
-    with serving(memory, tls=server_context(authority)) as face, Client(face.port) as client:
+    with serving(memory, tls=authority.server()) as face, Client(face.port) as client:
         start_tls(client, client_context(authority.ca_file))
         assert len(client.search(KEYS, MAIL).entries) == 1
         client.socket.sendall(INJECTED[:20])

@@ -31,11 +31,11 @@ from keyserver.upstreams.ldap.upstream import Ldap
 from keyserver.wire import ldap as wire
 from keyserver.wire.ldap import Search
 from keyserver.wire.ldap_filter import And, Equal, Filter, Not, Or, Present, Substrings
-from support.directory import Authority
 from support.ldap_client import Client
 from support.ldap_memory import BASE, Face, Memory, serving
 from support.ldap_messages import write_bind, write_search
 from support.openpgp import make
+from support.tls import Authority
 from support.x509 import authority as mail_authority
 from support.x509 import name, person
 

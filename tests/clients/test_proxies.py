@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from support.directory import Authority, Issued
 from support.ports import free_port
 from support.running import Service
 from support.scripted import NOT_FOUND, Scripted
+from support.tls import Authority, Issued
 
 PATHS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 MISSES = 5

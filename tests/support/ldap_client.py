@@ -12,7 +12,6 @@ from keyserver.wire import ldap as wire
 from keyserver.wire.ber import SEQUENCE, SET, expect, header, measure, octets, whole
 from keyserver.wire.ldap import Control, Search
 from keyserver.wire.ldap_filter import Filter, Present
-from support.directory import Authority
 from support.ldap_messages import write_extended, write_search
 
 
@@ -158,13 +157,6 @@ def until(condition: object, seconds: float = 5) -> None:
         time.sleep(0.005)
 
 
-def server_context(authority: Authority) -> ssl.SSLContext:
-    issued = authority.issue()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(issued.certificate, issued.key)
-    return context
-
-
 def client_context(ca_file: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(ca_file))
 
@@ -175,4 +167,4 @@ def start_tls(client: Client, context: ssl.SSLContext) -> None:
     client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
 
 
-__all__ = ["Answer", "Client", "Got", "client_context", "parse", "server_context", "start_tls", "until"]
+__all__ = ["Answer", "Client", "Got", "client_context", "parse", "start_tls", "until"]

@@ -19,17 +19,8 @@ import gzip
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import parse_qs, urlsplit
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from support.openpgp import armored
 
@@ -241,55 +232,3 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     term = parse_qs(urlsplit(target).query).get("search", [""])[0]
     return Request(head, method, target, headers, term, body)
-
-
-class Authority:
-    """A certificate authority of our own, for scripted upstreams with TLS. `file` is what `tls_ca_file` names."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Scripted CA")])
-        self._certificate = self._sign(self._name, self._key, x509.BasicConstraints(True, 0), [])
-        self.file = folder / "ca.pem"
-        self.file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
-
-    def server(self, *names: str, expired: bool = False) -> ssl.SSLContext:
-        """The TLS side of a server with these names or addresses."""
-        secret = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        alternatives = [x509.IPAddress(ip_address(n)) if _numeric(n) else x509.DNSName(n) for n in names]
-        certificate = self._sign(subject, secret, x509.BasicConstraints(False, None), alternatives, expired)
-        chain = self._folder / f"server-{certificate.serial_number}.pem"
-        chain.write_bytes(
-            certificate.public_bytes(Encoding.PEM)
-            + secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(chain)
-        return context
-
-    def _sign(
-        self,
-        subject: x509.Name,
-        secret: ec.EllipticCurvePrivateKey,
-        constraints: x509.BasicConstraints,
-        names: list[x509.GeneralName],
-        expired: bool = False,
-    ) -> x509.Certificate:
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder(
-            issuer_name=self._name,
-            subject_name=subject,
-            public_key=secret.public_key(),
-            serial_number=x509.random_serial_number(),
-            not_valid_before=now - timedelta(days=2),
-            not_valid_after=now + timedelta(days=-1 if expired else 30),
-        ).add_extension(constraints, critical=True)
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
-
-
-def _numeric(name: str) -> bool:
-    return name.replace(".", "").isdigit() or ":" in name

@@ -22,11 +22,11 @@ from keyserver.wire.ber import element
 from keyserver.wire.ldap import Code, Control, Search
 from keyserver.wire.ldap_filter import And, Equal, Not, Or, Present
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
-from support.directory import Authority
-from support.ldap_client import Client, client_context, parse, server_context, start_tls, until
+from support.ldap_client import Client, client_context, parse, start_tls, until
 from support.ldap_memory import BASE, Face, Memory, serving
 from support.ldap_messages import gpg_get, write_bind, write_extended, write_search
 from support.openpgp import make
+from support.tls import Authority
 from support.x509 import person
 
 KEYS, PEOPLE = f"ou=PGP Keys,{BASE}", f"ou=People,{BASE}"
@@ -574,7 +574,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
     with (
-        serving(memory, loop=loop, tls=server_context(authority), ldaps=True) as face,
+        serving(memory, loop=loop, tls=authority.server(), ldaps=True) as face,
         Client(face.port, client_context(authority.ca_file)) as client,
     ):
         assert len(client.search(KEYS, MAIL).entries) == 1
@@ -583,7 +583,7 @@ def test_ldaps(memory: Memory, loop: str, authority: Authority) -> None:
 
 
 def test_start_tls(memory: Memory, loop: str, authority: Authority) -> None:
-    with serving(memory, loop=loop, tls=server_context(authority)) as face, Client(face.port) as client:
+    with serving(memory, loop=loop, tls=authority.server()) as face, Client(face.port) as client:
         assert client.search("", scope=0).code == 0
         start_tls(client, client_context(authority.ca_file))
         assert len(client.search(KEYS, MAIL).entries) == 1
@@ -599,14 +599,14 @@ def test_start_tls_with_another_authority_is_refused_by_the_client(
     memory: Memory, loop: str, authority: Authority, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path / "stranger", "Stranger CA")
-    with serving(memory, loop=loop, tls=server_context(authority)) as face:
+    with serving(memory, loop=loop, tls=authority.server()) as face:
         with Client(face.port) as client, pytest.raises(ssl.SSLCertVerificationError):
             start_tls(client, client_context(stranger.ca_file))
         until(lambda: face.server.counts().open == 0)
 
 
 def test_octets_behind_start_tls_close_the_connection(memory: Memory, loop: str, authority: Authority) -> None:
-    with serving(memory, loop=loop, tls=server_context(authority)) as face, Client(face.port) as client:
+    with serving(memory, loop=loop, tls=authority.server()) as face, Client(face.port) as client:
         injected = octets(Search("", 0, 0, 0, False, Present("objectClass"), ()), 2)
         client.socket.sendall(wire.envelope(1, write_extended(wire.START_TLS)) + injected)
         assert client.closed()
@@ -614,7 +614,7 @@ def test_octets_behind_start_tls_close_the_connection(memory: Memory, loop: str,
 
 
 def test_start_tls_waits_for_nothing(memory: Memory, loop: str, authority: Authority) -> None:
-    with serving(memory, loop=loop, tls=server_context(authority)) as face, Client(face.port) as client:
+    with serving(memory, loop=loop, tls=authority.server()) as face, Client(face.port) as client:
         held_back(face)
         client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
         until(lambda: face.memory.asked)
@@ -624,7 +624,7 @@ def test_start_tls_waits_for_nothing(memory: Memory, loop: str, authority: Autho
 
 def test_a_handshake_that_never_comes_ends(memory: Memory, loop: str, authority: Authority) -> None:
     with (
-        serving(memory, loop=loop, tls=server_context(authority), limits=LdapLimits(first=1)) as face,
+        serving(memory, loop=loop, tls=authority.server(), limits=LdapLimits(first=1)) as face,
         Client(face.port) as client,
         Client(face.port) as garbage,
     ):
@@ -699,7 +699,7 @@ def own_address() -> str:
 def test_confidential_is_tls_loopback_and_unix(memory: Memory, loop: str, authority: Authority, tmp_path: Path) -> None:
     wild, path = Listener("0.0.0.0", 0), tmp_path / "s"
     here = own_address()
-    with serving(memory, loop=loop, account=ACCOUNT, listener=wild, tls=server_context(authority)) as face:
+    with serving(memory, loop=loop, account=ACCOUNT, listener=wild, tls=authority.server()) as face:
         with Client(face.port) as client:
             assert bind(client, NAME, b"s3cret")[0] == Code.SUCCESS
         with Client(face.port) as client:

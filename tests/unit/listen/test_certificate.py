@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyserver.listen.certificate import LOOK, Certificate
-from support.directory import Authority
+from support.tls import Authority
 
 
 class Clock:

@@ -27,7 +27,8 @@ from keyserver.upstreams.http.client import explain
 from keyserver.upstreams.net import Names, NoSuchHost, Service
 from support import scripted
 from support.openpgp import armored, make_certificate
-from support.scripted import NOT_FOUND, Authority, Scripted, chunked, drip, endless, gzipped, key, redirect, reply, slow
+from support.scripted import NOT_FOUND, Scripted, chunked, drip, endless, gzipped, key, redirect, reply, slow
+from support.tls import Authority
 
 ALICE = make_certificate(["Alice <alice@example.org>"], seed="alice")
 FOUND = Found((Raw(Kind.OPENPGP, ALICE),))
@@ -380,14 +381,14 @@ async def test_redirects_that_lead_nowhere(server: Scripted, location: str, word
 
 async def test_never_from_tls_to_plain(server: Scripted, authority: Authority) -> None:
     async with Scripted({"*": redirect(f"{server.http}/pks/lookup?search=x")}, authority.server("127.0.0.1")) as tls:
-        failed(await ask(hkp(tls, tls_ca_file=authority.file)), Fault.TRANSIENT, "TLS to plain")
+        failed(await ask(hkp(tls, tls_ca_file=authority.ca_file)), Fault.TRANSIENT, "TLS to plain")
     assert not server.requests
 
 
 async def test_from_plain_to_tls(server: Scripted, authority: Authority) -> None:
     async with Scripted({"*": key(ALICE)}, authority.server("127.0.0.1")) as tls:
         server.routes["*"] = redirect(f"{tls.http}/pks/lookup?search=x")
-        assert await ask(hkp(server, tls_ca_file=authority.file)) == FOUND
+        assert await ask(hkp(server, tls_ca_file=authority.ca_file)) == FOUND
         failed(await ask(hkp(server)), Fault.CONFIGURATION, "certificate")
 
 
@@ -459,7 +460,7 @@ async def test_from_public_to_public(server: Scripted, internet: Internet) -> No
 async def test_tls_with_our_own_authority(authority: Authority) -> None:
     table = names({"keys.partner.de": ["127.0.0.1"]})
     async with Scripted({"*": key(ALICE)}, authority.server("keys.partner.de"), "keys.partner.de") as tls:
-        assert await ask(hkp(tls, names=table, tls_ca_file=authority.file)) == FOUND
+        assert await ask(hkp(tls, names=table, tls_ca_file=authority.ca_file)) == FOUND
 
 
 @pytest.mark.parametrize(
@@ -475,7 +476,7 @@ async def test_tls_certificates_that_are_no_good(
 ) -> None:
     table = names({"keys.partner.de": ["127.0.0.1"]})
     async with Scripted({"*": key(ALICE)}, authority.server(name, expired=expired), "keys.partner.de") as tls:
-        outcome = await ask(hkp(tls, names=table, tls_ca_file=authority.file if trusted else None))
+        outcome = await ask(hkp(tls, names=table, tls_ca_file=authority.ca_file if trusted else None))
         failed(outcome, Fault.CONFIGURATION, words)
         assert not tls.requests
         assert "partner" not in str(outcome)  # reasons are logged, hosts of templates come from addresses
@@ -605,8 +606,8 @@ async def test_template_hosts_need_a_certificate_for_their_name(authority: Autho
     async with Scripted({"*": key(ALICE)}, authority.server("keys.partner.de")) as tls:
         url = f"hkps://keys.{{domain}}:{tls.port}"
         table = names({"keys.partner.de": [PUBLIC], "keys.other.de": [PUBLIC]})
-        assert await ask(hkp(url, names=table, tls_ca_file=authority.file), PARTNER) == FOUND
-        other = await ask(hkp(url, names=table, tls_ca_file=authority.file), ByAddress("a", "other.de"))
+        assert await ask(hkp(url, names=table, tls_ca_file=authority.ca_file), PARTNER) == FOUND
+        other = await ask(hkp(url, names=table, tls_ca_file=authority.ca_file), ByAddress("a", "other.de"))
         assert other == Absent("nothing answers at its host, and never did")
         assert len(tls.requests) == 1
 
@@ -641,7 +642,7 @@ async def test_srv_records_when_the_url_has_no_port(server: Scripted, internet: 
 async def test_srv_keeps_the_pools_name_for_tls(authority: Authority, internet: Internet) -> None:
     async with Scripted({"*": key(ALICE)}, authority.server("pool.de")) as tls:
         table = names({"a.pool.de": [PUBLIC]}, {"_pgpkey-https._tcp.pool.de": [Service("a.pool.de", tls.port)]})
-        assert await ask(hkp("hkps://pool.de", names=table, tls_ca_file=authority.file)) == FOUND
+        assert await ask(hkp("hkps://pool.de", names=table, tls_ca_file=authority.ca_file)) == FOUND
 
 
 async def test_srv_targets_of_templates_are_guarded(server: Scripted, internet: Internet) -> None:

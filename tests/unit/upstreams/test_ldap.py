@@ -30,7 +30,6 @@ from keyserver.upstreams.ldap.upstream import Ldap, parse_url
 from keyserver.upstreams.net import Names, NoSuchHost
 from keyserver.wire.loop import LOOP_CONTROL
 from support.directory import (
-    Authority,
     Entry,
     Slapd,
     base_entry,
@@ -41,6 +40,7 @@ from support.directory import (
     server_info,
 )
 from support.openpgp import make
+from support.tls import Authority
 
 ORG, OLD = "dc=example,dc=org", "dc=old,dc=org"
 KEYS, OLD_KEYS = f"ou=keys,{ORG}", f"ou=keys,{OLD}"
