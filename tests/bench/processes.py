@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+from support.processes import cpu_of, family, memory_of
 
 START = 30.0  # seconds until a server must answer
 
@@ -97,45 +98,6 @@ class Running:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)  # its own session: nobody else is in that group
-
-
-def family(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
-    yield pid
-    for task in _tasks(pid):
-        try:
-            children = (task / "children").read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from family(int(child))
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of processor time of a process: of its threads by the scheduler's own clock."""
-    nanoseconds = 0
-    for task in _tasks(pid):
-        try:
-            nanoseconds += int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            continue
-    return nanoseconds / 1e9
-
-
-def memory_of(pid: int) -> int:
-    """Resident octets of a process."""
-    try:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
-
-
-def _tasks(pid: int) -> list[Path]:
-    try:
-        return list(Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return []
 
 
 def listening(port: int) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
 
-from bench.processes import Running, family
+from bench.processes import Running
 from bench.setting import MODULE_PATH
+from support.processes import family
 
 _CACHEABLE = b"Content-Type: application/pgp-keys\r\nCache-Control: public, max-age=86400\r\n"
 

@@ -31,13 +31,12 @@ from keyserver.model import (
     Selection,
     Source,
     State,
-    UpstreamSpec,
     View,
 )
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import ByAddress, Query, parse
-from keyserver.upstreams.base import Asking
 from scenarios.world import World
+from support.upstreams import Told
 
 T = TypeVar("T")
 Place = tuple[str, Source, str]  # certificate, source, origin
@@ -63,33 +62,22 @@ class Row:
     vouchers: dict[str, list[bool]] = field(default_factory=dict)  # address -> [held, approved]
 
 
-@dataclass
-class Peer:
+@dataclass(kw_only=True)
+class Peer(Told):
     """An upstream that has some certificates; a liar answers every question with all of them."""
 
-    spec: UpstreamSpec
     model: Model
     has: set[str] = field(default_factory=set)
     down: bool = False
     liar: bool = False
-    asked: Counter[str] = field(default_factory=Counter)
-    waiting: asyncio.Event | None = None
 
-    def target(self, query: Query) -> str:
-        return self.spec.name
-
-    async def fetch(self, query: Query, asking: Asking) -> Outcome:
-        self.asked[str(query)] += 1
-        if self.waiting is not None:
-            await self.waiting.wait()
+    def says(self, query: Query) -> Outcome:
         if self.down:
             return Failed("down", Fault.LOCAL)  # local: leaves the circuit alone, which has tests of its own
         term = self.model.term_of(query)
         sent = sorted(c for c in self.has if self.liar or term in self.model.names(c))
         certificates = self.model.world.certificates
         return Found(tuple(Raw(Kind.OPENPGP, certificates[c].octets) for c in sent)) if sent else Absent("no")
-
-    async def close(self) -> None: ...
 
 
 class Model(RuleBasedStateMachine):
@@ -110,7 +98,7 @@ class Model(RuleBasedStateMachine):
             for name in tier:
                 options: dict[str, Any] = {"partner": {"domains": ("partner.example",)}, "last": {"ttl": 2 * HOUR}}
                 spec = self.world.upstream(name, priority=priority, **options.get(name, {})).spec
-                self.peers[name] = Peer(spec, self)
+                self.peers[name] = Peer(spec, model=self)
         self.world.upstreams = self.peers  # type: ignore[assignment]
         self.world.terms = replace(self.world.terms, ttl=HOUR, negative_ttl=900, serve_stale=1800)
         self.by_fingerprint = {m.fingerprint: n for n, m in self.world.certificates.items()}
@@ -289,14 +277,14 @@ class Model(RuleBasedStateMachine):
             hold = asyncio.Event()
             before = sum(self.counts(term).values())
             for peer in self.peers.values():
-                peer.waiting = hold
+                peer.gate = hold
             lookup = asyncio.ensure_future(self.asked(term, view))
             while sum(self.counts(term).values()) == before:
                 await asyncio.sleep(0)
             await self.world.play(f"delete '{certificate}'")
             hold.set()
             for peer in self.peers.values():
-                peer.waiting = None
+                peer.gate = None
             return await lookup
 
         answer = self.run(both())
@@ -414,7 +402,7 @@ class Model(RuleBasedStateMachine):
 
     def counts(self, term: str) -> Counter[str]:
         text = self.search_text(term)
-        return Counter({name: peer.asked[text] for name, peer in self.peers.items() if peer.asked[text]})
+        return Counter({name: n for name, peer in self.peers.items() if (n := peer.asked.count(text))})
 
     def compare(self, term: str, answer: Answer, state: State, how: How, certificates: set[str]) -> None:
         got = (answer.state, answer.how, set(self.world.named(answer)))

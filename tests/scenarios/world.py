@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from keyserver.model import (
     Voucher,
 )
 from keyserver.policy import Terms
-from keyserver.query import Query, parse
+from keyserver.query import parse
 from keyserver.resolver.asked import Asked, MissLimit
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import Gate
@@ -40,8 +39,8 @@ from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
 from keyserver.store.sqlite import SqliteStore
-from keyserver.upstreams.base import Asking
 from support.openpgp import CREATED, Made, make
+from support.upstreams import Told
 
 START = CREATED + 100_000_000
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -52,31 +51,6 @@ def seconds(text: str) -> int:
     return int(text) if text.isdigit() else int(text[:-1]) * UNITS[text[-1]]
 
 
-@dataclass
-class Scripted:
-    """An upstream that says what it is told to say; counts what it is asked."""
-
-    spec: UpstreamSpec
-    answers: dict[str, Callable[[], Outcome]] = field(default_factory=dict)
-    otherwise: Callable[[], Outcome] = lambda: Absent("it says so")
-    delay: float = 0.0
-    asked: Counter[str] = field(default_factory=Counter)
-    gate: asyncio.Event | None = None  # set: answers wait for it
-
-    def target(self, query: Query) -> str:
-        return self.spec.name
-
-    async def fetch(self, query: Query, asking: Asking) -> Outcome:
-        self.asked[str(query)] += 1
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.delay:
-            await asyncio.sleep(self.delay)
-        return self.answers.get(str(query), self.otherwise)()
-
-    async def close(self) -> None: ...
-
-
 class World:
     """Everything a scenario can touch. `await world.start()` before, `await world.stop()` after."""
 
@@ -84,7 +58,7 @@ class World:
         self.now = START
         self.path = directory / "keyserver.db"
         self.terms = Terms()
-        self.upstreams: dict[str, Scripted] = {}
+        self.upstreams: dict[str, Told] = {}
         self.certificates: dict[str, Made] = {}
         self.deadline = deadline
         self.searches = searches
@@ -96,8 +70,8 @@ class World:
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.monotonic_offset
 
-    def upstream(self, name: str, **options: object) -> Scripted:
-        self.upstreams[name] = Scripted(UpstreamSpec(name, **options))  # type: ignore[arg-type]
+    def upstream(self, name: str, **options: object) -> Told:
+        self.upstreams[name] = Told(UpstreamSpec(name, **options))  # type: ignore[arg-type]
         self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
         return self.upstreams[name]
 
@@ -270,7 +244,7 @@ class World:
                 assert got == (state, expected_how, names), f"{line}\n got {got}: {answer.reason}\n{story}"
             case "asked":
                 name, query, number = plain
-                got_number = self.upstreams[name].asked[self.term(query)]
+                got_number = self.upstreams[name].asked.count(self.term(query))
                 assert got_number == int(number), f"{line}\n got {got_number}"
             case "pass":
                 self.now += seconds(plain[0])

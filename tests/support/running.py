@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from support.processes import family, memory_of
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -121,15 +123,7 @@ class Service:
     def memory(self) -> int:
         """Resident octets of the service and its children."""
         assert self.process is not None
-        total = 0
-        for pid in [self.process.pid, *_children(self.process.pid)]:
-            try:
-                status = Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                continue
-            found = re.search(r"VmRSS:\s+(\d+) kB", status)
-            total += int(found[1]) * 1024 if found else 0
-        return total
+        return sum(memory_of(pid) for pid in family(self.process.pid))
 
     def __enter__(self) -> Service:
         return self.start()
@@ -177,19 +171,6 @@ class Service:
         )  # fmt: skip
         assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done.stdout + done.stderr
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int(re.search(r"PPid:\s+(\d+)", (entry / "status").read_text())[1])  # type: ignore[index]
-            except OSError:
-                continue
-            if parent == pid:
-                found += [int(entry.name), *_children(int(entry.name))]
-    return found
 
 
 class Gpg:

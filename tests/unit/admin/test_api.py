@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,13 +28,11 @@ from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.room import Room
 from keyserver.mailflow.verdict import Rules
 from keyserver.model import (
-    Absent,
     Certificate,
     Failed,
     Find,
     Found,
     Kind,
-    Outcome,
     Raw,
     Record,
     Source,
@@ -44,7 +42,7 @@ from keyserver.model import (
     Voucher,
 )
 from keyserver.policy import Terms
-from keyserver.query import Query, parse
+from keyserver.query import parse
 from keyserver.resolver.asked import Asked, MissLimit
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import Gate
@@ -52,31 +50,12 @@ from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
 from keyserver.store.sqlite import SqliteStore
-from keyserver.upstreams.base import Asking
 from support.openpgp import make
+from support.upstreams import Told
 
 TOKEN = "s3cret-token-ä"
 NAME = "partner directory"
 HELD = Voucher("alice@example.org", held=True)
-
-
-@dataclass
-class Scripted:
-    """An upstream that says what the test put there, else absent."""
-
-    spec: UpstreamSpec = field(default_factory=lambda: UpstreamSpec(NAME))
-    says: dict[str, Outcome] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def target(self, query: Query) -> str:
-        return self.spec.name
-
-    async def fetch(self, query: Query, asking: Asking) -> Outcome:
-        self.asked.append(str(query))
-        return self.says.get(str(query), Absent("has nothing"))
-
-    async def close(self) -> None:
-        pass
 
 
 @dataclass
@@ -93,7 +72,7 @@ class Admin:
     session: aiohttp.ClientSession
     store: SqliteStore
     resolver: Resolver
-    upstream: Scripted
+    upstream: Told
     clock: Clock
 
     async def call(self, method: str, path: str, **options: object) -> tuple[int, dict[str, object]]:
@@ -122,7 +101,7 @@ class Admin:
 @asynccontextmanager
 async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
     clock = Clock(now)
-    upstream = Scripted()
+    upstream = Told(UpstreamSpec(NAME))
     terms = Terms(upstreams={NAME: upstream.spec})
     changes = Changes()
     hygiene = hygiene_of()
@@ -484,7 +463,7 @@ async def test_block_and_unblock_by_fingerprint_and_address(admin: Admin, made: 
 
 async def test_refresh_asks_again_and_brings_news(admin: Admin, made: Made) -> None:
     fingerprint = await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
-    admin.upstream.says[fingerprint] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    admin.upstream.answers[fingerprint] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
     status, body = await admin.call("POST", "/api/v1/cache/alice@example.org/refresh")
     assert status == 200
     assert body["fingerprint"] == fingerprint
@@ -614,8 +593,8 @@ async def test_an_export_of_nothing_is_empty(admin: Admin) -> None:
 
 async def test_upstreams_and_a_live_test_that_keeps_nothing(admin: Admin, made: Made) -> None:
     fingerprint = made.fingerprint["alice"]
-    admin.upstream.says[fingerprint] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
-    admin.upstream.says["bob@example.net"] = Failed("it is on fire")
+    admin.upstream.answers[fingerprint] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    admin.upstream.answers["bob@example.net"] = Failed("it is on fire")
     path = f"/api/v1/upstreams/{quote(NAME)}/test"
     status, body = await admin.call("POST", path, json={"query": fingerprint.lower()})
     assert (status, body["outcome"], body["certificates"]) == (200, "found", [fingerprint])
@@ -635,7 +614,7 @@ async def test_upstreams_and_a_live_test_that_keeps_nothing(admin: Admin, made: 
 
 
 async def test_lookup_step_by_step(admin: Admin, made: Made) -> None:
-    admin.upstream.says["alice@example.org"] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    admin.upstream.answers["alice@example.org"] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
     status, body = await admin.call("GET", "/api/v1/lookup?q=Alice%40example.org&trace=1")
     assert status == 200
     assert (body["query"], body["state"], body["how"]) == ("alice@example.org", "found", "MISS")
@@ -657,7 +636,7 @@ async def test_a_store_in_trouble_is_503_and_says_why(admin: Admin, made: Made) 
 
 async def test_a_record_is_forgotten_with_its_certificate(admin: Admin, made: Made) -> None:
     """After a delete the next lookup asks again, though the upstream's word was fresh (cache rule 7)."""
-    admin.upstream.says["alice@example.org"] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    admin.upstream.answers["alice@example.org"] = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
     assert await admin.state("alice@example.org") is State.FOUND
     shelf = await admin.store.look(parse("alice@example.org").name)
     assert shelf.records == (Record(parse("alice@example.org").name, NAME, True, made.now),)
@@ -676,7 +655,7 @@ async def verdict(admin: Admin, term: str) -> object:
 async def test_a_lookups_verdict(admin: Admin, made: Made) -> None:
     """Usable, known but not usable, absent, or unknown."""
     assert await verdict(admin, "bob@example.net") == "absent"
-    admin.upstream.says["bob@example.net"] = Failed("no route")
+    admin.upstream.answers["bob@example.net"] = Failed("no route")
     admin.clock.now += 86400
     assert await verdict(admin, "bob@example.net") == "unknown"
     await admin.put(made.exported["bob"], Source.LOCAL, "administrator")

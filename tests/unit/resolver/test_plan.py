@@ -23,6 +23,7 @@ from keyserver.resolver.plan import (
     tiers_of,
 )
 from keyserver.upstreams.base import Asking
+from support.upstreams import Told
 
 FOUND = Found((Raw(Kind.OPENPGP, b"x"),))
 ABSENT = Absent("no")
@@ -128,27 +129,8 @@ def test_our_own_limits_are_not_the_upstreams_fault() -> None:
     assert after(health, Failed("full", Fault.LOCAL), 0, 0.5, Question("b"), alone=True) == health
 
 
-class Peer:
-    def __init__(self, outcome: Outcome, delay: float = 0.0, **spec: object) -> None:
-        self.spec = UpstreamSpec("peer", **spec)  # type: ignore[arg-type]
-        self.outcome = outcome
-        self.delay = delay
-        self.calls = self.now = self.most = 0
-
-    def target(self, query: Query) -> str:
-        return "peer"
-
-    async def fetch(self, query: Query, asking: Asking) -> Outcome:
-        self.calls += 1
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(self.delay)
-        finally:
-            self.now -= 1
-        return self.outcome
-
-    async def close(self) -> None: ...
+def upstream(outcome: Outcome, delay: float = 0.0, **spec: object) -> Told:
+    return Told(UpstreamSpec("peer", **spec), otherwise=outcome, delay=delay)  # type: ignore[arg-type]
 
 
 ASK = ByFingerprint("AA" * 20)
@@ -158,17 +140,17 @@ OTHERS = [ByFingerprint(f"{n:02X}" * 20) for n in range(OPENS_AFTER)]
 async def test_an_open_circuit_is_not_asked_and_one_probe_closes_it() -> None:
     now = 100.0
     gate = Gate(lambda: now, lambda: 0.5)
-    peer = Peer(FAILED)
+    peer = upstream(FAILED)
     for query in OTHERS:
         await gate.ask(peer, query, 1, "via")
     assert gate.status(peer).state == "open"
     refused = await gate.ask(peer, ASK, 1, "via")
     assert isinstance(refused, Failed)
     assert "circuit" in refused.reason
-    assert peer.calls == OPENS_AFTER
+    assert len(peer.asked) == OPENS_AFTER
     now += 10
     assert gate.status(peer).state == "half-open"
-    peer.outcome, peer.delay = ABSENT, 0.05
+    peer.otherwise, peer.delay = ABSENT, 0.05
     several = await asyncio.gather(*(gate.ask(peer, ASK, 1, "via") for _ in range(5)))
     assert sum(isinstance(o, Absent) for o in several) == 1, "one probe only"
     assert gate.status(peer).state == "closed"
@@ -177,10 +159,10 @@ async def test_an_open_circuit_is_not_asked_and_one_probe_closes_it() -> None:
 
 async def test_a_forced_question_passes_an_open_circuit() -> None:
     gate = Gate(lambda: 100.0, lambda: 0.5)
-    peer = Peer(Failed("no", Fault.CONFIGURATION))
+    peer = upstream(Failed("no", Fault.CONFIGURATION))
     for query in OTHERS:
         await gate.ask(peer, query, 1, "via")
-    peer.outcome = ABSENT
+    peer.otherwise = ABSENT
     assert isinstance(await gate.ask(peer, ASK, 1, "via"), Failed)
     assert isinstance(await gate.ask(peer, ASK, 1, "via", force=True), Absent)
 
@@ -188,13 +170,13 @@ async def test_a_forced_question_passes_an_open_circuit() -> None:
 async def test_a_poisoned_query_is_held_back_and_the_others_are_asked() -> None:
     now = 100.0
     gate = Gate(lambda: now, lambda: 0.5)
-    peer = Peer(FAILED)
+    peer = upstream(FAILED)
     for _ in range(20):
         await gate.ask(peer, ASK, 1, "via", client="mallory")
-    assert peer.calls == HELD_AFTER
+    assert len(peer.asked) == HELD_AFTER
     refused = await gate.ask(peer, ASK, 1, "via")
     assert isinstance(refused, Failed) and refused.fault is Fault.LOCAL and "this very query" in refused.reason
-    peer.outcome = ABSENT
+    peer.otherwise = ABSENT
     assert isinstance(await gate.ask(peer, OTHERS[0], 1, "via"), Absent)
     now += 5
     assert isinstance(await gate.ask(peer, ASK, 1, "via"), Absent), "asked again by and by"
@@ -203,18 +185,18 @@ async def test_a_poisoned_query_is_held_back_and_the_others_are_asked() -> None:
 async def test_an_ill_host_that_recovers_leaves_no_query_held_back() -> None:
     now = 100.0
     gate = Gate(lambda: now, lambda: 0.5)
-    peer = Peer(FAILED)
+    peer = upstream(FAILED)
     for query in OTHERS * HELD_AFTER:
         await gate.ask(peer, query, 1, "via", force=True)
     now += 301
-    peer.outcome = ABSENT
+    peer.otherwise = ABSENT
     assert isinstance(await gate.ask(peer, ASK, 1, "via"), Absent)
     assert all([isinstance(await gate.ask(peer, query, 1, "via"), Absent) for query in OTHERS])
 
 
 async def test_no_memory_here_is_nobodys_illness() -> None:
     gate = Gate(lambda: 100.0, lambda: 0.5)
-    peer = Peer(ABSENT)
+    peer = upstream(ABSENT)
 
     async def fetch(query: Query, asking: Asking) -> Outcome:
         raise MemoryError
@@ -228,15 +210,15 @@ async def test_no_memory_here_is_nobodys_illness() -> None:
 
 async def test_questions_at_once_are_limited_and_waiting_counts() -> None:
     gate = Gate(asyncio.get_running_loop().time, lambda: 0.5)
-    peer = Peer(ABSENT, delay=0.02)
+    peer = upstream(ABSENT, delay=0.02)
     outcomes = await asyncio.gather(*(gate.ask(peer, ASK, 2, "via") for _ in range(100)))
     assert all(isinstance(o, Absent) for o in outcomes)
-    assert peer.most == 32
+    assert peer.most_at_once == 32
 
 
 async def test_an_upstream_that_ignores_its_time_is_cut_off() -> None:
     gate = Gate(asyncio.get_running_loop().time, lambda: 0.5)
-    outcome = await gate.ask(Peer(ABSENT, delay=30, timeout=0.05), ASK, 5, "via")
+    outcome = await gate.ask(upstream(ABSENT, delay=30, timeout=0.05), ASK, 5, "via")
     assert isinstance(outcome, Failed)
     assert "no answer within" in outcome.reason
 

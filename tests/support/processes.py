@@ -1,0 +1,46 @@
+"""Processes by their numbers: descendants, processor time, memory (Linux)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield pid
+    for task in _tasks(pid):
+        try:
+            children = (task / "children").read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from family(int(child))
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time of a process: of its threads by the scheduler's own clock."""
+    nanoseconds = 0
+    for task in _tasks(pid):
+        try:
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            continue
+    return nanoseconds / 1e9
+
+
+def memory_of(pid: int) -> int:
+    """Resident octets of a process."""
+    try:
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _tasks(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
