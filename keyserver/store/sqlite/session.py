@@ -37,11 +37,22 @@ class _Done:
 class Session(sqlite3.Connection):
     """A connection that also runs functions: `execute(_RUN, (function,))` calls `function(self)`."""
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._settings: dict[str, str] = {}
+
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As sqlite3's own, or the function that stands in the parameters."""
         if sql is _RUN:
             return cast(sqlite3.Cursor, _Done(parameters[0](self)))
         return super().execute(sql, parameters)
+
+    def set(self, pragma: str, value: str) -> None:
+        """Set a pragma of this connection, unless that was its last value here: to set one makes SQLite prepare every
+        statement again, which is a third of a put."""
+        if self._settings.get(pragma) != value:
+            self.execute(f"PRAGMA {pragma}={value}")
+            self._settings[pragma] = value
 
 
 async def connect(path: Path, *, writes: bool, immutable: bool = False) -> aiosqlite.Connection:
@@ -70,6 +81,6 @@ def _pragmas(db: sqlite3.Connection, writes: bool) -> None:
     db.execute("PRAGMA secure_delete=FAST").fetchall()
 
 
-async def run(db: aiosqlite.Connection, function: Callable[[sqlite3.Connection], T]) -> T:
+async def run(db: aiosqlite.Connection, function: Callable[[Session], T]) -> T:
     """Call `function(connection)` on the connection's thread, in one hop, to its end even if we are cancelled."""
     return cast(T, await db.execute_fetchall(_RUN, (function,)))

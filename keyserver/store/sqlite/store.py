@@ -29,7 +29,7 @@ from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.base import Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.sqlite import deletions, filing, presence, reading, removing, renaming, schema
 from keyserver.store.sqlite.presence import Presence, unwritable
-from keyserver.store.sqlite.session import connect, run
+from keyserver.store.sqlite.session import Session, connect, run
 from keyserver.store.sqlite.writing import Writing, Written, probe, transact, unprobe
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class SqliteStore:
     async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:
         """As `Store.put`. A power cut (not a killed process) may lose the last moments of keyserver finds."""
 
-        def job(db: sqlite3.Connection) -> tuple[tuple[Stored, ...], Written | None]:
+        def job(db: Session) -> tuple[tuple[Stored, ...], Written | None]:
             new = [filing.Arrival.of(find, self._hygiene) for find in finds]
             durable = any(arrival.durable for arrival in new)
             return transact(db, lambda w: filing.put(w, new, records, begun, now, self._max_size), durable)
@@ -269,22 +269,22 @@ class SqliteStore:
 
     # --- the way to the connections
 
-    async def _read(self, db: aiosqlite.Connection | None, function: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, db: aiosqlite.Connection | None, function: Callable[[Session], T]) -> T:
         with self._errors(writing=False):
             return await run(self._opened(db), function)
 
     async def _write(self, work: Callable[[Writing], T], durable: bool = True) -> T:
         return await self._commit(lambda db: transact(db, work, durable))
 
-    async def _commit(self, job: Callable[[sqlite3.Connection], tuple[T, Written | None]]) -> T:
+    async def _commit(self, job: Callable[[Session], tuple[T, Written | None]]) -> T:
         """One transaction, its change published; carried to its end even when the caller is cancelled."""
         task = asyncio.ensure_future(self._carry_out(job))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
-    async def _carry_out(self, job: Callable[[sqlite3.Connection], tuple[T, Written | None]]) -> T:
-        def guarded(db: sqlite3.Connection) -> tuple[T, Written | None]:
+    async def _carry_out(self, job: Callable[[Session], tuple[T, Written | None]]) -> T:
+        def guarded(db: Session) -> tuple[T, Written | None]:
             self._still_there()  # before: what comes back tomorrow must not hold what was refused today
             done = job(db)
             self._still_there()  # behind: nothing is acknowledged that went nowhere

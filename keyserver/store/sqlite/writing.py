@@ -13,6 +13,7 @@ from typing import TypeVar
 from keyserver.model import Change, Name
 from keyserver.store.deletion import names_of_fingerprint
 from keyserver.store.sqlite.reading import MAX_PUBLISHED
+from keyserver.store.sqlite.session import Session
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class Writing:
 
 
 def transact(
-    db: sqlite3.Connection, work: Callable[[Writing], T], durable: bool = True, foreign_keys: bool = True
+    db: Session, work: Callable[[Writing], T], durable: bool = True, foreign_keys: bool = True
 ) -> tuple[T, Written | None]:
     """Run `work` in one IMMEDIATE transaction; whatever it raises, nothing of it stays.
 
@@ -83,8 +84,8 @@ def transact(
     upstream can tell us again. What a keyserver said may be searched again after a power cut, and its answer should
     not wait for a disk.
     """
-    db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-    db.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+    db.set("synchronous", "FULL" if durable else "NORMAL")
+    db.set("foreign_keys", "ON" if foreign_keys else "OFF")
     db.execute("BEGIN IMMEDIATE")
     try:
         writing = Writing(db)
