@@ -40,7 +40,7 @@ def _unverified(arrival: Arrival) -> Parts:
             parts.direct = place.component
         for signature in place.candidates:
             if not signature.flaw:
-                add(signature, place.component.signatures)
+                place.component.add(signature)
     return parts
 
 
@@ -121,7 +121,7 @@ class _Work:
         kept = self._with_back_signature(signature, place) if good and signature.embedded else signature
         if good and kept is not None:
             component = place.component
-            add(kept, component.signatures)
+            component.add(kept)
             if component.tag != packets.PUBLIC_KEY:
                 self.parts.components[component.tag, component.body] = component
         return True
@@ -137,7 +137,7 @@ class _Work:
             place.target = Target(v4, self._hashed + body)
         else:
             try:
-                subkey = packets.parse_key(body)
+                subkey = place.component.key()
             except Malformed:
                 return False
             if subkey.version != self.parts.key.version:

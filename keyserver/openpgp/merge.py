@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from keyserver.openpgp.limits import Limits
 from keyserver.openpgp.parts import Component, Parts, add, bounded, read, write
-from keyserver.openpgp.signatures import REVOCATIONS
 from keyserver.openpgp.verify import verifiable
 
 
@@ -63,7 +62,7 @@ def _absorb(whole: Parts, other: Parts, *, known_only: bool) -> None:
     if whole.key.body != other.key.body:
         raise ValueError("copies of different certificates cannot be merged")
     for signature in other.direct.signatures.values():
-        add(signature, whole.direct.signatures)
+        whole.direct.add(signature)
     for signature in other.claimed.values():
         add(signature, whole.claimed)
     for place, component in other.components.items():
@@ -73,9 +72,8 @@ def _absorb(whole: Parts, other: Parts, *, known_only: bool) -> None:
                 whole.components[place] = component
             continue
         for signature in component.signatures.values():
-            add(signature, mine.signatures)
+            mine.add(signature)
 
 
 def _only_revocations(component: Component) -> Component:
-    chosen = {k: s for k, s in component.signatures.items() if s.type in REVOCATIONS}
-    return Component(component.tag, component.body, chosen)
+    return component.with_only(component.of_revocations())

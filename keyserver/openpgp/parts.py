@@ -22,19 +22,43 @@ class Component:
 
     tag: int
     body: bytes
-    signatures: dict[bytes, Signature] = field(default_factory=dict)
+    signatures: dict[bytes, Signature] = field(default_factory=dict)  # changed by `add` only
+    _key: PublicKey | None = None
+    _ordered: tuple[tuple[Signature, ...], tuple[Signature, ...]] | None = None
 
-    def of_revocations(self) -> list[Signature]:
+    def add(self, signature: Signature) -> None:
+        """One more signature over it."""
+        add(signature, self.signatures)
+        self._ordered = None
+
+    def key(self) -> PublicKey:
+        """The subkey that it is, read once. Raises Malformed for one that is none."""
+        if self._key is None:
+            self._key = packets.parse_key(self.body)
+        return self._key
+
+    def with_only(self, chosen: Iterable[Signature]) -> Component:
+        """The same with these of its signatures."""
+        return Component(self.tag, self.body, {s.identity: s for s in chosen}, self._key)
+
+    def of_revocations(self) -> tuple[Signature, ...]:
         """Its revocations, in the order in which they are kept."""
-        return sorted(
-            (s for s in self.signatures.values() if s.type in signatures.REVOCATIONS), key=signatures.keep_order
-        )
+        return (self._ordered or self._order())[0]
 
-    def of_self(self) -> list[Signature]:
+    def of_self(self) -> tuple[Signature, ...]:
         """Its self-signatures, newest first."""
-        return sorted(
-            (s for s in self.signatures.values() if s.type not in signatures.REVOCATIONS), key=signatures.keep_order
-        )
+        return (self._ordered or self._order())[1]
+
+    def _order(self) -> tuple[tuple[Signature, ...], tuple[Signature, ...]]:
+        revocations: list[Signature] = []
+        others: list[Signature] = []
+        for signature in self.signatures.values():
+            (revocations if signature.type in signatures.REVOCATIONS else others).append(signature)
+        for some in (revocations, others):
+            if len(some) > 1:
+                some.sort(key=signatures.keep_order)
+        self._ordered = (tuple(revocations), tuple(others))
+        return self._ordered
 
 
 @dataclass(slots=True, eq=False)
@@ -72,8 +96,10 @@ def read(octets: bytes) -> Parts:
             here = parts.components[tag, body] = Component(tag, body)
         else:
             signature = signatures.parse(body)
-            foreign = here is parts.direct and not signature.by(parts.key)
-            add(signature, parts.claimed if foreign else here.signatures)
+            if here is parts.direct and not signature.by(parts.key):
+                add(signature, parts.claimed)
+            else:
+                here.add(signature)
     if parts is None:
         raise Malformed("no certificate")
     return parts
@@ -95,8 +121,9 @@ def bounded(parts: Parts, limits: Limits) -> Parts:
 def _bounded(component: Component, limits: Limits) -> Component:
     if len(component.signatures) < min(limits.revocations, limits.self_signatures):
         return component
-    chosen = component.of_revocations()[: limits.revocations] + component.of_self()[: limits.self_signatures]
-    return Component(component.tag, component.body, {s.identity: s for s in chosen})
+    return component.with_only(
+        component.of_revocations()[: limits.revocations] + component.of_self()[: limits.self_signatures]
+    )
 
 
 def write(parts: Parts) -> bytes:

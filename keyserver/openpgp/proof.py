@@ -30,7 +30,8 @@ def index(octets: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:
         return _key_names(parts.key), ()
     user_ids = _user_ids(parts)
     addresses = {address_of(c.body) for c in user_ids}
-    return _index(parts.key, addresses, _subkeys(parts)), tuple(text_of(c.body) for c in user_ids)
+    index = _key_names(parts.key).union(*_found_by(addresses, _bindings(parts)))
+    return index, tuple(text_of(c.body) for c in user_ids)
 
 
 def judge(parts: Parts, now: int) -> Proof:
@@ -38,17 +39,15 @@ def judge(parts: Parts, now: int) -> Proof:
     key = parts.key
     if not verifiable(key):
         return _unverifiable(parts)
-    addresses = {c.body: address_of(c.body) for c in _user_ids(parts)}
-    bound = _subkeys(parts)
-    made = (
-        _UserId.of(c, address_of(c.body), now) for (tag, _), c in parts.components.items() if tag == packets.USER_ID
-    )
+    names, bound, claimed = _key_names(key), _bindings(parts), _claimed(parts)
+    made = (_UserId.of(c, claim, now) for c, claim in claimed)
     user_ids = sorted((user_id for user_id in made if user_id), key=lambda u: u.order)
     governing = _governing(parts, user_ids, now)
     expires = _key_expiry(key, governing)
     validity = _validity(parts, expires, governing, now)
-    subkeys = [subkey for c, k in bound if (subkey := _subkey(c, k, now))]
+    subkeys = [subkey for b in bound if (subkey := _subkey(b, now))]
     usable = validity is Validity.VALID and key.created <= now
+    addresses = {claim.address for c, claim in claimed if c.of_self()}
     return Proof(
         kind=Kind.OPENPGP,
         version=key.version,
@@ -62,25 +61,25 @@ def judge(parts: Parts, now: int) -> Proof:
         can_encrypt=usable and (_encrypts(key, governing) or any(_usable(s, now) for s, _, _ in subkeys)),
         user_ids=tuple(u.value for u in user_ids),
         subkeys=tuple(s for s, _, _ in subkeys),
-        strong=_key_names(key).union(*(_subkey_names(s) for s, _, _ in subkeys if s.back_signed)),
+        strong=names.union(*(b.names for s, b, _ in subkeys if s.back_signed)),
         weak=frozenset(u.name for u in user_ids if u.name and u.alive and not u.value.revoked).union(
-            *(_subkey_names(s) for s, named, _ in subkeys if named and not s.back_signed)
+            *(b.names for s, b, _ in subkeys if b.named and not s.back_signed)
         ),
-        index=_index(key, addresses.values(), bound),
+        index=names.union(*_found_by(addresses, bound)),
         newest=max((s.made for s in _self_signatures(parts) if s.made <= now), default=key.created),
         turns=min((t for t in _instants(parts, bound) if t > now), default=None),
-        claims=_claims(parts),
+        claims=tuple(claim for _, claim in claimed),
         revocations=any(c.of_revocations() for c in (parts.direct, *parts.components.values())),
         marks=_marks(
-            parts, [*governing, *(u.counts for u in user_ids if not u.withdrawn), *(b for _, _, b in subkeys)]
+            parts, [*governing, *(u.counts for u in user_ids if not u.withdrawn), *(counts for _, _, counts in subkeys)]
         ),
     )
 
 
-def _claims(parts: Parts) -> tuple[Claim, ...]:
-    """What all user IDs say, in an order that no copy's history decides."""
-    user_ids = [c for c in parts.components.values() if c.tag == packets.USER_ID]
-    return tuple(Claim(text_of(c.body), address_of(c.body)) for c in sorted(user_ids, key=lambda c: c.body))
+def _claimed(parts: Parts) -> list[tuple[Component, Claim]]:
+    """All user IDs and what they say, in an order that no copy's history decides."""
+    user_ids = sorted((c for c in parts.components.values() if c.tag == packets.USER_ID), key=lambda c: c.body)
+    return [(c, Claim(text_of(c.body), address_of(c.body))) for c in user_ids]
 
 
 @dataclass(slots=True)
@@ -99,30 +98,50 @@ class _UserId:
         return self.counts.type in signatures.REVOCATIONS
 
     @classmethod
-    def of(cls, component: Component, address: str | None, now: int) -> _UserId | None:
+    def of(cls, component: Component, claim: Claim, now: int) -> _UserId | None:
         counts, alive = _counting(component, now)
         if counts is None:
-            return cls._withdrawn(component, address, now)
+            return cls._withdrawn(component, claim, now)
         revoked = _revoked(component, counts, now, final=False)
-        value = UserId(text_of(component.body), address, counts.made, _end(counts), revoked)
+        value = UserId(claim.text, claim.address, counts.made, _end(counts), revoked)
         order = (revoked or not alive, not counts.primary, -counts.made, component.body)
-        return cls(value, counts, alive, _address_name(address), order)
+        return cls(value, counts, alive, _address_name(claim.address), order)
 
     @classmethod
-    def _withdrawn(cls, component: Component, address: str | None, now: int) -> _UserId | None:
+    def _withdrawn(cls, component: Component, claim: Claim, now: int) -> _UserId | None:
         """Listed as revoked, as gpg and Sequoia do, and found by nobody: nothing says that it was ever certified."""
         last = next((r for r in component.of_revocations() if r.hard or r.made <= now), None)
         if last is None:
             return None
-        value = UserId(text_of(component.body), address, last.made, None, True)
+        value = UserId(claim.text, claim.address, last.made, None, True)
         return cls(value, last, False, None, (True, True, -last.made, component.body))
 
 
-def _subkey(component: Component, key: PublicKey, now: int) -> tuple[Subkey, bool, Signature] | None:
-    """The subkey, whether it is found at all, and its binding; None where nothing binds it by now.
+@dataclass(slots=True)
+class _Bound:
+    """A subkey that has ever been bound."""
+
+    component: Component
+    key: PublicKey
+    agreed: bool  # ... with a back-signature
+    named: bool  # is the certificate found by it at all?
+    names: frozenset[Name]
+
+    @classmethod
+    def of(cls, component: Component) -> _Bound:
+        """`clean` leaves no embedded signature that does not verify, unless the subkey's algorithm is not ours."""
+        key, bindings = component.key(), component.of_self()
+        agreed = verifiable(key) and any(b.embedded for b in bindings)
+        harmless = all(not (b.flags or 0) & (signatures.SIGN | signatures.CERTIFY) for b in bindings)
+        return cls(component, key, agreed, agreed or harmless, _key_names(key))
+
+
+def _subkey(bound: _Bound, now: int) -> tuple[Subkey, _Bound, Signature] | None:
+    """The subkey and its binding; None where nothing binds it by now.
 
     A subkey that may sign or certify, but did not agree to this certificate by a back-signature (section 5.2.1.9),
     may be anybody's: nobody finds this certificate by it."""
+    component, key = bound.component, bound.key
     binding, alive = _counting(component, now)
     if binding is None:
         return None
@@ -131,7 +150,6 @@ def _subkey(component: Component, key: PublicKey, now: int) -> tuple[Subkey, boo
     if end is not None and not alive:
         expires = end if expires is None else min(expires, end)
     encrypts = binding.flags is None or bool(binding.flags & signatures.ENCRYPT)
-    back_signed, named = _standing(component, key)
     subkey = Subkey(
         fingerprint=_hex(key.fingerprint),
         key_id=_hex(key.key_id),
@@ -141,19 +159,9 @@ def _subkey(component: Component, key: PublicKey, now: int) -> tuple[Subkey, boo
         expires=expires,
         revoked=_revoked(component, binding, now, final=True),
         can_encrypt=encrypts and key.algorithm in packets.ENCRYPTING,
-        back_signed=back_signed,
+        back_signed=bound.agreed,
     )
-    return subkey, named, binding
-
-
-def _standing(component: Component, key: PublicKey) -> tuple[bool, bool]:
-    """Has it ever been bound with a back-signature, and may it be found without one?
-
-    `clean` leaves no embedded signature that does not verify, unless the subkey's algorithm is not ours."""
-    bindings = component.of_self()
-    agreed = verifiable(key) and any(b.embedded for b in bindings)
-    harmless = all(not (b.flags or 0) & (signatures.SIGN | signatures.CERTIFY) for b in bindings)
-    return agreed, agreed or harmless
+    return subkey, bound, binding
 
 
 def _counting(component: Component, now: int) -> tuple[Signature | None, bool]:
@@ -236,10 +244,8 @@ def _user_ids(parts: Parts) -> list[Component]:
     return sorted(found, key=user_id_order)
 
 
-def _subkeys(parts: Parts) -> list[tuple[Component, PublicKey]]:
-    """Those that have ever been bound."""
-    found = (c for c in parts.components.values() if c.tag == packets.SUBKEY and c.of_self())
-    return [(component, packets.parse_key(component.body)) for component in found]
+def _bindings(parts: Parts) -> list[_Bound]:
+    return [_Bound.of(c) for c in parts.components.values() if c.tag == packets.SUBKEY and c.of_self()]
 
 
 def _self_signatures(parts: Parts) -> Iterator[Signature]:
@@ -248,10 +254,11 @@ def _self_signatures(parts: Parts) -> Iterator[Signature]:
         yield from component.of_self()
 
 
-def _instants(parts: Parts, bound: Iterable[tuple[Component, PublicKey]]) -> Iterator[int]:
+def _instants(parts: Parts, bound: Iterable[_Bound]) -> Iterator[int]:
     """When something may change: dates of keys and signatures, their ends, the ends of keys that they state."""
     user_ids = ((c, parts.key) for c in parts.components.values() if c.tag == packets.USER_ID)
-    for component, key in ((parts.direct, parts.key), *user_ids, *bound):
+    subkeys = ((b.component, b.key) for b in bound)
+    for component, key in ((parts.direct, parts.key), *user_ids, *subkeys):
         yield key.created
         for signature in component.signatures.values():
             yield signature.made
@@ -261,11 +268,10 @@ def _instants(parts: Parts, bound: Iterable[tuple[Component, PublicKey]]) -> Ite
                 yield key.created + signature.key_lifetime
 
 
-def _index(
-    key: PublicKey, addresses: Iterable[str | None], bound: Iterable[tuple[Component, PublicKey]]
-) -> frozenset[Name]:
-    named = (_key_names(subkey) for component, subkey in bound if _standing(component, subkey)[1])
-    return _key_names(key).union((n for n in map(_address_name, addresses) if n), *named)
+def _found_by(addresses: Iterable[str | None], bound: Iterable[_Bound]) -> Iterator[Iterable[Name]]:
+    """The names that any instant may prove, beside the primary key's."""
+    yield (name for name in map(_address_name, addresses) if name)
+    yield from (b.names for b in bound if b.named)
 
 
 def _marks(parts: Parts, counting: Sequence[Signature]) -> tuple[str, ...]:
@@ -297,7 +303,7 @@ def _unverifiable(parts: Parts) -> Proof:
         index=names,
         newest=key.created,
         turns=None,
-        claims=_claims(parts),
+        claims=tuple(claim for _, claim in _claimed(parts)),
         marks=("unverifiable",),
     )
 
@@ -306,10 +312,6 @@ def _key_names(key: PublicKey) -> frozenset[Name]:
     return frozenset(
         {name_of(Kind.OPENPGP, "fpr", _hex(key.fingerprint)), name_of(Kind.OPENPGP, "kid", _hex(key.key_id))}
     )
-
-
-def _subkey_names(subkey: Subkey) -> frozenset[Name]:
-    return frozenset({name_of(Kind.OPENPGP, "fpr", subkey.fingerprint), name_of(Kind.OPENPGP, "kid", subkey.key_id)})
 
 
 def _address_name(address: str | None) -> Name | None:

@@ -19,14 +19,14 @@ from keyserver.openpgp.signatures import REVOCATIONS, SHA1, STRENGTH, Signature
 SHA1_UNTIL = 1_675_209_600  # 2023-02-01: SHA-1 self-signatures made later prove nothing
 """Where Sequoia 1 drew the line; its later versions are stricter, and gpg takes them whenever they were made."""
 
-_HASHLIB = {
-    2: "sha1",
-    8: "sha256",
-    9: "sha384",
-    10: "sha512",
-    11: "sha224",
-    12: "sha3_256",
-    14: "sha3_512",
+_HASHLIB: dict[int, Callable[..., hashlib._Hash]] = {
+    2: hashlib.sha1,
+    8: hashlib.sha256,
+    9: hashlib.sha384,
+    10: hashlib.sha512,
+    11: hashlib.sha224,
+    12: hashlib.sha3_256,
+    14: hashlib.sha3_512,
 }  # no MD5 (1), which proves nothing, and no RIPEMD-160 (3), which `cryptography` does not have
 _PREHASHED = {
     2: Prehashed(hashes.SHA1()),  # noqa: S303 - only by date, see SHA1_UNTIL
@@ -120,15 +120,15 @@ class Target:
 
     def digest(self, signature: Signature) -> bytes:
         """The digest that was signed: salt, target, trailer (section 5.2.4)."""
-        name = _HASHLIB[signature.hash]
+        new = _HASHLIB[signature.hash]
         if signature.salt:
-            begun = hashlib.new(name, signature.salt + self.octets, usedforsecurity=False)
+            begun = new(signature.salt + self.octets, usedforsecurity=False)
         elif signature.version == 3 and self._v3 is not None:
-            begun = hashlib.new(name, self._v3, usedforsecurity=False)
+            begun = new(self._v3, usedforsecurity=False)
         else:
             first = self._begun.get(signature.hash)
             if first is None:
-                first = self._begun[signature.hash] = hashlib.new(name, self.octets, usedforsecurity=False)
+                first = self._begun[signature.hash] = new(self.octets, usedforsecurity=False)
             begun = first.copy()
         begun.update(signature.trailer())
         return begun.digest()
