@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -527,6 +528,35 @@ def test_unverifiable_certificate_is_found_by_fingerprint_alone() -> None:
     assert proof.user_ids == () and not proof.can_encrypt
     assert ALICE in found.octets  # kept: who has the algorithm can check it
     assert only(found.octets) == found
+
+
+@dataclass
+class Odd:
+    """Signs otherwise than RFC 8032 has it: `longer` by an octet that OpenSSL and libsodium must not take for text, or
+    with the one signature that fits any text where the public key is a point of order 1."""
+
+    longer: Any = None
+
+    def sign(self, digest: bytes) -> bytes:
+        return self.longer.sign(b"!" + digest) + b"!" if self.longer else b"\x01" + bytes(63)
+
+
+def odd_keys() -> dict[str, Key]:
+    whole = new_key("ed25519")
+    one = b"\x01" + bytes(31)
+    legacy = whole.material[: -len(mpi(b"\x40" + one))] + mpi(b"\x40" + one)
+    return {
+        "longer": replace(whole, private=Odd(whole.private)),
+        "order 1": Key(4, CREATED, packets.EDDSA_LEGACY, legacy, Odd()),
+        "order 1, native": Key(4, CREATED, packets.ED25519, one, Odd()),
+    }
+
+
+@pytest.mark.parametrize("name", odd_keys())
+def test_ed25519_signatures_that_only_look_right_prove_nothing(name: str) -> None:
+    key = odd_keys()[name]
+    octets = key.packet() + packet(USER_ID, ALICE) + certify(key, ALICE)
+    assert refused(octets).reason == "nothing in it is signed by its primary key"
 
 
 def test_unknown_curve_is_unverifiable() -> None:
