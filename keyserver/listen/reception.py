@@ -92,6 +92,11 @@ class Reception(ABC, Generic[G]):
     def maker(self, listener: Listener) -> Make:
         """What makes the connections of a listener."""
 
+    @property
+    def connections(self) -> tuple[G, ...]:
+        """Those that are open."""
+        return tuple(self._connections)
+
     def report(self) -> None:
         """Called once a second, and at the end."""
 
@@ -188,9 +193,12 @@ class Reception(ABC, Generic[G]):
         self._said[reason] = at, count
 
     def _beat(self) -> None:
-        """Once a second."""
-        self.tick += 1
         self._timer = asyncio.get_running_loop().call_later(1.0, self._beat)
+        self.second()
+
+    def second(self) -> None:
+        """A second has passed."""
+        self.tick += 1
         if self.tick % self._sweep == 0:
             for connection in tuple(self._connections):
                 connection.sweep(self.tick)

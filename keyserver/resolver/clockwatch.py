@@ -1,6 +1,6 @@
 """May the wall clock be believed? Compared with a clock that only counts, and with what the store has seen (rule 5).
 
-Pure: both clocks are handed in. A wrong clock cannot bring back what it made us delete, least of all what only mail has
+Both clocks are handed in. A wrong clock cannot bring back what it made us delete, least of all what only mail has
 shown: after a jump nothing is deleted for a day, or until an administrator says so. Expiry is judged at every lookup
 anyway, so waiting costs nothing but room.
 """

@@ -250,7 +250,7 @@ class Names:
             found: Sequence[str] = ()
             error: OSError | None = None
             try:
-                found = _blocking_lookup(host, port)
+                found = blocking_lookup(host, port)
             except OSError as caught:
                 error = caught
             except UnicodeError as caught:  # a label that the codec does not like
@@ -268,7 +268,7 @@ class Names:
         return await answer
 
 
-def _blocking_lookup(host: str, port: int) -> Sequence[str]:
+def blocking_lookup(host: str, port: int) -> Sequence[str]:
     """getaddrinfo, preceded by the hosts file for absolute names: glibc does not find those in it.
 
     Raises NoSuchHost, or OSError where nobody could say: the servers, or we ourselves for want of descriptors.

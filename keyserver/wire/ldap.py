@@ -247,7 +247,7 @@ def decode(data: bytes, at: int, end: int) -> Message:
     tag, start, after = header(data, after, stop)
     try:
         operation = _operation(data, tag, start, after)
-        controls = _controls(data, after, stop) if after < stop else ()
+        controls = read_controls(data, after, stop) if after < stop else ()
     except TooMuch as error:
         return Message(message_id, Excess(tag, str(error)))
     return Message(message_id, operation, controls)
@@ -317,7 +317,8 @@ def read_attributes(data: bytes, at: int, end: int) -> tuple[str, ...]:
     return tuple(attributes)
 
 
-def _controls(data: bytes, at: int, end: int) -> tuple[Control, ...]:
+def read_controls(data: bytes, at: int, end: int) -> tuple[Control, ...]:
+    """The controls of a message, from the element that holds them (RFC 4511 section 4.1.11). Raises Malformed."""
     tag, at, stop = header(data, at, end)
     if tag != 0xA0:
         return ()

@@ -209,7 +209,7 @@ def test_searches_abandoned_at_once(face: Face) -> None:
             client.socket.sendall(request(Equal("gpgMailbox", b"late%d@example.org" % n), id_=n))
         for _ in range(most):
             assert client.result().code == Code.BUSY
-        under_way = face.call(lambda: sum(len(c._under_way) for c in face.server._connections))
+        under_way = face.call(lambda: sum(c.held().searches for c in face.server.connections))
         assert under_way == most
         face.call(event.set)
     until(lambda: face.server.counts().open == 0)
@@ -303,7 +303,7 @@ def test_half_a_message_before_the_handshake_is_forgotten_or_ends_it(memory: Mem
 def test_half_messages_end_in_time(face: Face, octets: bytes) -> None:
     with Client(face.port) as client:
         client.socket.sendall(octets)
-        until(lambda: face.call(lambda: sum(len(c._rest) for c in face.server._connections)) == len(octets))
+        until(lambda: face.call(lambda: sum(c.held().octets for c in face.server.connections)) == len(octets))
         face.pass_seconds(face.server.limits.first + 1)
         while (got := client.read()) is not None:
             assert got.oid == wire.NOTICE_OF_DISCONNECTION
@@ -347,7 +347,7 @@ def test_who_never_reads_is_not_written_for(face: Face, memory: Memory) -> None:
         except TimeoutError:
             pass
         assert sent < 8 << 20
-        waiting = face.call(lambda: [c._transport.get_write_buffer_size() for c in face.server._connections])
+        waiting = face.call(lambda: [c.held().unsent for c in face.server.connections])
         assert sum(waiting) < 2 << 20, waiting
         answered(face)
         until(lambda: face.pass_seconds(face.server.limits.stalled + 1) or face.server.counts().open == 0)
@@ -362,7 +362,7 @@ def test_pages_without_end(face: Face, memory: Memory) -> None:
             name = ("gpgMailbox", "GPGMAILBOX", "1.3.6.1.4.1.11591.2.4.1.3")[n % 3]
             assert client.search(KEYS, Or((Equal(name, b"alice@example.org"), Equal("cn", b"%d" % n)))).code in (0, 53)
             assert client.search(KEYS, MAIL, controls=(page,)).code == 0
-        held = face.call(lambda: max(len(c._pages) for c in face.server._connections))
+        held = face.call(lambda: max(c.held().pages for c in face.server.connections))
         assert 0 < held <= PAGED_SEARCHES
 
 

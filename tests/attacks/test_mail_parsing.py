@@ -16,7 +16,7 @@ from keyserver.mailflow.verdict import Envelope, Mail, Rules, Seen, Way, Why
 from keyserver.model import Malformed
 from keyserver.policy import with_subdomains
 from keyserver.query import BadQuery, ByAddress, parse, parse_address
-from keyserver.upstreams.hkp.upstream import _search
+from keyserver.upstreams.hkp.upstream import search_of
 from keyserver.upstreams.ldap.kinds import Style, openpgp_filter, x509_filter
 from keyserver.wire.mailbox import MAX_FROM, one_mailbox
 from support.mails import attached_key, crlf, head, multipart, signed, text
@@ -141,7 +141,7 @@ def test_a_quoted_local_part_acts_nowhere(term: str) -> None:
     """In no filter and no URL: what is asked for is the address itself, escaped."""
     query = parse(term)
     assert isinstance(query, ByAddress)
-    search = _search(query) or ""
+    search = search_of(query) or ""
     assert unquote(search.split("search=")[1].removesuffix("&exact=on")) == query.address
     assert not set(search.split("search=")[1]) & set(' #?/{}"\\')
     assert search.count("&") == 3

@@ -21,7 +21,7 @@ from keyserver.store.sqlite import SqliteStore
 
 FEW = 10_000
 _BATCH = 2_000
-_LOOKS = 3_000
+LOOKS = 3_000
 _OCTETS = 400  # of each copy: small rows, so that a million of them are made in some minutes
 
 
@@ -29,7 +29,7 @@ def lookups(world: World) -> list[Row]:
     """Both stores looked into by turns, each warmed by as many looks before."""
     setting = world.setting
     many = setting.scaled(30_000, 1_000_000)
-    times = asyncio.run(_compare(setting.place("rows"), many, setting.rounds))
+    times = asyncio.run(compare(setting.place("rows"), many, setting.rounds))
     ratios = [median(b) / median(a) for a, b in zip(times[FEW], times[many], strict=True)]
     workload = "look-up by fingerprint in the SQLite store, one thread hop included"
     figure = Figure(median(ratios), f"× {FEW:,} rows", most=3.0)
@@ -47,7 +47,7 @@ def lookups(world: World) -> list[Row]:
     ]
 
 
-async def _compare(folder: Path, many: int, rounds: int) -> dict[int, list[list[float]]]:
+async def compare(folder: Path, many: int, rounds: int) -> dict[int, list[list[float]]]:
     """Milliseconds of each look, by rows and round."""
     own = replace(
         hygiene_of()[Kind.OPENPGP],
@@ -84,7 +84,7 @@ async def _build(store: SqliteStore, rows: int) -> None:
 async def _look(store: SqliteStore, rows: int, seed: int) -> list[float]:
     chosen = random.Random(seed)
     times = []
-    for _ in range(_LOOKS):
+    for _ in range(LOOKS):
         name = name_of(Kind.OPENPGP, "fpr", _fingerprint(chosen.randrange(rows)))
         began = time.perf_counter()
         shelf = await store.look(name)

@@ -122,7 +122,7 @@ async def test_gpg_through_a_template_to_each_domains_own_host(
             return ["127.0.0.1"]
         raise NoSuchHost("no such host")
 
-    monkeypatch.setattr(keyserver.upstreams.net, "_blocking_lookup", names)
+    monkeypatch.setattr(keyserver.upstreams.net, "blocking_lookup", names)
     base = "dc=partner-firm,dc=com"
     keyspace = f"ou=PGP Keys,{base}"
     rows = [base_entry(base), base_entry(keyspace), server_info(base, keyspace)]

@@ -18,12 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
 from keyserver.changes import Changes
 from keyserver.model import Kind, Selection, Source, Voucher
 from keyserver.store.base import Stored, StoreError, StoreRefused
 from keyserver.store.sqlite import SqliteStore, reading, schema
+from keyserver.store.sqlite import store as sqlite_store
 from keyserver.store.sqlite.session import connect, run
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
 
@@ -240,11 +242,22 @@ async def test_damage_further_inside_says_so_and_deletes_nothing(backend: Backen
 # --- a disk that is full, a file that may not be written
 
 
-async def test_a_full_disk_fails_puts_and_nothing_else_and_heals_by_itself(backend: Backend) -> None:
+async def test_a_full_disk_fails_puts_and_nothing_else_and_heals_by_itself(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers: list[aiosqlite.Connection] = []
+
+    async def connecting(path: Path, *, writes: bool, immutable: bool = False) -> aiosqlite.Connection:
+        connection = await connect(path, writes=writes, immutable=immutable)
+        writers.extend([connection] if writes else [])
+        return connection
+
+    monkeypatch.setattr(sqlite_store, "connect", connecting)
     async with backend.opened() as (store, heard):
+        (writer,) = writers
         await fill(store)
         heard.clear()
-        await _pages(store, "page_count")
+        await _pages(writer, "page_count")
         with pytest.raises(StoreError, match="full"):
             for n in range(100, 200):
                 await store.put([Made(n, ballast=50_000).find()], [], await store.begin(), NOW)
@@ -255,20 +268,19 @@ async def test_a_full_disk_fails_puts_and_nothing_else_and_heals_by_itself(backe
         assert (
             len([c for c in heard if not c.everything]) == certificates - 20
         )  # nothing was published that is not there
-        await _pages(store, str(2**30))
+        await _pages(writer, str(2**30))
         assert (await store.stats()).healthy == ""  # without waiting for the next put
         assert await store.put([ALICE.find(origin="x")], [], await store.begin(), NOW) == (Stored.NEW,)
 
 
-async def _pages(store: SqliteStore, most: str) -> None:
+async def _pages(writer: aiosqlite.Connection, most: str) -> None:
     """Let the file grow to `most` pages and no further."""
 
     def limit(db: sqlite3.Connection) -> None:
         pages = db.execute("PRAGMA page_count").fetchone()[0] if most == "page_count" else most
         db.execute(f"PRAGMA max_page_count={pages}")
 
-    assert store._writer is not None
-    await run(store._writer, limit)
+    await run(writer, limit)
 
 
 FULL = """
@@ -502,8 +514,7 @@ async def test_kill_9_loses_nothing_that_put_returned_for(tmp_path: Path, lines:
 async def test_each_lookup_is_an_index_seek(backend: Backend) -> None:
     async with backend.opened() as (store, _):
         await fill(store)
-        db = store._reader
-        assert db is not None
+        db = await connect(backend.path, writes=False)
         for sql, values, seek in (
             (reading.CLAIMS, ("x", 9), "SEARCH n USING PRIMARY KEY (name=?)"),
             (reading.ENTRIES, ("x", 9), "SEARCH e USING INDEX entry_rank (fingerprint=?)"),
@@ -514,6 +525,7 @@ async def test_each_lookup_is_an_index_seek(backend: Backend) -> None:
             plan = [row[3] for row in rows]
             assert any(seek in step for step in plan), plan
             assert not any("SCAN" in step or "TEMP B-TREE" in step for step in plan), plan
+        await db.close()
 
 
 async def test_what_runs_in_the_background_reads_no_whole_table(backend: Backend) -> None:
@@ -533,8 +545,9 @@ async def test_what_runs_in_the_background_reads_no_whole_table(backend: Backend
                 if sql.startswith("SELECT"):
                     plans.extend(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}"))
 
-        assert store._scanner is not None
-        await run(store._scanner, traced)
+        db = await connect(backend.path, writes=False)
+        await run(db, traced)
+        await db.close()
         assert len(plans) > 8
         assert not [step for step in plans if "TEMP B-TREE FOR ORDER BY" in step]
         assert not [step for step in plans if "SCAN" in step]
@@ -544,14 +557,14 @@ async def test_one_look_is_one_hop(backend: Backend, monkeypatch: pytest.MonkeyP
     async with backend.opened() as (store, _):
         await fill(store)
         hops = 0
-        original = type(store._reader)._execute
+        original = aiosqlite.Connection._execute
 
         async def counted(*arguments: object) -> object:
             nonlocal hops
             hops += 1
             return await original(*arguments)
 
-        monkeypatch.setattr(type(store._reader), "_execute", counted)
+        monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
         await store.look(addr("u3@example.org"))
         assert hops == 1
         await store.put([ALICE.find()], [said(ALICE.fpr, True, 1)], 0, 1)

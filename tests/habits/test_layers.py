@@ -1,8 +1,9 @@
-"""The picture of the architecture holds: imports only go down, and the pure parts do no I/O and read no clock."""
+"""The picture of the architecture holds: imports go down, never in circles; pure parts do no I/O and read no clock."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,14 @@ NEIGHBOURS = {
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
 PURE = ("wire", "openpgp", "smime", "policy", "hygiene", "model", "query")
+"""Units that are pure as a whole; so is every module whose docstring calls it pure."""
+
+CIRCLES = {
+    frozenset({"keyserver.faces.door", "keyserver.faces.front"}),
+    frozenset({"keyserver.faces.ldap", "keyserver.faces.ldap_connection"}),
+}
+"""Known circles, by imports for type checkers only; they are to go, and no other may come."""
+
 FORBIDDEN_MODULES = frozenset(
     """
     aiohttp aiosqlite asyncio concurrent ctypes fcntl glob http io ldap3 logging mmap multiprocessing os pathlib random
@@ -96,6 +105,50 @@ def impure(source: str, file: Path) -> list[str]:
     return found
 
 
+def pure(file: Path) -> bool:
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return unit_of(file) in PURE or re.search(r"\bpure\b", docstring, re.IGNORECASE) is not None
+
+
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def graph(files: dict[str, tuple[Path, str]]) -> dict[str, set[str]]:
+    """What each module (name -> file, source) imports of the others, for type checkers too."""
+    found = {}
+    for name, (file, source) in files.items():
+        tree = ast.parse(source)
+        imported = {module for _, module in imports(tree, file)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                if inner <= files.keys():  # `from keyserver.store import base` is of the module, not its package
+                    imported = (imported - {node.module}) | inner
+        found[name] = {other for other in imported if other in files and other != name}
+    return found
+
+
+def circles(imported: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Sets of modules each of which leads to all others."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            fresh = imported[waiting.pop()] - seen
+            seen |= fresh
+            waiting += fresh
+        return seen
+
+    reached = {name: reach(name) for name in imported}
+    return {
+        frozenset(other for other in reached[name] if name in reached[other]) | {name}
+        for name in imported
+        if name in reached[name]
+    }
+
+
 def test_every_unit_has_its_rung() -> None:
     unknown = {unit_of(file) for file in modules()} - RUNG.keys() - {"__init__"}
     assert not unknown, f"not on the ladder: {unknown}; say where they stand"
@@ -107,10 +160,32 @@ def test_imports_only_go_down() -> None:
 
 
 def test_pure_parts_do_no_io_and_read_no_clock() -> None:
-    files = [file for file in modules() if unit_of(file) in PURE]
+    files = [file for file in modules() if pure(file)]
     assert files
     found = [line for file in files for line in impure(file.read_text(encoding="utf-8"), file)]
     assert not found, "\n".join(found)
+
+
+def test_imports_never_go_in_circles() -> None:
+    found = circles(graph({name_of(file): (file, file.read_text(encoding="utf-8")) for file in modules()}))
+    assert found == CIRCLES, "a new circle, or one that has gone and should leave the list"
+
+
+def test_circles_are_seen() -> None:
+    sources = {
+        "a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from keyserver.x.b import B",
+        "b": "from keyserver.x import c",
+        "c": "import keyserver.x.a",
+        "d": "from keyserver.x import a, b",
+    }
+    files = {f"keyserver.x.{name}": (PACKAGE / "x" / f"{name}.py", source) for name, source in sources.items()}
+    assert circles(graph(files)) == {frozenset({"keyserver.x.a", "keyserver.x.b", "keyserver.x.c"})}
+
+
+def test_what_calls_itself_pure_is_looked_at() -> None:
+    assert pure(PACKAGE / "mailflow" / "report.py")
+    assert pure(PACKAGE / "wire" / "ber.py")
+    assert not pure(PACKAGE / "app" / "running.py")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def parse(data: bytes) -> Got:
             elif kind == 0x8B:
                 got.value = data[start:at]
     if end < stop:
-        got.controls = list(wire._controls(data, end, stop))
+        got.controls = list(wire.read_controls(data, end, stop))
     return got
 
 

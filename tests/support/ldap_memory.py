@@ -97,7 +97,7 @@ class Face:
         self.port = 0
         self.server: LdapServer
         self.loop: asyncio.AbstractEventLoop
-        self._stop: asyncio.Event
+        self.stop: asyncio.Event
 
     @property
     def url(self) -> str:
@@ -124,14 +124,13 @@ class Face:
 
         def beat() -> None:
             for _ in range(seconds):
-                self.server._timer.cancel()
-                self.server._beat()
+                self.server.second()
 
         self.call(beat)
 
-    async def _run(self, ready: threading.Event, options: dict[str, Any], ldaps: bool) -> None:
+    async def run(self, ready: threading.Event, options: dict[str, Any], ldaps: bool) -> None:
         self.loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self.stop = asyncio.Event()
         around = desk(self.memory, self.changes, self.notes, options.pop("instance", ""), options.pop("kept", 32 << 20))
         listener = options.pop("listener", Listener("127.0.0.1", 0, tls=ldaps))
         tls = options.get("tls")
@@ -140,7 +139,7 @@ class Face:
         bound = await self.server.open(listener)
         self.port = int(cast(Any, bound[0][1])) if listener.unix is None else 0
         ready.set()
-        await self._stop.wait()
+        await self.stop.wait()
         await self.server.close(0.2)
 
 
@@ -172,7 +171,7 @@ def serving(memory: Memory, *, loop: str = "uvloop", ldaps: bool = False, **opti
         factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
         try:
             with asyncio.Runner(loop_factory=factory) as runner:
-                runner.run(face._run(ready, options, ldaps))
+                runner.run(face.run(ready, options, ldaps))
         except BaseException as error:
             failure.append(error)
             ready.set()
@@ -185,7 +184,7 @@ def serving(memory: Memory, *, loop: str = "uvloop", ldaps: bool = False, **opti
     try:
         yield face
     finally:
-        face.loop.call_soon_threadsafe(face._stop.set)
+        face.loop.call_soon_threadsafe(face.stop.set)
         thread.join(20)
     if failure:
         raise failure[0]

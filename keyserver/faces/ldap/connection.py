@@ -7,7 +7,7 @@ import hmac
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from keyserver.faces.ldap.bind import judge
 from keyserver.faces.ldap.search import Rendered, render
@@ -39,6 +39,16 @@ class _Page:
 
     search: Search
     offset: int
+
+
+class Held(NamedTuple):
+    """What a connection holds at one moment."""
+
+    octets: int  # received and not handled yet
+    searches: int  # under way
+    pages: int  # cookies of paged searches
+    unsent: int  # octets that the client has not read
+    stalled: bool  # nothing more is written before it reads
 
 
 class Connection(asyncio.Protocol):
@@ -361,6 +371,11 @@ class Connection(asyncio.Protocol):
         return Reply(left[:size], Code.SUCCESS), wire.page_control(total, fresh)
 
     # the end
+
+    def held(self) -> Held:
+        """What it holds now."""
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return Held(len(self._rest), len(self._under_way), len(self._pages), unsent, not self._writable.is_set())
 
     def sweep(self, tick: int) -> None:
         """Look for what takes too long; once a second."""

@@ -126,7 +126,7 @@ class Hkp:
 
     async def fetch(self, query: Query, asking: Asking) -> Outcome:
         """Ask once (see `Upstream.fetch`); for an address with an internationalised domain once in each spelling."""
-        if _search(query) is None:
+        if search_of(query) is None:
             return Absent("HKP has no words for that", remember=False)
         host = self._host(query)
         if host is None and not isinstance(query, ByAddress):
@@ -149,7 +149,7 @@ class Hkp:
                 return replace(outcome, remember=True)  # what it cannot be asked it does not hold
             return outcome
 
-        url = URL(f"{self._endpoint.url(host)}?{_search(query)}", encoded=True)
+        url = URL(f"{self._endpoint.url(host)}?{search_of(query)}", encoded=True)
         return await self._client.ask(url, asking, judge)
 
     async def close(self) -> None:
@@ -175,7 +175,7 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
     return (failed or for_now or outcomes)[0]
 
 
-def _search(query: Query) -> str | None:
+def search_of(query: Query) -> str | None:
     """The query string, in the order of the widespread clients, or None for what HKP has no words for."""
     ask = "op=get&options=mr&search="
     if query.kind is not Kind.OPENPGP:

@@ -86,7 +86,7 @@ class Ldap:
         )
         self._tls = self._endpoint.tls or starttls
         self._ca_file = str(tls_ca_file) or None
-        self._entrance = Entrance(_tls(self._ca_file) if self._tls else None, starttls, bind_dn, bind_password)
+        self.entrance = Entrance(_tls(self._ca_file) if self._tls else None, starttls, bind_dn, bind_password)
         self._threads = threads
         self._allow_private = allow_private
         self._names = names or Names()
@@ -176,7 +176,7 @@ class Ldap:
         def work() -> tuple[Outcome, Directory]:
             link.arm(end, MAX_ANSWER)
             if not kept:
-                link.enter(self._entrance)
+                link.enter(self.entrance)
             return self._plan.ask(link, query, known, via)
 
         try:

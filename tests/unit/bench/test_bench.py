@@ -157,8 +157,8 @@ def test_the_ldap_client_knows_a_whole_reply() -> None:
 
 async def test_rows_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "FEW", 50)
-    monkeypatch.setattr(rows, "_LOOKS", 20)
-    times = await rows._compare(tmp_path, 150, 1)
+    monkeypatch.setattr(rows, "LOOKS", 20)
+    times = await rows.compare(tmp_path, 150, 1)
     assert {count: len(one[0]) for count, one in times.items()} == {50: 20, 150: 20}
 
 

@@ -514,7 +514,7 @@ def test_silence_ends_a_connection(face: Face) -> None:
         assert idle.search("", scope=0).code == 0
         half.socket.sendall(b"\x30\x20\x02\x01")
         until(lambda: face.server.counts().open == 3)
-        until(lambda: any(c._rest for c in face.server._connections))
+        until(lambda: any(c.held().octets for c in face.server.connections))
         face.pass_seconds(11)
         assert silent.result().oid == wire.NOTICE_OF_DISCONNECTION
         assert half.result().text.startswith("half a message")
@@ -539,13 +539,11 @@ def test_who_does_not_read_is_not_served_without_end(face: Face, memory: Memory)
     with Client(face.port) as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.socket.sendall(b"".join(octets(big, n) for n in range(1, 400)))
-        until(lambda: any(not c._writable.is_set() for c in face.server._connections))
-        (connection,) = face.server._connections
-        assert connection._transport is not None
-        waiting = face.call(connection._transport.get_write_buffer_size)
-        assert waiting < 2 << 20
+        until(lambda: any(c.held().stalled for c in face.server.connections))
+        (connection,) = face.server.connections
+        assert face.call(connection.held).unsent < 2 << 20
         assert [client.finish().done.id for _ in range(20)]  # it goes on when read
-        until(lambda: not connection._writable.is_set())
+        until(lambda: connection.held().stalled)
         face.pass_seconds(31)
         until(lambda: face.server.counts().open == 0)
 

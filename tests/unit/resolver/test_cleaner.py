@@ -3,10 +3,8 @@
 import asyncio
 import functools
 import os
-import resource
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +15,7 @@ from keyserver.resolver.worker import Cleaned
 from support import hostile
 from support.misbehaving import misbehave, where
 from support.openpgp import CREATED, make_certificate
+from support.processes import family, memory_of
 
 NOW = CREATED + 86400
 LARGE = 70_000
@@ -122,13 +121,8 @@ async def test_hostile_inputs_leave_worker_and_us_small(make: Callable[..., Clea
     for name in ("poisoned", "many_signed_user_ids", "markers", "fakes_p521", "many_user_ids"):
         found = await cleaner.clean(Kind.OPENPGP, hostile.HOSTILE[name](), NOW)
         assert not any("memory" in f.reason or "process" in f.reason for f in found if isinstance(f, Refused)), name
-        worker = cleaner._worker
-        assert worker is None or resident(worker.pid) < 100 << 20, name
-
-
-def resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+        workers = [pid for pid in family(os.getpid()) if pid != os.getpid()]
+        assert all(memory_of(pid) < 100 << 20 for pid in workers), name
 
 
 async def test_loop_hardly_waits_while_a_worker_cleans(make: Callable[..., Cleaner]) -> None:

@@ -34,8 +34,16 @@ def test_it_asks_once_between_two_instants_and_stays_small() -> None:
     for now in range(CREATED, CREATED + 10):
         proofs(OCTETS, now)
     assert len(asked) <= 2
-    for n in range(MOST + 50):
-        proofs(n.to_bytes(4, "big"), CREATED + 5)
-    assert len(proofs._known) == MOST
-    proofs(bytes(LARGEST + 1), CREATED + 5)
-    assert bytes(LARGEST + 1) not in proofs._known
+    names = [n.to_bytes(4, "big") for n in range(MOST + 50)]
+    for name in names:
+        proofs(name, CREATED + 5)
+
+    def proves(octets: bytes) -> bool:
+        before = len(asked)
+        proofs(octets, CREATED + 5)
+        return len(asked) > before
+
+    assert [name for name in names[50:] if proves(name)] == []
+    assert [name for name in names[:50] if not proves(name)] == []
+    assert proves(bytes(LARGEST + 1))
+    assert proves(bytes(LARGEST + 1))

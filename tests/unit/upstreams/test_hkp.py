@@ -397,14 +397,14 @@ class Internet:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connected: list[str] = []
-        original = http.aiohttp.TCPConnector._wrap_create_connection  # type: ignore[attr-defined]
+        original = aiohttp.TCPConnector._wrap_create_connection  # type: ignore[attr-defined]
 
         async def connect(connector: Any, *arguments: Any, addr_infos: list[Any], **options: Any) -> Any:
             self.connected += [info[4][0] for info in addr_infos]
             local = [(*info[:4], ("127.0.0.1", info[4][1])) for info in addr_infos]
             return await original(connector, *arguments, addr_infos=local, **options)
 
-        monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", connect)
+        monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", connect)
 
 
 @pytest.fixture
@@ -551,7 +551,7 @@ async def test_our_own_trouble_is_nobodys_absence_and_nobodys_fault(
     async def fail(*_: Any, **__: Any) -> Any:
         raise aiohttp.ClientConnectorError(SimpleNamespace(ssl=False, host="h", port=1), OSError(number, "x"))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", fail)
+    monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", fail)
     outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER)
     failed(outcome, Fault.LOCAL, os.strerror(number))
     named = await ask(hkp(f"hkp://keys.partner.de:{server.port}", names=names({"keys.partner.de": [PUBLIC]})))
@@ -565,7 +565,7 @@ async def test_a_router_that_says_unreachable_proves_no_absence(
         number = errno.EHOSTUNREACH
         raise aiohttp.ClientConnectorError(SimpleNamespace(ssl=False, host="h", port=1), OSError(number, "x"))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", fail)
+    monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", fail)
     failed(await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER), Fault.TRANSIENT)
 
 
@@ -590,7 +590,7 @@ async def test_a_template_host_that_swallows_connections_is_absent(
     async def swallow(*_: Any, **__: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(http.aiohttp.TCPConnector, "_wrap_create_connection", swallow)
+    monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", swallow)
     outcome = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=1.1)
     assert outcome == Absent("nothing answers at its host, and never did")
     hurried = await ask(template(server, {"keys.partner.de": [PUBLIC]}), PARTNER, left=0.2)

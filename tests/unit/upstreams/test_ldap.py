@@ -947,6 +947,6 @@ async def test_a_domain_in_u_labels_is_found_in_a_directory(slapd: Slapd, upstre
 
 
 def test_tls_contexts_verify(threads: ThreadPoolExecutor) -> None:
-    context = Ldap(UpstreamSpec("x"), "ldaps://ldap.example.org", threads=threads)._entrance.context
+    context = Ldap(UpstreamSpec("x"), "ldaps://ldap.example.org", threads=threads).entrance.context
     assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
