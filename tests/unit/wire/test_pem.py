@@ -72,3 +72,10 @@ def test_never_raises_and_stays_small(chunks: list[bytes]) -> None:
         list(blocks.feed(chunk))
         assert octets_held(blocks) <= 64 + 400
     list(blocks.end())
+
+
+def test_what_is_held_is_seen() -> None:
+    """Else the bound above could not fail."""
+    blocks = Blocks(64)
+    list(blocks.feed(b"-----BEGIN CERTIFICATE"))
+    assert octets_held(blocks) == 22
