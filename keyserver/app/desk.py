@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from keyserver.app.context import CannotStart
 from keyserver.app.listening import Listeners, admin_door
-from keyserver.app.parts import CannotStart, Parts
+from keyserver.app.parts import Parts
 from keyserver.config import Listener
 from keyserver.state import SOCKET, ReadOnly, State, StateError
 

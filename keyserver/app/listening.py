@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,8 @@ from typing import Any
 from aiohttp import web
 
 from keyserver.admin.api import make_api
-from keyserver.app.parts import CannotStart, Parts
+from keyserver.app.context import CannotStart
+from keyserver.app.parts import Parts
 from keyserver.app.passwords import read_password
 from keyserver.config import Config, Listener
 from keyserver.config.models import LdapSection
@@ -43,10 +43,6 @@ ADMIN_CONNECTIONS = 64
 ADMIN_MEMORY = 0  # octets of hot answers: there are none
 
 _LOG = logging.getLogger("keyserver")
-
-
-def _now() -> int:
-    return int(time.time())
 
 
 @dataclass(slots=True)
@@ -135,8 +131,8 @@ async def _open_hkp(
         store=parts.store,
         changes=parts.changes,
         view=view,
-        clock=_now,
-        monotonic=time.monotonic,
+        clock=parts.clocks.now,
+        monotonic=parts.clocks.monotonic,
         note=_note(parts.observer),
         instance=parts.installation.instance,
         explain=config.hkp.explain,
@@ -149,7 +145,7 @@ async def _open_hkp(
     await runner.setup()
     listeners.runners.append(runner)
     assert runner.server is not None
-    hot = HotAnswers(parts.changes, config.cache.memory, _now)
+    hot = HotAnswers(parts.changes, config.cache.memory, parts.clocks.now)
     parts.hot.append(hot)
     door = Door(
         runner.server,
@@ -173,8 +169,8 @@ async def _open_ldap(
         lookups=parts.resolver,
         changes=parts.changes,
         view=view,
-        clock=_now,
-        monotonic=time.monotonic,
+        clock=parts.clocks.now,
+        monotonic=parts.clocks.monotonic,
         note=_note(parts.observer),
         instance=parts.installation.instance,
         memory=config.cache.memory // 4,
@@ -254,7 +250,7 @@ async def admin_door(parts: Parts, listeners: Listeners) -> Door:
     assert runner.server is not None
     door = Door(
         runner.server,
-        HotAnswers(parts.changes, ADMIN_MEMORY, _now),
+        HotAnswers(parts.changes, ADMIN_MEMORY, parts.clocks.now),
         DoorLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
         face="admin",
         tls=listeners.tls(config.admin.tls_certificate, config.admin.tls_key_file),

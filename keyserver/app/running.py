@@ -9,9 +9,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
+from keyserver.app.context import CannotStart
 from keyserver.app.desk import open_desk
 from keyserver.app.listening import DRAIN, Listeners, open_all
-from keyserver.app.parts import CannotStart, opened
+from keyserver.app.parts import opened
+from keyserver.clocks import Clocks
 from keyserver.config import Config
 from keyserver.listen.descriptors import raise_limit
 from keyserver.observe import LogFormat
@@ -43,7 +45,7 @@ async def _serve(
     ready: Callable[[str], None],
     hangup: Callable[[Callable[[], None]], None],
 ) -> None:
-    async with opened(config) as parts, asyncio.TaskGroup() as group:
+    async with opened(config, Clocks.system()) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners()
         keeper: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())

@@ -23,6 +23,7 @@ from urllib.parse import quote, urlencode
 
 from keyserver import __version__
 from keyserver.cli.options import NOT_FOUND, SERVICE, USAGE, Trouble
+from keyserver.clocks import Clocks
 from keyserver.config.listener import Listener
 from keyserver.install import address_of, proof
 from keyserver.state import SOCKET, Held, State, StateError
@@ -144,7 +145,8 @@ def _here(database: Path) -> bool:
 
 def _alone(state: State, stack: contextlib.ExitStack) -> bool:
     """Does no service run? Then none starts until the stack is left. Raises Trouble."""
-    until = time.monotonic() + SERVICE_COMES
+    monotonic = Clocks.system().monotonic
+    until = monotonic() + SERVICE_COMES
     while True:
         try:
             stack.enter_context(state.shared())
@@ -159,7 +161,7 @@ def _alone(state: State, stack: contextlib.ExitStack) -> bool:
         except StateError as problem:
             raise Trouble(str(problem)) from None
         except OSError as problem:  # it starts or ends at this moment
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 raise Trouble(f"{held}, but does not answer at {state.directory / SOCKET}: {problem}") from None
             time.sleep(0.1)
         else:
@@ -279,7 +281,7 @@ def _serve(
         from keyserver import app
         from keyserver.admin.api import make_api
 
-        async with app.opened(config) as parts:
+        async with app.opened(config, Clocks.system()) as parts:
             runner = web.AppRunner(make_api(parts.service, token, bytes), handle_signals=False, access_log=None)
             await runner.setup()
             await web.UnixSite(runner, str(place)).start()

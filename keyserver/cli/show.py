@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keyserver.clocks import Clocks
+
 _COLOURS = {
     **dict.fromkeys(("found", "hit", "HIT", "fresh", "valid", "closed", "local", "kept", "new"), "green"),
     **dict.fromkeys(("absent", "negative", "stale", "STALE", "expired", "half-open", "held", "not found"), "yellow"),
@@ -60,7 +62,7 @@ def when(instant: int | None, now: float | None = None) -> str:
     """An instant as people say it: `2026-11-24 17:03 (in 23 h)`; None is never."""
     if instant is None:
         return "never"
-    away = instant - (time.time() if now is None else now)
+    away = instant - (Clocks.system().now() if now is None else now)
     stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(instant)) if abs(instant) < 1 << 40 else str(instant)
     return f"{stamp} ({span(away)})"
 

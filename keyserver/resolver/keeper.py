@@ -55,7 +55,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Until cancelled; a store in trouble is reported and tried again."""
-        await self._look_over()
+        await self.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(_every(self._purge_interval, self.purge))
             group.create_task(_every(FLUSH_EVERY, self.flush))
@@ -64,8 +64,8 @@ class Keeper:
                 shortest = min([self._terms.ttl, *(s.ttl for s in self._terms.upstreams.values() if s.ttl)])
                 group.create_task(_every(max(1.0, shortest * PREFETCH_SHARE / 10), self.prefetch))
 
-    async def _look_over(self) -> None:
-        """Say at once what is wrong with the store, or the clock, that we begin with."""
+    async def begin(self) -> None:
+        """What `run` does first: say at once what is wrong with the store, or the clock, that we begin with."""
         try:
             healthy = (await self._store.stats()).healthy
             self.clockwatch.newest(await self._store.newest(), self._clock(), self._counting())

@@ -1,6 +1,6 @@
 """What an upstream is: a spec, and one method that asks.
 
-A new protocol is one module and one line in `app.parts.SCHEMES`."""
+A new protocol is one module and one line in `app.upstreams.SCHEMES`."""
 
 from __future__ import annotations
 

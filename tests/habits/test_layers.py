@@ -20,7 +20,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "state"),
     ("wire", "openpgp", "smime"),
-    ("model", "query", "observe"),
+    ("model", "query", "observe", "clocks"),
 )
 """From the top; a unit may import itself and what stands on a lower rung, never its neighbours."""
 

@@ -9,12 +9,11 @@ from scenarios.world import World
 
 
 async def test_what_a_full_cache_could_not_take_is_found_again(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, max_size="1 KiB")
     world.upstream("a")
     alice = world.certificate("alice", "Alice <alice@example.org>")
     await world.start()
     try:
-        world.store._max_size = 1
         await world.play("always a alice")
         for term in (alice.fingerprint, "alice@example.org"):
             for _ in range(2):

@@ -1,18 +1,19 @@
-"""A small world for scenarios: real resolver, store and hygiene, scripted upstreams, a clock that is set by hand."""
+"""A small world for scenarios: the service's own parts, scripted upstreams, clocks that are set by hand."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 
 from keyserver import openpgp
-from keyserver.app import hygiene_of
-from keyserver.changes import Changes
-from keyserver.listen.trust import Trust
+from keyserver.app import opened
+from keyserver.app.context import Context
+from keyserver.clocks import Clocks
+from keyserver.config import Config
 from keyserver.model import (
     Absent,
     Answer,
@@ -32,13 +33,7 @@ from keyserver.model import (
 )
 from keyserver.policy import Terms
 from keyserver.query import parse
-from keyserver.resolver.asked import Asked, MissLimit
-from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.gate import Gate
-from keyserver.resolver.keeper import Keeper
-from keyserver.resolver.resolver import Resolver, Settings
-from keyserver.resolver.search import Searcher
-from keyserver.store.sqlite import SqliteStore
+from keyserver.upstreams.base import Upstream
 from support.openpgp import CREATED, Made, make
 from support.upstreams import Told
 
@@ -54,18 +49,15 @@ def seconds(text: str) -> int:
 class World:
     """Everything a scenario can touch. `await world.start()` before, `await world.stop()` after."""
 
-    def __init__(self, directory: Path, *, deadline: float = 5.0, searches: int = 100, misses: int = 10_000) -> None:
+    def __init__(self, directory: Path, *, max_size: str = "1 GiB") -> None:
         self.now = START
         self.path = directory / "keyserver.db"
+        self.max_size = max_size
         self.terms = Terms()
         self.upstreams: dict[str, Told] = {}
         self.certificates: dict[str, Made] = {}
-        self.deadline = deadline
-        self.searches = searches
-        self.misses = misses
-        self.changes = Changes()
         self.monotonic_offset = 0.0
-        self.running = False
+        self.open = AsyncExitStack()
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.monotonic_offset
@@ -83,55 +75,53 @@ class World:
         raws = tuple(Raw(Kind.OPENPGP, self.certificates[n].octets) for n in names)
         return lambda: Found(raws)
 
+    def config(self) -> Config:
+        """The configuration that says what `terms` says."""
+        terms = self.terms
+        upstreams = [
+            {
+                "name": spec.name,
+                "url": f"hkp://{'{domain}' if spec.template else 'keys.example.org'}",
+                "priority": spec.priority,
+                "domains": list(spec.domains),
+                "timeout": f"{spec.timeout:g}s",
+                "ttl": f"{spec.ttl}s" if spec.ttl else "",
+            }
+            for spec in terms.upstreams.values()
+        ]
+        cache = {
+            "database": f"sqlite:///{self.path}",
+            "max_size": self.max_size,
+            "ttl": f"{terms.ttl}s",
+            "negative_ttl": f"{terms.negative_ttl}s",
+            "serve_stale": f"{terms.serve_stale}s",
+        }
+        return Config.model_validate(
+            {
+                "cache": cache,
+                "policy": {"internal_domains": list(terms.internal_domains)},
+                "smime": {"trust_anchors": "none"},
+                "upstream": upstreams,
+            }
+        )
+
+    @asynccontextmanager
+    async def scripted(self, context: Context) -> AsyncIterator[Mapping[str, Upstream]]:
+        """The upstreams that the service asks, each with the spec that it has by the service's reading."""
+        for name, upstream in self.upstreams.items():
+            upstream.spec = context.terms.upstreams[name]
+        yield dict(self.upstreams)
+
     async def start(self) -> None:
-        hygiene = hygiene_of()
-        self.changes = Changes()
-        self.store = SqliteStore(self.path, hygiene, self.changes, max_size=1 << 30)
-        await self.store.open()
-        self.gate = Gate(self.monotonic, lambda: 0.5)
-        self.cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
-        searcher = Searcher(
-            store=self.store,
-            upstreams=dict(self.upstreams),
-            gate=self.gate,
-            cleaner=self.cleaner,
-            hygiene=hygiene,
-            terms=self.terms,
-            clock=lambda: self.now,
-            monotonic=self.monotonic,
-            deadline=self.deadline,
-            max_certificate=1 << 20,
-            via="here",
-        )
-        self.resolver = Resolver(
-            store=self.store,
-            searcher=searcher,
-            terms=self.terms,
-            hygiene=hygiene,
-            asked=Asked(self.searches),
-            misses=MissLimit(self.misses, Trust([ip_network("127.0.0.0/8")]), self.monotonic),
-            clock=lambda: self.now,
-            monotonic=self.monotonic,
-            settings=Settings(),
-        )
-        self.keeper = Keeper(
-            self.store,
-            self.resolver,
-            self.terms,
-            clock=lambda: self.now,
-            counting=lambda: self.monotonic_offset,
-            purge_interval=900,
-            prefetch=True,
-        )
-        await self.keeper._look_over()
-        self.running = True
+        """The service as it is, but for its upstreams, its clocks and its listeners."""
+        clocks = Clocks(lambda: self.now, self.monotonic, lambda: self.monotonic_offset)
+        self.open = AsyncExitStack()
+        parts = await self.open.enter_async_context(opened(self.config(), clocks, self.scripted))
+        self.store, self.resolver, self.keeper = parts.store, parts.resolver, parts.keeper
+        await self.keeper.begin()
 
     async def stop(self) -> None:
-        if self.running:
-            self.running = False
-            await self.resolver.close()
-            await self.cleaner.close()
-            await self.store.close()
+        await self.open.aclose()
 
     async def get(self, text: str, view: View | None = None, **options: object) -> Answer:
         return await self.resolver.lookup(parse(text), view or View(), **options)  # type: ignore[arg-type]

@@ -1,0 +1,47 @@
+"""What only one process of several may do: purge, prefetch, watch the clock, note what hot answers were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+
+from keyserver.app.cache import Cache
+from keyserver.app.context import Context
+from keyserver.faces.http.hot import HotAnswers
+from keyserver.resolver.keeper import Keeper
+from keyserver.resolver.resolver import Resolver
+
+LINES_AT_ONCE = 50  # of the log, between which the loop goes on
+
+
+@contextlib.asynccontextmanager
+async def open_upkeep(
+    context: Context, cache: Cache, resolver: Resolver, hot: Iterable[HotAnswers]
+) -> AsyncIterator[Keeper]:
+    """The keeper; its `run` is the caller's to start. `hot`: of all faces, those that open later too."""
+    config, clocks = context.config.cache, context.clocks
+
+    async def gather() -> None:
+        for answers in hot:
+            for number, (name, hits) in enumerate(answers.asked().items(), 1):
+                resolver.note_asked((name,), clocks.now())
+                context.observer.hits("hkp", name, hits)
+                if number % LINES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # ten thousand log lines must not hold up a lookup
+
+    keeper = Keeper(
+        cache.store,
+        resolver,
+        context.terms,
+        clock=clocks.now,
+        counting=clocks.counting,
+        purge_interval=config.purge_interval,
+        prefetch=config.prefetch,
+        asked=gather,
+    )
+    try:
+        yield keeper
+    finally:
+        with contextlib.suppress(Exception):
+            await keeper.flush()
