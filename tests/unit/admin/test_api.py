@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,19 +14,14 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from keyserver import openpgp
 from keyserver.admin.api import make_api
-from keyserver.admin.service import Service
-from keyserver.app import hygiene_of
-from keyserver.changes import Changes
+from keyserver.app import opened
+from keyserver.app.context import Context
+from keyserver.clocks import Clocks
+from keyserver.config import Config
 from keyserver.faces.http.app import make_runner
-from keyserver.listen.trust import Trust
-from keyserver.mailflow.counts import Counts
-from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.room import Room
-from keyserver.mailflow.verdict import Rules
 from keyserver.model import (
     Certificate,
     Failed,
@@ -41,15 +36,10 @@ from keyserver.model import (
     View,
     Voucher,
 )
-from keyserver.policy import Terms
 from keyserver.query import parse
-from keyserver.resolver.asked import Asked, MissLimit
-from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.gate import Gate
-from keyserver.resolver.keeper import Keeper
-from keyserver.resolver.resolver import Resolver, Settings
-from keyserver.resolver.search import Searcher
-from keyserver.store.sqlite import SqliteStore
+from keyserver.resolver.resolver import Resolver
+from keyserver.store.base import Store
+from keyserver.upstreams.base import Upstream
 from support.openpgp import make
 from support.upstreams import Told
 
@@ -70,7 +60,7 @@ class Clock:
 class Admin:
     url: str
     session: aiohttp.ClientSession
-    store: SqliteStore
+    store: Store
     resolver: Resolver
     upstream: Told
     clock: Clock
@@ -100,75 +90,34 @@ class Admin:
 
 @asynccontextmanager
 async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
+    """The service's own parts; its one upstream and its clocks are the test's."""
     clock = Clock(now)
     upstream = Told(UpstreamSpec(NAME))
-    terms = Terms(upstreams={NAME: upstream.spec})
-    changes = Changes()
-    hygiene = hygiene_of()
-    store = SqliteStore(folder / "cache.db", hygiene, changes, 1 << 30)
-    await store.open()
-    cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
-    loop = asyncio.get_running_loop()
-    searcher = Searcher(
-        store=store,
-        upstreams={NAME: upstream},
-        gate=Gate(loop.time, lambda: 0.5),
-        cleaner=cleaner,
-        hygiene=hygiene,
-        terms=terms,
-        clock=clock,
-        monotonic=loop.time,
-        deadline=5.0,
-        max_certificate=1 << 20,
-        via="here",
+    monotonic = asyncio.get_running_loop().time
+    config = Config.model_validate(
+        {
+            "cache": {"database": f"sqlite:///{folder / 'cache.db'}"},
+            "smime": {"trust_anchors": "none"},
+            "upstream": [{"name": NAME, "url": "hkp://keys.example.org"}],
+        }
     )
-    resolver = Resolver(
-        store=store,
-        searcher=searcher,
-        terms=terms,
-        hygiene=hygiene,
-        asked=Asked(100),
-        misses=MissLimit(1000, Trust(), loop.time),
-        clock=clock,
-        monotonic=loop.time,
-        settings=Settings(),
-    )
-    keeper = Keeper(store, resolver, terms, clock=clock, counting=lambda: 0.0, purge_interval=900, prefetch=False)
-    service = Service(
-        store=store,
-        resolver=resolver,
-        cleaner=cleaner,
-        hygiene=hygiene,
-        terms=terms,
-        view=View(),
-        clock=clock,
-        monotonic=loop.time,
-        harvester=Intake(
-            store=store,
-            cleaner=cleaner,
-            hygiene=hygiene,
-            rules=Rules(),
-            terms=terms,
-            clock=clock,
-            counts=Counts(CollectorRegistry()),
-            identity=str,
-            room=Room(),
-        ),
-        purge_expired=keeper.purge_now,
-        max_certificate=1 << 20,
-    )
-    runner = make_runner(make_api(service, TOKEN, lambda: b"# HELP lookups x\n"))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    session = aiohttp.ClientSession()
-    try:
-        yield Admin(f"http://127.0.0.1:{runner.addresses[0][1]}", session, store, resolver, upstream, clock)
-    finally:
-        await session.close()
-        await runner.cleanup()
-        await resolver.close()
-        await cleaner.close()
-        await store.close()
+
+    @asynccontextmanager
+    async def scripted(context: Context) -> AsyncIterator[Mapping[str, Upstream]]:
+        upstream.spec = context.terms.upstreams[NAME]
+        yield {NAME: upstream}
+
+    async with opened(config, Clocks(clock, monotonic, lambda: 0.0), scripted) as parts:
+        runner = make_runner(make_api(parts.service, TOKEN, lambda: b"# HELP lookups x\n"))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        session = aiohttp.ClientSession()
+        try:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield Admin(url, session, parts.store, parts.resolver, upstream, clock)
+        finally:
+            await session.close()
+            await runner.cleanup()
 
 
 @dataclass(frozen=True)
