@@ -63,7 +63,7 @@ class State:
 
     @contextlib.contextmanager
     def _locked(self, how: int, wait: float) -> Iterator[None]:
-        until = time.monotonic() + wait
+        waits = iter(range(round(wait / _LOOK_AGAIN)))  # of all locks together
         _make(self.directory)
         _ours(self.directory)
         with contextlib.ExitStack() as stack:
@@ -72,7 +72,7 @@ class State:
                 if descriptor is None:
                     continue
                 stack.callback(os.close, descriptor)
-                _lock(descriptor, how, path, until)
+                _lock(descriptor, how, path, waits)
                 if how == fcntl.LOCK_EX and path.name == LOCK:  # the database's directory may be anybody's
                     with contextlib.suppress(OSError):  # read-only: it says nothing then
                         os.truncate(descriptor, 0)
@@ -201,13 +201,13 @@ def _opened(path: Path) -> int | None:
     return descriptor
 
 
-def _lock(descriptor: int, how: int, path: Path, until: float) -> None:
-    """Take a lock, or wait for it until an instant of the monotonic clock. Raises Held, StateError."""
+def _lock(descriptor: int, how: int, path: Path, waits: Iterator[int]) -> None:
+    """Take a lock, or look again after each of `waits`. Raises Held, StateError."""
     while True:
         try:
             return fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= until:
+            if next(waits, None) is None:
                 raise Held(_holder(descriptor, path, how)) from None
             time.sleep(_LOOK_AGAIN)
         except OSError as problem:

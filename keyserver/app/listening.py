@@ -47,8 +47,9 @@ _LOG = logging.getLogger("keyserver")
 
 @dataclass(slots=True)
 class Listeners:
-    """Everything that listens, to be closed in the opposite order."""
+    """Everything that listens, to be closed in the opposite order. `monotonic`: seconds."""
 
+    monotonic: Callable[[], float]
     doors: list[Door] = field(default_factory=list)
     runners: list[web.AppRunner] = field(default_factory=list)
     ldap: list[LdapServer] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Listeners:
             return None
         if (chain, key) not in self.certificates:
             try:
-                self.certificates[chain, key] = Certificate(chain, key)
+                self.certificates[chain, key] = Certificate(chain, key, self.monotonic)
             except OSError as problem:
                 raise CannotStart(f"{chain}: cannot be used as a TLS certificate: {problem}") from None
         return self.certificates[chain, key].context

@@ -46,7 +46,7 @@ async def _serve(
     hangup: Callable[[Callable[[], None]], None],
 ) -> None:
     async with opened(config, Clocks.system()) as parts, asyncio.TaskGroup() as group:
-        listeners = Listeners()
+        listeners = Listeners(parts.clocks.monotonic)
         keeper: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
         hangup(listeners.reload)

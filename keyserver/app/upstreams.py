@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from keyserver.app.context import CannotStart, Context
 from keyserver.app.passwords import read_password
+from keyserver.clocks import Clocks
 from keyserver.config import UpstreamSection
 from keyserver.model import UpstreamSpec
 from keyserver.upstreams.base import Upstream
@@ -16,19 +17,20 @@ from keyserver.upstreams.base import Upstream
 LDAP_THREADS = 4
 
 
-def _hkp(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecutor) -> Upstream:
+def _hkp(section: UpstreamSection, spec: UpstreamSpec, clocks: Clocks, threads: ThreadPoolExecutor) -> Upstream:
     from keyserver.upstreams.hkp.upstream import Hkp
 
     return Hkp(
         spec,
         section.url,
+        clock=clocks.now,
         proxy=section.proxy,
         tls_ca_file=section.tls_ca_file or "",
         allow_private=section.allow_private,
     )
 
 
-def _ldap(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecutor) -> Upstream:
+def _ldap(section: UpstreamSection, spec: UpstreamSpec, clocks: Clocks, threads: ThreadPoolExecutor) -> Upstream:
     # ldap3 takes its time to load; most installations never ask by LDAP
     from keyserver.upstreams.ldap.upstream import Ldap
 
@@ -38,6 +40,7 @@ def _ldap(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecu
         spec,
         section.url,
         threads=threads,
+        monotonic=clocks.monotonic,
         starttls=section.starttls,
         tls_ca_file=section.tls_ca_file or "",
         bind_dn=section.bind_dn,
@@ -48,7 +51,7 @@ def _ldap(section: UpstreamSection, spec: UpstreamSpec, threads: ThreadPoolExecu
     )
 
 
-SCHEMES: Mapping[str, Callable[[UpstreamSection, UpstreamSpec, ThreadPoolExecutor], Upstream]] = {
+SCHEMES: Mapping[str, Callable[[UpstreamSection, UpstreamSpec, Clocks, ThreadPoolExecutor], Upstream]] = {
     "hkp": _hkp,
     "hkps": _hkp,
     "ldap": _ldap,
@@ -62,7 +65,9 @@ async def open_upstreams(context: Context) -> AsyncIterator[Mapping[str, Upstrea
     threads = ThreadPoolExecutor(LDAP_THREADS, "ldap")
     specs = context.terms.upstreams
     try:
-        upstreams = {s.name: SCHEMES[s.scheme](s, specs[s.name], threads) for s in context.config.upstream}
+        upstreams = {
+            s.name: SCHEMES[s.scheme](s, specs[s.name], context.clocks, threads) for s in context.config.upstream
+        }
     except (OSError, ValueError) as problem:
         raise CannotStart(f"upstream: {problem}") from None
     try:

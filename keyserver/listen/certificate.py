@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ class Certificate:
     not touched, and sessions can be resumed across a renewal. A handshake looks at the files once a minute at most.
     Files that are broken, or do not belong together, change nothing and are named in the log, once."""
 
-    def __init__(self, chain: Path, key: Path | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, chain: Path, key: Path | None, monotonic: Callable[[], float]) -> None:
         """Raises OSError, which ssl.SSLError is, where the files cannot be used."""
         self._chain, self._key = chain, key
         self._monotonic = monotonic

@@ -9,9 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from keyserver.config.listener import Listener
@@ -21,7 +19,7 @@ from keyserver.listen.descriptors import Descriptors
 from keyserver.listen.sockets import BACKLOG, bind
 from keyserver.listen.trust import UNIX, Trust
 
-QUIET = 60.0  # seconds between log lines that say the same of one listener
+QUIET = 60  # seconds between log lines that say the same of one listener
 
 Address = str | tuple[object, ...]
 
@@ -62,7 +60,6 @@ class Reception(ABC, Generic[G]):
         sweep: int = 1,
         tls: ssl.SSLContext | None = None,
         privileged: bool = False,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.face = face
         self.trust = trust
@@ -78,7 +75,6 @@ class Reception(ABC, Generic[G]):
         self._clients = Clients(per_client, total, trust)
         self._arriving = Clients(per_client, total, trust)
         self._privileged = privileged
-        self._monotonic = monotonic
         self._connections: set[G] = set()
         self._servers: list[asyncio.AbstractServer] = []
         self._arrivals: list[Arrivals] = []
@@ -86,7 +82,7 @@ class Reception(ABC, Generic[G]):
         self._ceiling = self._descriptors.ceiling(privileged)
         self._timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
-        self._said: dict[str, tuple[float, int]] = {}
+        self._said: dict[str, tuple[int, int]] = {}
 
     @abstractmethod
     def maker(self, listener: Listener) -> Make:
@@ -179,7 +175,7 @@ class Reception(ABC, Generic[G]):
     def refuse(self, reason: str) -> None:
         """A connection is not taken. Said in the log at once, and then once a minute with the number since."""
         self.refused += 1
-        now = self._monotonic()
+        now = self.tick
         at, count = self._said.get(reason, (now - QUIET, 0))
         count += 1
         if now - at >= QUIET:

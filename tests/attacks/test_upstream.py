@@ -52,9 +52,9 @@ async def asked(url: str, names: Names, **options: Any) -> Outcome:
     spec = UpstreamSpec("u", template="{domain}" in url, kinds=frozenset(Kind))
     with ThreadPoolExecutor(2) as threads:
         upstream: Hkp | Ldap = (
-            Hkp(spec, url, names=names, **options)
+            Hkp(spec, url, clock=time.time, names=names, **options)
             if url.startswith("hkp")
-            else Ldap(spec, url, names=names, threads=threads, **options)
+            else Ldap(spec, url, names=names, threads=threads, monotonic=time.monotonic, **options)
         )
         try:
             return await upstream.fetch(PARTNER, Asking(3.0, "test"))
@@ -100,9 +100,9 @@ def without_descriptors() -> list[list[str]]:
         names = table(keys_partner_de="127.0.0.1")
         with ThreadPoolExecutor(2) as threads:
             upstream: Hkp | Ldap = (
-                Hkp(spec, url, names=names, allow_private=True)
+                Hkp(spec, url, clock=time.time, names=names, allow_private=True)
                 if url.startswith("hkp")
-                else Ldap(spec, url, names=names, threads=threads, allow_private=True)
+                else Ldap(spec, url, names=names, threads=threads, monotonic=time.monotonic, allow_private=True)
             )
             held = _all_descriptors()
             try:
@@ -184,7 +184,7 @@ async def test_a_host_that_refuses_after_a_restart_has_failed(tmp_path: Path) ->
     names = table(keys_partner_de="127.0.0.1", keys_other_de="127.0.0.1")
 
     def hkp(port: int) -> Any:
-        return Hkp(spec, f"hkp://keys.{{domain}}:{port}", names=names, allow_private=True)
+        return Hkp(spec, f"hkp://keys.{{domain}}:{port}", clock=time.time, names=names, allow_private=True)
 
     world.upstream("keys", template=True)
     async with Scripted({"alice@partner.de": key(alice.octets)}) as server:
@@ -214,7 +214,14 @@ async def test_a_directory_that_refuses_after_a_restart_has_failed() -> None:
     names = table(keys_partner_de="127.0.0.1")
     spec = UpstreamSpec("u", template=True, kinds=frozenset(Kind))
     with ThreadPoolExecutor(2) as threads:
-        upstream = Ldap(spec, f"ldap://keys.{{domain}}:{server.port}", names=names, threads=threads, allow_private=True)
+        upstream = Ldap(
+            spec,
+            f"ldap://keys.{{domain}}:{server.port}",
+            names=names,
+            threads=threads,
+            monotonic=time.monotonic,
+            allow_private=True,
+        )
         assert isinstance(await upstream.fetch(PARTNER, Asking(3.0, "t", kept)), Failed)
         gone = await upstream.fetch(ByAddress("a", "other.de"), Asking(3.0, "t", kept))
         assert isinstance(gone, Failed)
@@ -276,7 +283,7 @@ async def test_a_good_certificate_beside_damage_is_answered_and_the_damage_told(
     cut = armored(world.certificate("bob", "Bob <bob@partner.de>").octets)[:-60] + "\n"
     world.upstream("keys")
     async with Scripted({"*": reply(200, cut + armored(alice.octets))}) as server:
-        world.upstreams["keys"] = upstream = Hkp(UpstreamSpec("keys"), server.url)  # type: ignore[assignment]
+        world.upstreams["keys"] = upstream = Hkp(UpstreamSpec("keys"), server.url, clock=time.time)  # type: ignore[assignment]
         await world.start()
         try:
             answer = await world.get("alice@partner.de")

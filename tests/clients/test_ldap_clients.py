@@ -359,7 +359,7 @@ async def test_another_frontend_has_us_as_its_upstream(memory: Memory, suffix: s
     kinds = frozenset({Kind.OPENPGP, Kind.X509})
     alice = next(a.certificate.octets for a in memory.held if a.certificate.fingerprint == ALICE.fingerprint)
     with serving(memory, instance="back.example") as face, ThreadPoolExecutor(2) as threads:
-        upstream = Ldap(UpstreamSpec("us", kinds=kinds), face.url + suffix, threads=threads)
+        upstream = Ldap(UpstreamSpec("us", kinds=kinds), face.url + suffix, threads=threads, monotonic=time.monotonic)
         try:
             for query, octets in (
                 (ByAddress("alice", "example.org"), {alice}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ SERVERS = {"sks": sks, "onak": onak}
 @pytest.fixture(params=["sks", "onak"])
 async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hkp]:
     async with SERVERS[request.param](tmp_path, ALICE.octets, BOB.octets, JOERG.octets) as url:
-        upstream = Hkp(UpstreamSpec(request.param), url)
+        upstream = Hkp(UpstreamSpec(request.param), url, clock=time.time)
         yield upstream
         await upstream.close()
 
@@ -72,7 +73,7 @@ async def test_subkeys_are_found(upstream: Hkp) -> None:
 async def test_words_with_too_many_hits_do_not_open_a_circuit(tmp_path: Path) -> None:
     many = [make([f"Clone {n} <clone{n}@example.org>"], encryption=None).octets for n in range(10)]
     async with sks(tmp_path, *many, max_matches=5) as url:
-        upstream = Hkp(UpstreamSpec("sks"), url)
+        upstream = Hkp(UpstreamSpec("sks"), url, clock=time.time)
         outcome = await upstream.fetch(ByText("clone"), Asking(10, "test"))
         await upstream.close()
     assert outcome == Failed("it answered 500", Fault.LOCAL)
@@ -101,7 +102,7 @@ async def test_a_proxy_that_compresses_unasked_and_adds_seventy_headers(tmp_path
     headers = " ".join(f"add_header X-Filler-{n} {n};" for n in range(70))
     (tmp_path / "nginx.conf").write_text(NGINX.format(at=tmp_path, port=port, headers=headers))
     process = await asyncio.create_subprocess_exec("nginx", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path))
-    upstream = Hkp(UpstreamSpec("nginx"), f"hkp://127.0.0.1:{port}")
+    upstream = Hkp(UpstreamSpec("nginx"), f"hkp://127.0.0.1:{port}", clock=time.time)
     try:
         async with asyncio.timeout(10):
             while isinstance(outcome := await upstream.fetch(ByAddress("a", "b.example"), Asking(2, "t")), Failed):

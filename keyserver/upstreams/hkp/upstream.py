@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,17 +91,17 @@ class Hkp:
         spec: UpstreamSpec,
         url: str,
         *,
+        clock: Callable[[], float],
         proxy: str = "",
         tls_ca_file: str | Path | None = None,
         allow_private: bool = False,
         names: Names | None = None,
         special_use: frozenset[str] = SPECIAL_USE,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises ValueError, with a sentence for the configuration, if this cannot work.
 
-        `proxy` is an HTTP proxy's URL; `tls_ca_file` replaces the system's certificate authorities; `allow_private`
-        lets a template's hosts have addresses that are not global. The rest is for tests.
+        `clock` gives Unix seconds; `proxy` is an HTTP proxy's URL; `tls_ca_file` replaces the system's certificate
+        authorities; `allow_private` lets a template's hosts have addresses that are not global. The rest is for tests.
         """
         self.spec = spec
         self._endpoint = endpoint = parse_url(url)

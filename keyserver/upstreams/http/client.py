@@ -10,7 +10,6 @@ import asyncio
 import os
 import re
 import ssl
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ class Client:
     async def ask(self, url: URL, asking: Asking, judge: Judge) -> Outcome:
         """GET this URL and judge the answer, all within `asking.left` seconds. Raises nothing but CancelledError."""
         trip = _Trip(url.raw_host or "")
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(asking.left):
                 return await self._ask(url, asking.via, trip, judge)
@@ -98,7 +97,7 @@ class Client:
         except Exception as error:  # whatever a client library may raise: the border of this layer is an Outcome
             if trip.phase == "queued":
                 return Failed("too many large answers are being read", Fault.LOCAL)
-            absent = self._absent(trip, error, time.monotonic() - began)
+            absent = self._absent(trip, error, asyncio.get_running_loop().time() - began)
             if absent is not None and not await asking.answered():
                 return absent
             return explain(error)

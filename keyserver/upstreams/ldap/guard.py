@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from keyserver.model import Malformed
@@ -148,7 +147,8 @@ class Guard:
     Used by one thread at a time, except `cut`, which any thread may call.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
         self._socket = sock
         self._lever = sock.dup()  # stays with the connection when TLS takes the socket over
         self._buffer = bytearray()
@@ -176,7 +176,7 @@ class Guard:
     @property
     def left(self) -> float:
         """Seconds until the deadline, at least a millisecond. Raises GuardError when it is past."""
-        left = self._end - time.monotonic()
+        left = self._end - self._monotonic()
         if left <= 0:
             raise self._fail(Trouble.TIME)
         return max(0.001, left)

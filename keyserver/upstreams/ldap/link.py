@@ -10,7 +10,7 @@ import math
 import socket
 import ssl
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,10 +137,10 @@ class Link:
     """A connection. Made from a connected socket; `enter` once, then `search` as often as wanted, `arm` before each
     answer."""
 
-    def __init__(self, sock: socket.socket, name: str) -> None:
-        """`name`: the host as configured, which its certificate must prove."""
+    def __init__(self, sock: socket.socket, name: str, monotonic: Callable[[], float]) -> None:
+        """`name`: the host as configured, which its certificate must prove; `monotonic`: in seconds."""
         self._name = name
-        self._guard = Guard(sock)
+        self._guard = Guard(sock, monotonic)
         self._connection: Any = None
 
     @property

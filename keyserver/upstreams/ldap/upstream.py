@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +53,7 @@ class Ldap:
         url: str,
         *,
         threads: ThreadPoolExecutor,
+        monotonic: Callable[[], float],
         starttls: bool = False,
         tls_ca_file: str | Path = "",
         bind_dn: str = "",
@@ -63,13 +63,12 @@ class Ldap:
         allow_private: bool = False,
         names: Names | None = None,
         special_use: frozenset[str] = SPECIAL_USE,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises ValueError, with a sentence for the configuration, if this cannot work.
 
         `threads` is shared by all LDAP upstreams (four workers) and stays the caller's. `tls_ca_file` replaces the
         system's certificate authorities; `allow_private` lets a template's hosts have addresses that are not global.
-        `names`, `special_use` and `clock` (seconds, for what is remembered, not for deadlines) are for tests.
+        `names` and `special_use` are for tests.
         """
         self.spec = spec
         self._endpoint = parse_url(url, starttls=starttls, bind_dn=bind_dn)
@@ -91,7 +90,7 @@ class Ldap:
         self._allow_private = allow_private
         self._names = names or Names()
         self._special_use = special_use
-        self._clock = clock
+        self._monotonic = monotonic
         self._kinds: OrderedDict[str, tuple[Directory, float]] = OrderedDict()
         self._gone: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._answered = Answered()
@@ -116,23 +115,23 @@ class Ldap:
             return Absent("the address has no public domain that could have a keyserver")
         if self._closed:
             return Failed("closed", Fault.LOCAL)
-        if (gone := _recall(self._gone, host, self._clock())) is not None:
+        if (gone := _recall(self._gone, host, self._monotonic())) is not None:
             return Absent(gone)
-        began = time.monotonic()
+        began = self._monotonic()
         try:
             return await self._ask(host, query, asking.via, began + max(asking.left - GRACE, asking.left / 2))
         except LinkError as error:
             self._kinds.pop(host, None)
-            enough = not error.slow or time.monotonic() - began >= MIN_PATIENCE
+            enough = not error.slow or self._monotonic() - began >= MIN_PATIENCE
             if error.unmade and enough and await self._never_answered(host, asking):
                 reason = "nothing answers at its host, and never did"
-                _note(self._gone, host, (reason, self._clock() + GONE_KEPT), MAX_GONE)
+                _note(self._gone, host, (reason, self._monotonic() + GONE_KEPT), MAX_GONE)
                 return Absent(reason)
             return Failed(error.reason, error.fault)
         except NoSuchHost as error:
             if not await self._never_answered(host, asking):
                 return Failed(str(error))
-            _note(self._gone, host, (str(error), self._clock() + GONE_KEPT), MAX_GONE)
+            _note(self._gone, host, (str(error), self._monotonic() + GONE_KEPT), MAX_GONE)
             return Absent(str(error))
         except Exception as error:  # the border of this layer is an Outcome
             self._kinds.pop(host, None)
@@ -164,14 +163,14 @@ class Ldap:
         if link is not None:
             with contextlib.suppress(_Stale):
                 return await self._exchange(host, link, query, via, end, kept=True)
-        async with _slot(self._connecting if self._endpoint.template else None, end):
+        async with _slot(self._connecting if self._endpoint.template else None, end - self._monotonic()):
             sock = await self._connect(host, end)
-        async with _slot(self._working if self._endpoint.template else None, end, sock):
-            return await self._exchange(host, Link(sock, host), query, via, end, kept=False)
+        async with _slot(self._working if self._endpoint.template else None, end - self._monotonic(), sock):
+            return await self._exchange(host, Link(sock, host, self._monotonic), query, via, end, kept=False)
 
     async def _exchange(self, host: str, link: Link, query: Query, via: str, end: float, *, kept: bool) -> Outcome:
         """One question over one connection, in a thread; whatever happens, the connection is kept or closed."""
-        known = _recall(self._kinds, host, self._clock())
+        known = _recall(self._kinds, host, self._monotonic())
 
         def work() -> tuple[Outcome, Directory]:
             link.arm(end, MAX_ANSWER)
@@ -185,7 +184,7 @@ class Ldap:
             link.close()
             raise LinkError("closed", Fault.LOCAL) from error
         try:
-            async with asyncio.timeout(end - time.monotonic() + GRACE):
+            async with asyncio.timeout(end - self._monotonic() + GRACE):
                 outcome, directory = await asyncio.wrap_future(job)
         except BaseException as error:
             begun = not job.cancel()
@@ -201,7 +200,7 @@ class Ldap:
             if link.answered:
                 self._answered.add(host)
         if known is None:
-            _note(self._kinds, host, (directory, self._clock() + KIND_KEPT), MAX_KINDS)
+            _note(self._kinds, host, (directory, self._monotonic() + KIND_KEPT), MAX_KINDS)
         if isinstance(outcome, Failed):
             self._kinds.pop(host, None)
         self._keep(link)
@@ -211,7 +210,7 @@ class Ldap:
         """A connected socket, to exactly the addresses that the guard of `net` let through."""
         template = self._endpoint.template
         try:
-            async with asyncio.timeout(end - time.monotonic()):
+            async with asyncio.timeout(end - self._monotonic()):
                 addresses = await self._names.guarded_addresses(
                     host, self._endpoint.port, self._allow_private, in_full=not template
                 )
@@ -226,7 +225,7 @@ class Ldap:
         slow = False
         problems: list[OSError] = []
         for position, address in enumerate(addresses):
-            share = (end - time.monotonic()) / (len(addresses) - position)
+            share = (end - self._monotonic()) / (len(addresses) - position)
             try:
                 return await _connected(address, self._endpoint.port, share)
             except TimeoutError:
@@ -288,13 +287,15 @@ async def _connected(address: str, port: int, seconds: float) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _slot(places: asyncio.Semaphore | None, end: float, sock: socket.socket | None = None) -> AsyncIterator[None]:
-    """One of the places, waited for until `end`; a socket that waits with us is closed when none comes free."""
+async def _slot(
+    places: asyncio.Semaphore | None, left: float, sock: socket.socket | None = None
+) -> AsyncIterator[None]:
+    """One of the places, waited for `left` seconds; a socket that waits with us is closed when none comes free."""
     if places is None:
         yield
         return
     try:
-        async with asyncio.timeout(end - time.monotonic()):
+        async with asyncio.timeout(left):
             await places.acquire()
     except BaseException as error:
         if sock is not None:

@@ -101,6 +101,6 @@ async def test_a_renewal_is_noticed_within_a_minute(
 def test_files_that_cannot_be_used_do_not_start(authority: Authority, tmp_path: Path) -> None:
     chain, key, _ = put(authority, tmp_path)
     with pytest.raises(OSError):
-        Certificate(tmp_path / "none", key)
+        Certificate(tmp_path / "none", key, Clock())
     with pytest.raises(ssl.SSLError):
-        Certificate(chain, chain)
+        Certificate(chain, chain, Clock())

@@ -59,7 +59,7 @@ async def ask(upstream: Hkp, query: Query = ALICE_QUERY, left: float = 5) -> Out
 
 def hkp(url: str | Scripted, **options: Any) -> Hkp:
     """An upstream, for a URL or a scripted server."""
-    return Hkp(UpstreamSpec("test"), url if isinstance(url, str) else url.url, **options)
+    return Hkp(UpstreamSpec("test"), url if isinstance(url, str) else url.url, **{"clock": time.time} | options)
 
 
 def failed(outcome: Outcome, fault: Fault = Fault.TRANSIENT, words: str = "") -> None:

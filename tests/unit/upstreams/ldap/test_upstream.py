@@ -93,7 +93,7 @@ async def upstream(threads: ThreadPoolExecutor) -> AsyncIterator[Make]:
 
     def build(url: str, **options: Any) -> Ldap:
         spec = UpstreamSpec("directory", kinds=options.pop("kinds", BOTH), template="{domain}" in url)
-        made.append(Ldap(spec, url, threads=options.pop("threads", threads), **options))
+        made.append(Ldap(spec, url, **{"threads": threads, "monotonic": time.monotonic} | options))
         return made[-1]
 
     yield build
@@ -585,7 +585,7 @@ def test_mutated_answers_raise_link_errors_only_and_cost_little() -> None:
     good = 0
     for _ in range(500):
         ours, theirs = socket.socketpair()
-        link = Link(ours, "x")
+        link = Link(ours, "x", time.monotonic)
         link.arm(time.monotonic() + 2, 1 << 20)
         link.enter(Entrance())
         number = (ldap3.Server._message_counter + 1).to_bytes(4, "big")
@@ -705,7 +705,7 @@ async def test_connections_and_kinds_are_kept(upstream: Make) -> None:
 
     now = [1000.0]
     async with scripted(script) as url:
-        up = upstream(url, clock=lambda: now[0])
+        up = upstream(url, monotonic=lambda: now[0])
         for _ in range(5):
             assert isinstance(await ask(up, address("alice@example.org")), Absent)
         assert (connections, requests) == (1, 5)
@@ -839,7 +839,7 @@ async def test_a_template_host_that_once_answered_can_fail(tmp_path: Path, upstr
     zone = Zone(keys_example_org="127.0.0.1", keys_other_org="127.0.0.1")
     now = [0.0]
     with Slapd(tmp_path, [base_entry(ORG)]) as server:
-        up = template(upstream, server.url, zone, allow_private=True, clock=lambda: now[0])
+        up = template(upstream, server.url, zone, allow_private=True, monotonic=lambda: now[0])
         assert isinstance(await ask(up, address("a@example.org")), Absent)
         server.stop()
         assert isinstance(await ask(up, address("a@example.org")), Failed)
@@ -918,7 +918,7 @@ def test_parse_url_refuses(url: str, options: dict[str, Any], says: str) -> None
 )
 def test_impossible_settings(threads: ThreadPoolExecutor, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        Ldap(UpstreamSpec("x"), "ldaps://ldap.example.org", threads=threads, **options)
+        Ldap(UpstreamSpec("x"), "ldaps://ldap.example.org", threads=threads, monotonic=time.monotonic, **options)
 
 
 def test_parent_and_escape() -> None:
@@ -947,6 +947,8 @@ async def test_a_domain_in_u_labels_is_found_in_a_directory(slapd: Slapd, upstre
 
 
 def test_tls_contexts_verify(threads: ThreadPoolExecutor) -> None:
-    context = Ldap(UpstreamSpec("x"), "ldaps://ldap.example.org", threads=threads).entrance.context
+    context = Ldap(
+        UpstreamSpec("x"), "ldaps://ldap.example.org", threads=threads, monotonic=time.monotonic
+    ).entrance.context
     assert context is not None
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
