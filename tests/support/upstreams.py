@@ -32,6 +32,7 @@ class Told:
 
     async def fetch(self, query: Query, asking: Asking) -> Outcome:
         """Ask once."""
+        assert asking.via, "without our name a loop could not be noticed"
         self.asked.append(str(query))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
