@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,6 +18,8 @@ MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
 MAX_ANSWER = 20  # rule 12: certificates in one answer
 FOREVER = 2**53
 SKEW = 60  # seconds by which clocks may differ; what is dated later than that comes from a clock that was wrong
+PREFETCH_SHARE = 0.1  # the last tenth of a ttl, in which what is asked for is searched again
+_EVERY_VIEW = View(answer_mailflow=True)
 _BETWEEN_WORDS = re.compile(r"[\s<>()\[\]\",;:\\]+")
 
 
@@ -65,8 +67,58 @@ def expires_at(entry: Entry, now: int, terms: Terms) -> int | None:
     return _dated(entry.cached_at, now) + terms.ttl_of(entry.origin)
 
 
+def is_expired(entry: Entry, now: int, terms: Terms) -> bool:
+    """Is its time to live over (rule 3)? `serve_stale` prolongs what may be answered, not this."""
+    end = expires_at(entry, now, terms)
+    return end is not None and end <= now
+
+
+def is_old_mail(dated: int | None, now: int) -> bool:
+    """Was a mail received so long ago that what it carries has expired (rule 3)? None: unknown, so now."""
+    return dated is not None and now - dated >= MAILFLOW_TTL
+
+
 def _dated(at: int, now: int) -> int:
     return now if at > now + SKEW else at
+
+
+def purged_before(now: int, terms: Terms) -> dict[tuple[Source, str | None], int]:
+    """Rule 3 as `Store.purge_expired` wants it; what may still be answered stale stays."""
+    cutoffs: dict[tuple[Source, str | None], int] = {
+        (Source.KEYSERVER, None): now - terms.ttl - terms.serve_stale,
+        (Source.MAILFLOW, None): now - MAILFLOW_TTL,
+    }
+    for name in terms.upstreams:
+        cutoffs[Source.KEYSERVER, name] = now - terms.ttl_of(name) - terms.serve_stale
+    return cutoffs
+
+
+def absent_before(now: int, terms: Terms) -> int:
+    """Absent records of before this instant are believed no more, by no upstream's ttl (rule 11)."""
+    return now - terms.negative_ttl
+
+
+def due_before(now: int, terms: Terms) -> dict[str | None, int]:
+    """What was found before these instants enters the last tenth of its ttl, as `Store.due` wants it."""
+    ttls: dict[str | None, int] = {None: terms.ttl, **{name: terms.ttl_of(name) for name in terms.upstreams}}
+    return {name: now - _ripe(ttl) for name, ttl in ttls.items()}
+
+
+def is_due(record: Record, tried: int, now: int, terms: Terms) -> bool:
+    """Is a ripe record worth another search: still within its ttl, and not tried a moment ago?"""
+    ttl = terms.ttl_of(record.upstream)
+    return now < record.at + ttl and now - tried >= max(30, (ttl - _ripe(ttl)) // 3)
+
+
+def prefetch_interval(terms: Terms) -> float:
+    """Seconds between two looks for what is due: ten in the last tenth of the shortest ttl."""
+    shortest = min([terms.ttl, *(s.ttl for s in terms.upstreams.values() if s.ttl)])
+    return max(1.0, shortest * PREFETCH_SHARE / 10)
+
+
+def _ripe(ttl: int) -> int:
+    """The age at which something with this ttl is searched again."""
+    return ttl - max(1, int(ttl * PREFETCH_SHARE))
 
 
 def judge(entry: Entry, view: View, now: int, terms: Terms, address: str | None = None) -> Verdict:
@@ -215,6 +267,56 @@ def record_until(record: Record, terms: Terms) -> int:
     """Until when an upstream's word is believed (rule 11)."""
     ttl = terms.ttl_of(record.upstream)
     return record.at + (ttl if record.found else min(ttl, terms.negative_ttl))
+
+
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """What is on record of earlier searches for one query (rule 11)."""
+
+    living: Mapping[str, Record]  # upstream -> its word, where still believed
+    negative: bool  # everybody who may be asked has said absent
+    until: int  # when the first living record ends; FOREVER without any
+
+    @property
+    def finished(self) -> bool:
+        """Is a finished search on record?"""
+        return self.negative or any(r.found for r in self.living.values())
+
+    def found_by(self, upstream: str) -> bool:
+        """Has this upstream found it?"""
+        record = self.living.get(upstream)
+        return record is not None and record.found
+
+
+def on_record(records: Sequence[Record], asked: Sequence[str], now: int, terms: Terms) -> OnRecord:
+    """`asked`: names of the upstreams that may be asked now."""
+    living = {r.upstream: r for r in records if is_believed(r, now, terms)}
+    negative = bool(asked) and all(name in living and not living[name].found for name in asked)
+    return OnRecord(living, negative, min((record_until(r, terms) for r in living.values()), default=FOREVER))
+
+
+def backed(entry: Entry, record: OnRecord, address: str | None) -> bool:
+    """May this entry, which is no hit by itself, answer by what is on record (rule 10)?"""
+    if entry.source is not Source.KEYSERVER or (address is not None and approved_for(entry, address)):
+        return record.finished
+    return record.found_by(entry.origin)
+
+
+def knows(entry: Entry, address: str, records: Sequence[Record], now: int, terms: Terms) -> bool:
+    """Is this address known by this entry's certificate, whatever a view may be told? `records`: of the address.
+
+    What no origin may speak for counts for nothing, or a forged mail would keep its victim's own certificate out; nor
+    does what an upstream sent for another question (rule 10). What mail showed before senders were kept came from this
+    domain, that much is sure."""
+    if is_expired(entry, now, terms):
+        return False
+    if entry.source is Source.MAILFLOW and not entry.vouchers:
+        return entry.origin == address.rpartition("@")[2]
+    if speaks(entry, address, _EVERY_VIEW, terms):
+        return False
+    if entry.source is not Source.KEYSERVER or approved_for(entry, address):
+        return True
+    return on_record(records, (), now, terms).found_by(entry.origin)
 
 
 _VALIDITY = {v: n for n, v in enumerate(Validity)}

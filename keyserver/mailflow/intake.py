@@ -20,15 +20,14 @@ from keyserver.mailflow.report import report_of
 from keyserver.mailflow.room import MAX_MAILS, Holding, Room
 from keyserver.mailflow.signed import names
 from keyserver.mailflow.verdict import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
-from keyserver.model import Certificate, Entry, Find, Kind, Refused, Source, Validity, View, Voucher
-from keyserver.policy import MAILFLOW_TTL, Terms, approved_for, expires_at, is_believed, shown_by, speaks
+from keyserver.model import Certificate, Find, Kind, Refused, Source, Validity, Voucher
+from keyserver.policy import Terms, is_old_mail, knows, shown_by
 from keyserver.query import name_of
 from keyserver.store.base import Shelf, Store, Stored, StoreError
 
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
 
-_EVERY_VIEW = View(answer_mailflow=True)
 _T = TypeVar("_T")
 _LOG = logging.getLogger("keyserver.mailflow")
 _RESULTS = {
@@ -170,7 +169,7 @@ class Intake:
         caught: list[Caught] = []
         remarks = list(seen.remarks)
         if seen.candidates and seen.sender is not None:
-            if seen.dated is not None and now - seen.dated >= MAILFLOW_TTL:
+            if is_old_mail(seen.dated, now):
                 remarks.insert(0, Remark(Why.TOO_OLD, "the mail was received more than 180 days ago"))
             else:
                 try:
@@ -232,7 +231,7 @@ class Intake:
         mine = [e for e in shelf.entries if e.fingerprint == certificate.fingerprint]
         own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
         voucher = own[0].voucher(sender) if own else None
-        known = voucher is not None or any(self._known_by(e, sender, shelf, now) for e in mine)
+        known = voucher is not None or any(knows(e, sender, shelf.records, now, self._terms) for e in mine)
         before = () if known else await self._shown_before(shelf, sender, now)
         reasons = []
         if not (seen.authenticated or chained):
@@ -270,27 +269,11 @@ class Intake:
     def _chained(self, certificate: Certificate, others: tuple[bytes, ...], now: int) -> bool:
         return self._hygiene[certificate.proof.kind].chained(certificate.octets, others, now)
 
-    def _known_by(self, entry: Entry, sender: str, shelf: Shelf, now: int) -> bool:
-        """Is this address known by this entry's certificate? What no origin may speak for counts for nothing, or a
-        forged mail would keep its victim's own certificate out; nor does what an upstream sent for another question
-        (rule 10). What mail showed before senders were kept came from this domain, that much is sure."""
-        end = expires_at(entry, now, self._terms)
-        if end is not None and end <= now:
-            return False
-        if entry.source is Source.MAILFLOW and not entry.vouchers:
-            return entry.origin == sender.rpartition("@")[2]
-        if speaks(entry, sender, _EVERY_VIEW, self._terms):
-            return False
-        if entry.source is not Source.KEYSERVER or approved_for(entry, sender):
-            return True
-        words = (r for r in shelf.records if r.found and r.upstream == entry.origin)
-        return any(is_believed(record, now, self._terms) for record in words)
-
     async def _shown_before(self, shelf: Shelf, sender: str, now: int) -> tuple[str, ...]:
         """Fingerprints of other valid certificates that this address is known by."""
         found = []
         for entry in shelf.entries:
-            if not self._known_by(entry, sender, shelf, now):
+            if not knows(entry, sender, shelf.records, now, self._terms):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them
             proof = self._hygiene[entry.kind].prove(entry.octets, now)

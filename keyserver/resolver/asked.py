@@ -35,6 +35,12 @@ class Search:
     started: float = 0.0
     revocations: dict[str, bytes] = field(default_factory=dict)  # of what is uncached
 
+    @property
+    def key(self) -> Hashable:
+        """What is one search. Not joined across a delete; nor by a question that came through another frontend, which
+        may be the very one that our search is waiting for."""
+        return self.query.name, self.begun, self.via, self.refresh
+
 
 class Asked:
     """Searches by key. A search outlives the client that started it; `close` ends them all."""

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from keyserver.model import Record, Source
-from keyserver.policy import MAILFLOW_TTL, Terms
+from keyserver.model import Name
+from keyserver.policy import Terms, absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
 from keyserver.resolver.clockwatch import ClockWatch
 from keyserver.resolver.resolver import Resolver
@@ -16,9 +16,9 @@ from keyserver.store.base import Store, StoreError
 
 PURGE_BATCH = 200  # entries in one transaction
 BETWEEN_BATCHES = 0.02  # seconds that lookups have the store to themselves
-PREFETCH_SHARE = 0.1  # the last tenth of a ttl
 PREFETCH_BATCH = 64
 PREFETCH_AT_ONCE = 4
+MOST_TRIED = 10_000  # names whose last prefetch is remembered
 FLUSH_EVERY = 5.0  # seconds: when names were last asked for
 POLL_EVERY = 0.5  # seconds: changes by other processes; only the safety net behind events
 
@@ -49,7 +49,7 @@ class Keeper:
         self._purge_interval = purge_interval
         self._prefetch = prefetch
         self._asked = asked
-        self._tried: dict[str, int] = {}
+        self._tried: dict[Name, int] = {}  # when they were searched again last
         self._counting = counting
         self.clockwatch = ClockWatch(clock(), counting())
 
@@ -61,8 +61,7 @@ class Keeper:
             group.create_task(_every(FLUSH_EVERY, self.flush))
             group.create_task(_every(POLL_EVERY, self.poll))
             if self._prefetch:
-                shortest = min([self._terms.ttl, *(s.ttl for s in self._terms.upstreams.values() if s.ttl)])
-                group.create_task(_every(max(1.0, shortest * PREFETCH_SHARE / 10), self.prefetch))
+                group.create_task(_every(prefetch_interval(self._terms), self.prefetch))
 
     async def begin(self) -> None:
         """What `run` does first: say at once what is wrong with the store, or the clock, that we begin with."""
@@ -91,15 +90,9 @@ class Keeper:
         now, total = self._clock(), 0
         if not self.clockwatch.look(now, self._counting()):
             return 0
-        kept = self._terms.serve_stale
-        cutoffs: dict[tuple[Source, str | None], int] = {
-            (Source.KEYSERVER, None): now - self._terms.ttl - kept,
-            (Source.MAILFLOW, None): now - MAILFLOW_TTL,
-        }
-        for name in self._terms.upstreams:
-            cutoffs[Source.KEYSERVER, name] = now - self._terms.ttl_of(name) - kept
+        cutoffs, absent = purged_before(now, self._terms), absent_before(now, self._terms)
         while True:
-            gone = await self._store.purge_expired(cutoffs, now - self._terms.negative_ttl, PURGE_BATCH)
+            gone = await self._store.purge_expired(cutoffs, absent, PURGE_BATCH)
             total += gone
             if gone < PURGE_BATCH:
                 return total
@@ -119,34 +112,19 @@ class Keeper:
         A search that finds nothing leaves the entry until its time runs out."""
         await self.flush()
         now = self._clock()
-        before: dict[str | None, int] = {None: now - _ripe(self._terms.ttl)}
-        for name in self._terms.upstreams:
-            before[name] = now - _ripe(self._terms.ttl_of(name))
-        due = [r for r in await self._store.due(before, PREFETCH_BATCH) if self._ready(r, now)]
+        ripe = await self._store.due(due_before(now, self._terms), PREFETCH_BATCH)
+        due = dict.fromkeys(r.name for r in ripe if is_due(r, self._tried.get(r.name, 0), now, self._terms))
+        if len(self._tried) > MOST_TRIED:
+            self._tried.clear()
+        self._tried |= dict.fromkeys(due, now)
         free = asyncio.Semaphore(PREFETCH_AT_ONCE)
 
-        async def again(record: Record) -> None:
+        async def again(name: Name) -> None:
             async with free:
-                await self._resolver.refresh(from_name(record.name))
+                await self._resolver.refresh(from_name(name))
 
-        await asyncio.gather(*(again(r) for r in {r.name: r for r in due}.values()))
+        await asyncio.gather(*map(again, due))
         return len(due)
-
-    def _ready(self, record: Record, now: int) -> bool:
-        """Still within its ttl, and not tried a moment ago."""
-        ttl = self._terms.ttl_of(record.upstream)
-        last = self._tried.get(record.name, 0)
-        if now >= record.at + ttl or now - last < max(30, (ttl - _ripe(ttl)) // 3):
-            return False
-        if len(self._tried) > 10_000:
-            self._tried.clear()
-        self._tried[record.name] = now
-        return True
-
-
-def _ripe(ttl: int) -> int:
-    """The age at which something with this ttl is searched again."""
-    return ttl - max(1, int(ttl * PREFETCH_SHARE))
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:

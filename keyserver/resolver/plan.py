@@ -105,6 +105,11 @@ class Tiers:
     tiers: tuple[tuple[UpstreamSpec, ...], ...]
     left_out: Mapping[str, str]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the upstreams that may be asked, in their order."""
+        return [spec.name for tier in self.tiers for spec in tier]
+
 
 def tiers_of(specs: Iterable[UpstreamSpec], query: Query, terms: Terms) -> Tiers:
     """Who may be told this query, lower priority numbers first."""

@@ -23,13 +23,13 @@ from keyserver.model import (
     Step,
     View,
 )
-from keyserver.policy import FOREVER, Terms
+from keyserver.policy import FOREVER, OnRecord, Terms, on_record
 from keyserver.query import ByText, Query
 from keyserver.resolver.asked import Asked, MissLimit, Search, network_of
 from keyserver.resolver.gate import UpstreamStatus
 from keyserver.resolver.plan import Tiers, combine, tiers_of
 from keyserver.resolver.search import Searcher
-from keyserver.resolver.sift import OnRecord, Sifted, names_behind, on_record, sift
+from keyserver.resolver.sift import Sifted, names_behind, sift
 from keyserver.resolver.watch import Watch
 from keyserver.store.base import Shelf, Store, StoreError
 

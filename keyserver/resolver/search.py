@@ -25,13 +25,13 @@ from keyserver.model import (
     Voucher,
     joined,
 )
-from keyserver.policy import Terms
+from keyserver.policy import OnRecord, Terms
 from keyserver.query import ByAddress, ByText
 from keyserver.resolver.asked import Search
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import Gate
 from keyserver.resolver.plan import Tiers
-from keyserver.resolver.sift import OnRecord, proves
+from keyserver.resolver.sift import proves
 from keyserver.resolver.watch import Watch
 from keyserver.store.base import Store, Stored, StoreError
 from keyserver.upstreams.base import Upstream

@@ -6,42 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Record, Source, Validity, View
-from keyserver.policy import (
-    FOREVER,
-    MAX_ANSWER,
-    Freshness,
-    Terms,
-    approved_for,
-    is_believed,
-    judge,
-    keeps,
-    order_key,
-    record_until,
-)
+from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Source, Validity, View
+from keyserver.policy import FOREVER, MAX_ANSWER, Freshness, OnRecord, Terms, backed, judge, keeps, order_key
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.store.base import Shelf
-
-
-@dataclass(frozen=True, slots=True)
-class OnRecord:
-    """What is on record of earlier searches for one query (rule 11)."""
-
-    living: Mapping[str, Record]  # upstream -> its word, where still believed
-    negative: bool  # everybody who may be asked has said absent
-    until: int  # when the first living record ends; FOREVER without any
-
-    @property
-    def finished(self) -> bool:
-        """Is a finished search on record?"""
-        return self.negative or any(r.found for r in self.living.values())
-
-
-def on_record(records: Sequence[Record], asked: Sequence[str], now: int, terms: Terms) -> OnRecord:
-    """`asked`: names of the upstreams that may be asked now."""
-    living = {r.upstream: r for r in records if is_believed(r, now, terms)}
-    negative = bool(asked) and all(name in living and not living[name].found for name in asked)
-    return OnRecord(living, negative, min((record_until(r, terms) for r in living.values()), default=FOREVER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +83,7 @@ def sift(
             continue
         by_itself = _by_itself(query, merged.proof, usable, own, now)
         if not by_itself and believed is not None:
-            usable = [e for e in usable if _backed(e, believed, address)]
+            usable = [e for e in usable if backed(e, believed, address)]
             merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), own, now)
             if merged is None or not proves(merged.proof, query):
                 passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
@@ -160,14 +128,6 @@ def _by_itself(query: Query, proof: Proof, usable: Sequence[Entry], own: Hygiene
     if query.name in proof.strong:
         return True
     return any(e.source is Source.LOCAL and proves(own.prove(e.octets, now), query) for e in usable)
-
-
-def _backed(entry: Entry, search: OnRecord, address: str | None) -> bool:
-    """May this entry answer by what is on record?"""
-    if entry.source is not Source.KEYSERVER or (address is not None and approved_for(entry, address)):
-        return search.finished
-    record = search.living.get(entry.origin)
-    return record is not None and record.found
 
 
 def names_behind(query: Query, certificates: Sequence[Answered]) -> frozenset[Name]:
