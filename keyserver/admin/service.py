@@ -48,7 +48,7 @@ from keyserver.policy import Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.asked import Search
 from keyserver.resolver.gate import UpstreamStatus
-from keyserver.resolver.resolver import PASSED_OVER
+from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.resolver.sift import merged_of
 from keyserver.store.base import Store, Stored, StoreError
 

@@ -1,0 +1,233 @@
+"""One lookup: what was asked, the story of it so far, and the one way of asking what is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from keyserver.hygiene import Hygiene
+from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, State, Step, View
+from keyserver.policy import FOREVER, OnRecord, Terms, on_record
+from keyserver.query import ByText, Query
+from keyserver.resolver.asked import Search
+from keyserver.resolver.plan import Tiers, combine
+from keyserver.resolver.sift import Sifted, names_behind, sift
+from keyserver.resolver.watch import Watch
+from keyserver.store.base import Shelf, Store, StoreError
+
+MOST_BY_TEXT = 20  # certificates that a text finds
+NEVER_ANSWERED = Failed("no answer by the deadline")
+PASSED_OVER = "passed over"
+"""The step that says what is cached and why it is not answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all lookups share."""
+
+    store: Store
+    terms: Terms
+    hygiene: Mapping[Kind, Hygiene]
+    clock: Callable[[], int]
+    monotonic: Callable[[], float]
+    watch: Watch = field(default_factory=Watch)  # over reading
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was known at one instant, and what of it the view may be told."""
+
+    at: int
+    shelf: Shelf
+    record: OnRecord
+    selected: Sifted
+    unasked: bool = False  # nobody could be asked: whatever is cached is believed
+
+
+class Lookup:
+    """One question of one client on its way to an answer. Its methods say what they do in the trace."""
+
+    def __init__(
+        self, parts: Parts, query: Query, view: View, tiers: Tiers, *, client: str | None = None, via: str = ""
+    ) -> None:
+        """`client`, `via`: as in `Resolver.lookup`; `tiers`: the upstreams that may be asked."""
+        self._parts = parts
+        self.query = query
+        self.view = view
+        self.tiers = tiers
+        self.client = client
+        self.via = via
+        self.began = parts.monotonic()
+        self.steps: list[Step] = []
+        self._passed_over: set[str] = set()
+
+    def tell(self, who: str, what: str, why: str = "") -> None:
+        """One step more, now."""
+        self.steps.append(Step((self._parts.monotonic() - self.began) * 1000, who, what, why))
+
+    def tell_left_out(self) -> None:
+        """Say which upstreams are not asked, and why."""
+        for name, why in self.tiers.left_out.items():
+            self.tell(name, "not asked", why)
+
+    async def look(self, search: Search | None = None) -> Known:
+        """What is known now: read, put on record, selected for this view. Never raises: without the store nothing is.
+
+        `search`: it has been waited for; what the store could not take of it counts as well."""
+        shelf = await self._read(aloud=search is None)
+        if search is not None:
+            shelf = Shelf(
+                shelf.entries + tuple(search.uncached),
+                {**search.revocations, **shelf.revocations},
+                shelf.records + tuple(search.records),
+            )
+        now = self._parts.clock()
+        record = on_record(shelf.records, self.tiers.names, now, self._parts.terms)
+        known = self._select(now, shelf, record)
+        for line in (f"{fingerprint}: {why}" for fingerprint, why in known.selected.passed_over):
+            if line not in self._passed_over:
+                self._passed_over.add(line)
+                self.tell("cache", PASSED_OVER, line)
+        return known
+
+    async def wait(self, search: Search, deadline: float) -> None:
+        """Until it has settled, but no longer than `deadline` seconds after this lookup began."""
+        try:
+            async with asyncio.timeout(max(0.0, self.began + deadline - self._parts.monotonic())):
+                await search.settled.wait()
+        except TimeoutError:
+            self.tell("search", "deadline", "it goes on behind the answer")
+        offset = (search.started - self.began) * 1000
+        self.steps += [replace(s, at=max(0.0, s.at + offset)) for s in search.steps]
+
+    def is_answered(self, known: Known) -> bool:
+        """Does the cache answer: with a hit (rule 10), unless rule 11 or 12 wants another search, or as absent?"""
+        if known.selected.certificates:
+            return known.at < self._again(known) and not self._bare(known)
+        return known.record.negative or self._found_in_vain(known)
+
+    def cached(self, known: Known) -> Answer:
+        """By what is cached, or what upstreams said before."""
+        if not known.selected.certificates:
+            self.tell("records", "negative", "every upstream that may be asked has said absent")
+            reason = "every upstream said absent"
+        else:
+            on_record = "a finished search for this query is on record"
+            self.tell("cache", "hit", "proves the query by itself" if known.selected.alone else on_record)
+            reason = "cached"
+        return self._answer(known, How.HIT, reason, keep=True)
+
+    def looped(self) -> Answer:
+        """Not cached, and the question has been here before."""
+        self.tell("cache", "not found", "this question has been here before: no search")
+        return self._nothing(State.ABSENT, "asked in a loop and not cached")
+
+    def alone(self, known: Known) -> Answer:
+        """Nobody may be asked: what is known is all there is."""
+        self.tell_left_out()
+        known = self._select(known.at, known.shelf, known.record, unasked=True)
+        cached = "cached" if known.selected.certificates else "not cached"
+        return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
+
+    def unsearched(self, known: Known, state: State, reason: str) -> Answer:
+        """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
+        for stale in (False, True):
+            known = self._select(known.at, known.shelf, known.record, unasked=True, stale=stale)
+            if known.selected.certificates:
+                how = How.STALE if known.selected.stale else How.HIT
+                return self._answer(known, how, f"known already; {reason}", keep=False)
+        return self._nothing(state, reason)
+
+    def searched(self, known: Known, search: Search) -> Answer:
+        """By what is known after the search, or by what its upstreams said."""
+        if known.selected.certificates:
+            return self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
+        outcome = combine([o or NEVER_ANSWERED for o in search.outcomes.values()] or [NEVER_ANSWERED])
+        if isinstance(outcome, Absent):
+            return self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
+        if isinstance(outcome, Failed):
+            return self.unsearched(known, State.FAILED, outcome.reason)
+        # The search did not fail: what only claims the address stays untold, whatever the finds were refused for.
+        return self._nothing(State.ABSENT, "found, but nothing that this view may be told")
+
+    async def _read(self, *, aloud: bool) -> Shelf:
+        """One look at the store; only the first is part of the story."""
+        try:
+            shelf = await self._parts.store.look(self.query.name)
+            if isinstance(self.query, ByText):
+                shelf = await self._read_by_text(self.query, shelf)
+        except StoreError as problem:
+            self._parts.watch.trouble(f"the cache cannot be read: {problem}")
+            if aloud:
+                self.tell("cache", "unavailable", str(problem))
+            return Shelf()
+        self._parts.watch.well()
+        if aloud:
+            entries = "1 entry" if len(shelf.entries) == 1 else f"{len(shelf.entries)} entries"
+            records = "1 record" if len(shelf.records) == 1 else f"{len(shelf.records)} records"
+            self.tell("cache", "looked", f"{entries}, {records}")
+        return shelf
+
+    async def _read_by_text(self, query: ByText, shelf: Shelf) -> Shelf:
+        entries: list[Entry] = []
+        revocations: dict[str, bytes] = {}
+        for fingerprint in await self._parts.store.search(query.text, query.kind, MOST_BY_TEXT):
+            one = await self._parts.store.certificate(fingerprint)
+            entries += one.entries
+            revocations.update(one.revocations)
+        return Shelf(tuple(entries), revocations, shelf.records, shelf.begun)
+
+    def _select(self, now: int, shelf: Shelf, record: OnRecord, *, unasked: bool = False, stale: bool = False) -> Known:
+        terms, believed = self._parts.terms, None if unasked else record
+        selected = sift(shelf, self.query, self.view, now, terms, self._parts.hygiene, believed, stale=stale)
+        return Known(now, shelf, record, selected, unasked)
+
+    def _found_in_vain(self, known: Known) -> bool:
+        """Has a search lately left nothing to be answered (blocked, revoked)? It is not repeated at every lookup.
+
+        What an upstream found that is not asked any more is no reason not to ask the others."""
+        found = [r.at for r in known.record.living.values() if r.found and r.upstream in self.tiers.names]
+        return bool(found) and known.at - max(found) < self._parts.terms.negative_ttl
+
+    def _again(self, known: Known) -> int:
+        """Rule 12: when the query is searched again, as all that is known of it has expired by itself; else never."""
+        if known.unasked or not known.selected.all_expired:
+            return FOREVER
+        cached = [e.cached_at for a in known.selected.certificates for e in a.entries]
+        said = [r.at for r in known.record.living.values()]
+        return min(known.at, max(cached + said)) + self._parts.terms.negative_ttl
+
+    def _bare(self, known: Known) -> bool:
+        """Rule 11, last sentence: all that is known has no user ID, and somebody may still be asked for more."""
+        proofs = [a.certificate.proof for a in known.selected.certificates]
+        bare = bool(proofs) and not any(p.names_somebody or p.kind is not Kind.OPENPGP for p in proofs)
+        return bare and any(name not in known.record.living for name in self.tiers.names)
+
+    def _answer(self, known: Known, how: How, reason: str, *, keep: bool) -> Answer:
+        """Found or absent, by what is known."""
+        selected = known.selected
+        if selected.certificates:
+            times = [e.cached_at for e in selected.certificates[0].entries]
+            until = min(selected.until, self._again(known))
+        elif known.unasked:
+            times, until = [], known.at + self._parts.terms.negative_ttl
+        else:
+            times, until = [r.at for r in known.record.living.values()], known.record.until
+        return Answer(
+            state=State.FOUND if selected.certificates else State.ABSENT,
+            how=how,
+            reason=reason,
+            certificates=selected.certificates,
+            names=names_behind(self.query, selected.certificates),
+            since=min(known.at, *times) if times else known.at,
+            until=until,
+            keep=keep and not selected.stale,
+            steps=tuple(self.steps),
+            query=self.query.name,
+        )
+
+    def _nothing(self, state: State, reason: str) -> Answer:
+        """For this client and this moment only."""
+        names = frozenset({self.query.name})
+        return Answer(state, How.MISS, reason, names=names, steps=tuple(self.steps), query=self.query.name)
