@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from keyserver.model import Certificate, Find, Kind, Piece, Refused, Skipped, Source
+from keyserver.model import Find, Kind, Piece, Refused, Skipped, Source
 from keyserver.openpgp.keyring import Splitter
+from keyserver.resolver.cleaner import Cleaner
 from keyserver.store.base import Store, Stored
 from keyserver.wire.pem import HEAD, Blocks, is_x509
 
@@ -18,13 +18,6 @@ MAX_X509 = 1 << 20  # of one DER or PKCS#7 value
 BATCH = 32  # certificates cleaned and stored together, or
 BATCH_OCTETS = 4 << 20
 MAX_PROBLEMS = 50  # remarks that a report holds
-
-
-class Cleaning(Protocol):
-    """What administration needs of the resolver's cleaner."""
-
-    async def clean(self, kind: Kind, octets: bytes, now: int) -> Sequence[Certificate | Refused]:
-        """Clean certificates out of hostile octets, each or why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +40,7 @@ class Importing:
     """One import."""
 
     def __init__(
-        self, store: Store, cleaner: Cleaning, clock: Callable[[], int], origin: str, max_certificate: int
+        self, store: Store, cleaner: Cleaner, clock: Callable[[], int], origin: str, max_certificate: int
     ) -> None:
         self._store = store
         self._cleaner = cleaner

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from keyserver.admin.acts import note
 from keyserver.admin.approving import Choice, choices, without_effect
-from keyserver.admin.importing import Cleaning, Importing, ImportReport
+from keyserver.admin.importing import Importing, ImportReport
 from keyserver.admin.shown import (
     Asked,
     Looked,
@@ -30,13 +30,11 @@ from keyserver.admin.shown import (
 )
 from keyserver.hygiene import Hygiene
 from keyserver.model import (
-    Answer,
     Certificate,
     Entry,
     Find,
     Found,
     Kind,
-    Outcome,
     Refused,
     Selection,
     Source,
@@ -46,9 +44,10 @@ from keyserver.model import (
 from keyserver.openpgp.armor import armor
 from keyserver.policy import Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
-from keyserver.resolver.asked import Search
+from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import UpstreamStatus
 from keyserver.resolver.lookup import PASSED_OVER
+from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.sift import merged_of
 from keyserver.store.base import Store, Stored, StoreError
 
@@ -119,22 +118,6 @@ class Done:
     count: int
 
 
-class Searching(Protocol):
-    """What administration needs of the resolver."""
-
-    async def lookup(self, query: Query, view: View, *, client: str | None = None, looped: bool = False) -> Answer:
-        """One lookup, step by step."""
-
-    async def refresh(self, query: Query) -> Search | None:
-        """Search again whatever is cached; None: nobody may be asked."""
-
-    async def test(self, upstream: str, query: Query) -> Outcome:
-        """Ask one upstream once. Raises KeyError for an unknown name."""
-
-    def statuses(self) -> Sequence[UpstreamStatus]:
-        """Every upstream's health and counts."""
-
-
 class Harvesting(Protocol):
     """What administration needs of the mail flow."""
 
@@ -152,8 +135,8 @@ class Service:
         self,
         *,
         store: Store,
-        resolver: Searching,
-        cleaner: Cleaning,
+        resolver: Resolver,
+        cleaner: Cleaner,
         hygiene: Mapping[Kind, Hygiene],
         terms: Terms,
         view: View,

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from keyserver.hygiene import Hygiene
 from keyserver.mailflow.counts import Counts
@@ -23,6 +23,7 @@ from keyserver.mailflow.verdict import Candidate, Caught, Envelope, Mail, Remark
 from keyserver.model import Certificate, Find, Kind, Refused, Source, Validity, Voucher
 from keyserver.policy import Terms, is_old_mail, knows, shown_by
 from keyserver.query import name_of
+from keyserver.resolver.cleaner import Cleaner
 from keyserver.store.base import Shelf, Store, Stored, StoreError
 
 RECENT = 200  # reports that an administrator can look back on
@@ -35,13 +36,6 @@ _RESULTS = {
     Stored.DELETED: Why.DELETED,
     Stored.FULL: Why.FULL,
 }
-
-
-class Cleaning(Protocol):
-    """What the mail flow needs of the resolver's cleaner."""
-
-    async def clean(self, kind: Kind, octets: bytes, now: int) -> Sequence[Certificate | Refused]:
-        """Clean certificates out of hostile octets, each or why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class Intake:
         self,
         *,
         store: Store,
-        cleaner: Cleaning,
+        cleaner: Cleaner,
         hygiene: Mapping[Kind, Hygiene],
         rules: Rules,
         terms: Terms,

@@ -19,6 +19,7 @@ from keyserver.faces.ldap.tree import Tree
 from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View
 from keyserver.openpgp.clean import clean as clean_openpgp
 from keyserver.query import ByText, Query
+from keyserver.resolver.resolver import Resolver
 from keyserver.smime.x509 import clean as clean_x509
 
 T = TypeVar("T")
@@ -148,7 +149,7 @@ def desk(
 ) -> LdapDesk:
     """A listener's surroundings."""
     return LdapDesk(
-        lookups=memory,
+        lookups=cast(Resolver, memory),
         changes=changes,
         view=View(),
         clock=lambda: memory.now,

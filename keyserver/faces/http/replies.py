@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from aiohttp import web
 
@@ -16,7 +15,8 @@ from keyserver.faces.http.pages import Page
 from keyserver.listen.trust import Trust
 from keyserver.model import Answer, How, State, View
 from keyserver.query import Query
-from keyserver.store.base import StoreStats
+from keyserver.resolver.resolver import Resolver
+from keyserver.store.base import Store
 
 MAX_HOPS = 16
 """Instances that a question may have come through."""
@@ -36,37 +36,6 @@ REFUSALS = {
 }
 
 
-class Health(Protocol):
-    """The part of an upstream's status that strangers may see."""
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-
-    @property
-    def state(self) -> str:
-        """Of its circuit: closed, open, half-open."""
-
-
-class Lookups(Protocol):
-    """What a face needs of the resolver."""
-
-    async def lookup(
-        self, query: Query, view: View, *, client: str | None = None, looped: bool = False, via: str = ""
-    ) -> Answer:
-        """One lookup, answered by the deadline."""
-
-    def statuses(self) -> Sequence[Health]:
-        """Every upstream."""
-
-
-class Counting(Protocol):
-    """What a face needs of the store."""
-
-    async def stats(self) -> StoreStats:
-        """Counts; may be a few seconds old."""
-
-
 Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 """(face, query, answer, status, seconds, client): called once for each lookup, also for one not understood."""
 
@@ -75,8 +44,8 @@ Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 class Desk:
     """One listener's surroundings, put together by the composition root."""
 
-    lookups: Lookups
-    store: Counting
+    lookups: Resolver
+    store: Store
     changes: Changes
     view: View
     clock: Callable[[], int]  # wall clock, Unix seconds

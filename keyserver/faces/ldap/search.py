@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from keyserver.changes import Changes
 from keyserver.faces.kept import Ground, Kept, both
@@ -33,6 +33,7 @@ from keyserver.faces.ldap.tree import (
 from keyserver.model import Answer, Name, State, View
 from keyserver.policy import FOREVER
 from keyserver.query import Query
+from keyserver.resolver.resolver import Resolver
 from keyserver.wire import ldap as wire
 from keyserver.wire.ldap import Code, Search
 from keyserver.wire.ldap_filter import TooMuch, read_filter
@@ -50,16 +51,6 @@ _FAULTS = {
 }
 
 
-class Lookups(Protocol):
-    """What this face needs of the resolver."""
-
-    async def lookup(self, query: Query, view: View, *, client: str | None = None, looped: bool = False) -> Answer:
-        """One lookup, answered by its own deadline."""
-
-    def note_asked(self, names: Iterable[Name], now: int) -> None:
-        """These names were asked for and answered from memory."""
-
-
 Key: TypeAlias = bytes | MeaningKey
 """Of a rendered reply: the octets of its request, or what these mean."""
 
@@ -71,7 +62,7 @@ Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 class LdapDesk:
     """One listener's surroundings, put together by the composition root."""
 
-    lookups: Lookups
+    lookups: Resolver
     changes: Changes
     view: View
     clock: Callable[[], int]  # wall clock, Unix seconds
