@@ -10,11 +10,20 @@ from keyserver.policy import (
     MAILFLOW_TTL,
     Freshness,
     Terms,
+    absent_before,
+    due_before,
     expires_at,
     hears,
     in_domains,
+    is_believed,
+    is_due,
+    is_expired,
+    is_old_mail,
     judge,
     keeps,
+    knows,
+    prefetch_interval,
+    purged_before,
     record_until,
     shown_by,
     speaks,
@@ -219,3 +228,58 @@ def test_a_single_label_is_told_only_to_who_lists_it() -> None:
     assert not hears(UpstreamSpec("a", domains=("corp",)), query, Terms(internal_domains=("corp",)))
     assert speaks(ENTRY, "ann@corp", VIEW, Terms(upstreams={"a": UpstreamSpec("a")}))
     assert not speaks(LOCAL, "ann@corp", VIEW, Terms())
+
+
+def test_the_purge_takes_what_judge_calls_expired_and_nothing_before() -> None:
+    terms = Terms(ttl=1000, serve_stale=50, upstreams={"quick": UpstreamSpec("quick", ttl=10)})
+    cutoffs = purged_before(NOW, terms)
+    for source, origin, key in (
+        (Source.KEYSERVER, "quick", "quick"),
+        (Source.KEYSERVER, "gone", None),
+        (Source.MAILFLOW, "x.example", None),
+    ):
+        last = cutoffs[source, key]
+        for at, expired in ((last - 1, True), (last + 1, False)):
+            one = replace(ENTRY, source=source, origin=origin, cached_at=at, seen_at=at)
+            assert (judge(one, View(), NOW, terms).freshness is Freshness.EXPIRED) == expired, (source, at)
+    assert not any(source is Source.LOCAL for source, _ in cutoffs)
+    absent = Record("n", "quick", False, absent_before(NOW, terms) - 1)
+    assert not is_believed(absent, NOW, terms)
+
+
+def test_mail_is_old_when_what_it_carries_has_expired() -> None:
+    for age, old in ((180 * DAY - 1, False), (180 * DAY, True)):
+        assert is_old_mail(NOW - age, NOW) == old
+        assert is_expired(replace(ENTRY, source=Source.MAILFLOW, cached_at=NOW, seen_at=NOW - age), NOW, Terms()) == old
+    assert not is_old_mail(None, NOW)
+
+
+def test_what_is_found_is_due_in_the_last_tenth_of_its_ttl() -> None:
+    terms = Terms(ttl=1000, upstreams={"quick": UpstreamSpec("quick", ttl=100)})
+    assert due_before(NOW, terms) == {None: NOW - 900, "quick": NOW - 90}
+    record = Record("n", "quick", True, NOW - 90)
+    assert is_due(record, 0, NOW, terms)
+    assert not is_due(record, NOW - 29, NOW, terms)
+    assert is_due(record, NOW - 30, NOW, terms)
+    assert not is_due(record, 0, NOW + 10, terms), "expired"
+    assert prefetch_interval(terms) == 1.0
+    assert prefetch_interval(Terms(ttl=86400)) == 864.0
+
+
+def test_an_address_is_known_by_what_its_own_upstream_found() -> None:
+    terms = Terms(upstreams={"a": UpstreamSpec("a"), "b": UpstreamSpec("b", domains=("y.example",))})
+    address = "m@x.example"
+    by_a = [Record("n", "a", True, NOW)]
+    assert knows(replace(ENTRY, origin="a"), address, by_a, NOW, terms)
+    assert not knows(replace(ENTRY, origin="a"), address, [], NOW, terms)
+    assert not knows(replace(ENTRY, origin="a"), address, [Record("n", "b", True, NOW)], NOW, terms)
+    assert not knows(replace(ENTRY, origin="a"), address, [Record("n", "a", True, NOW - DAY)], NOW, terms)
+    assert not knows(replace(ENTRY, origin="b"), address, [Record("n", "b", True, NOW)], NOW, terms), "it may not speak"
+    assert not knows(replace(ENTRY, origin="a", cached_at=NOW - DAY), address, by_a, NOW, terms), "expired"
+    assert knows(replace(ENTRY, source=Source.LOCAL, origin="admin"), address, [], NOW, terms)
+    assert knows(replace(ENTRY, source=Source.MAILFLOW, origin="x.example"), address, [], NOW, terms), "from before"
+    assert not knows(replace(ENTRY, source=Source.MAILFLOW, origin="y.example"), address, [], NOW, terms)
+    vouched = replace(
+        ENTRY, source=Source.MAILFLOW, origin="x.example", vouchers=(Voucher(address, authenticated=True),)
+    )
+    assert knows(vouched, address, [], NOW, terms), "whatever a view may be told"

@@ -1,0 +1,125 @@
+"""What the resolver's parts are tried with: real store and cleaning, upstreams and clocks that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from keyserver import openpgp
+from keyserver.app.parts import HYGIENE, kits_of
+from keyserver.changes import Changes
+from keyserver.model import Absent, Certificate, Find, Found, Kind, Outcome, Raw, Record, Source, UpstreamSpec, View
+from keyserver.policy import Terms
+from keyserver.query import Query, parse
+from keyserver.resolver.asked import Search
+from keyserver.resolver.cleaner import Cleaner
+from keyserver.resolver.gate import Gate
+from keyserver.resolver.lookup import Lookup, Parts
+from keyserver.resolver.plan import tiers_of
+from keyserver.resolver.search import Searcher
+from keyserver.smime import Anchors
+from keyserver.store.sqlite import SqliteStore
+from keyserver.upstreams.base import Asking
+from vectors.build import CREATED, Made
+
+NOW = CREATED + 100_000_000
+
+
+@dataclass
+class Peer:
+    """An upstream that says what it is told to say, when it is told to."""
+
+    spec: UpstreamSpec
+    says: Callable[[Query], Outcome] = lambda query: Absent("it says so")
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def target(self, query: Query) -> str:
+        return self.spec.name
+
+    async def fetch(self, query: Query, asking: Asking) -> Outcome:
+        self.asked[str(query)] += 1
+        await self.open.wait()
+        return self.says(query)
+
+    async def close(self) -> None: ...
+
+
+def sends(*made: Made) -> Callable[[Query], Outcome]:
+    """Says that it has found these."""
+    return lambda query: Found(tuple(Raw(Kind.OPENPGP, m.octets) for m in made))
+
+
+class Ground:
+    """One store, its clock, the upstreams around it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now = NOW
+        self.terms = Terms()
+        self.peers: dict[str, Peer] = {}
+        self.kits = kits_of(Anchors([]))
+        self.store = SqliteStore(directory / "keyserver.db", HYGIENE, Changes(), max_size=1 << 30)
+        self.cleaner = Cleaner({Kind.OPENPGP: openpgp.clean})
+
+    def peer(self, name: str, **spec: Any) -> Peer:
+        self.peers[name] = Peer(UpstreamSpec(name, **spec))
+        self.terms = replace(self.terms, upstreams={n: p.spec for n, p in self.peers.items()})
+        return self.peers[name]
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.store, self.terms, self.kits, lambda: self.now, self.monotonic)
+
+    def searcher(self, deadline: float = 5.0) -> Searcher:
+        return Searcher(
+            store=self.store,
+            upstreams=dict(self.peers),
+            gate=Gate(self.monotonic, lambda: 0.5),
+            cleaner=self.cleaner,
+            kits=self.kits,
+            terms=self.terms,
+            clock=lambda: self.now,
+            monotonic=self.monotonic,
+            deadline=deadline,
+            max_certificate=1 << 20,
+            via="here",
+        )
+
+    def lookup(self, term: str, view: View | None = None) -> Lookup:
+        query = parse(term)
+        return Lookup(self.parts, query, view or View(), tiers_of(self.terms.upstreams.values(), query, self.terms))
+
+    async def search(self, term: str, **options: Any) -> Search:
+        """A search that nobody has started yet."""
+        return Search(parse(term), await self.store.begin(), started=self.monotonic(), **options)
+
+    def clean(self, made: Made) -> Certificate:
+        (certificate,) = openpgp.clean(made.octets, self.now)
+        assert isinstance(certificate, Certificate), certificate
+        return certificate
+
+    async def put(self, made: Made, source: Source, origin: str, **options: Any) -> None:
+        find = Find(self.clean(made), source, origin, **options)
+        await self.store.put([find], [], await self.store.begin(), self.now)
+
+    async def said(self, term: str, upstream: str, *, found: bool) -> None:
+        record = Record(parse(term).name, upstream, found, self.now)
+        await self.store.put([], [record], await self.store.begin(), self.now)
+
+    async def records(self, term: str) -> dict[str, bool]:
+        return {r.upstream: r.found for r in (await self.store.look(parse(term).name)).records}
+
+
+def steps(of: Lookup | Search) -> Sequence[tuple[str, str]]:
+    """Who did what."""
+    return [(s.who, s.what) for s in of.steps]

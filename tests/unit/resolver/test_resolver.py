@@ -1,0 +1,155 @@
+"""Lookups from top to bottom: who searches, who joins, who is refused, and how long anybody waits."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_network
+
+from keyserver.listen.trust import Trust
+from keyserver.model import How, Source, State, View
+from keyserver.query import parse
+from keyserver.resolver.asked import Asked, MissLimit
+from keyserver.resolver.resolver import Resolver, Settings
+from support.resolving import NOW, Ground, sends
+from vectors.build import make
+
+ALICE = "alice@example.org"
+BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")
+STRANGER = "192.0.2.1"
+
+
+def resolver_of(ground: Ground, *, searches: int = 10, misses: int = 100, deadline: float = 5.0) -> Resolver:
+    return Resolver(
+        store=ground.store,
+        searcher=ground.searcher(deadline),
+        terms=ground.terms,
+        kits=ground.kits,
+        asked=Asked(searches),
+        misses=MissLimit(misses, Trust([ip_network("127.0.0.0/8")]), ground.monotonic),
+        clock=lambda: ground.now,
+        monotonic=ground.monotonic,
+        settings=Settings(),
+    )
+
+
+async def test_a_miss_a_hit_and_who_was_asked_for(ground: Ground) -> None:
+    peer = ground.peer("a")
+    peer.says = sends(BY_ALICE)
+    resolver = resolver_of(ground)
+    query = parse(ALICE)
+    first = await resolver.lookup(query, View())
+    assert (first.state, first.how) == (State.FOUND, How.MISS)
+    assert resolver.take_asked() == {}, "only what the cache answered"
+    second = await resolver.lookup(query, View())
+    assert (second.state, second.how) == (State.FOUND, How.HIT)
+    assert peer.asked.total() == 1
+    assert resolver.take_asked() == {query.name: NOW}
+    assert (await resolver.lookup(parse("nobody@example.org"), View())).state is State.ABSENT
+
+
+async def test_those_who_ask_the_same_share_one_search_and_each_has_its_own_view(ground: Ground) -> None:
+    peer = ground.peer("a")
+    peer.open.clear()
+    resolver = resolver_of(ground)
+    lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View())) for _ in range(20)]
+    while not peer.asked:
+        await asyncio.sleep(0.01)
+    peer.open.set()
+    answers = await asyncio.gather(*lookups)
+    assert peer.asked.total() == 1
+    assert {a.state for a in answers} == {State.ABSENT}
+    assert sum(any(s.what == "joined" for s in a.steps) for a in answers) == 19
+
+
+async def test_a_search_is_not_joined_across_a_delete_nor_from_another_frontend(ground: Ground) -> None:
+    peer = ground.peer("a")
+    peer.open.clear()
+    resolver = resolver_of(ground)
+    lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))]
+    while not peer.asked:
+        await asyncio.sleep(0.01)
+    lookups.append(asyncio.ensure_future(resolver.lookup(parse(ALICE), View(), via="there")))
+    while peer.asked.total() < 2:
+        await asyncio.sleep(0.01)
+    await ground.store.delete(BY_ALICE.fingerprint, NOW)
+    lookups.append(asyncio.ensure_future(resolver.lookup(parse(ALICE), View())))
+    while peer.asked.total() < 3:
+        await asyncio.sleep(0.01)
+    peer.open.set()
+    await asyncio.gather(*lookups)
+
+
+async def test_a_client_that_leaves_takes_nothing_from_the_others(ground: Ground) -> None:
+    peer = ground.peer("a")
+    peer.says = sends(BY_ALICE)
+    peer.open.clear()
+    resolver = resolver_of(ground)
+    leaves = asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))
+    stays = asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))
+    while not peer.asked:
+        await asyncio.sleep(0.01)
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    peer.open.set()
+    assert (await stays).state is State.FOUND
+
+
+async def test_the_deadline_ends_the_waiting_and_not_the_search(ground: Ground) -> None:
+    peer = ground.peer("a")
+    peer.says = sends(BY_ALICE)
+    peer.open.clear()
+    resolver = resolver_of(ground, deadline=0.1)
+    answer = await asyncio.wait_for(resolver.lookup(parse(ALICE), View()), 1)
+    assert (answer.state, answer.reason) == (State.FAILED, "no answer by the deadline")
+    peer.open.set()
+    while resolver.searches:
+        await asyncio.sleep(0.01)
+    assert (await resolver.lookup(parse(ALICE), View())).how is How.HIT
+
+
+async def test_too_many_searches_are_refused_and_what_is_known_is_answered(ground: Ground) -> None:
+    ground.peer("a")
+    full = resolver_of(ground, searches=0)
+    answer = await full.lookup(parse(ALICE), View())
+    assert (answer.state, answer.keep) == (State.BUSY, False)
+    await ground.put(BY_ALICE, Source.KEYSERVER, "a")
+    answer = await full.lookup(parse(ALICE), View())
+    assert (answer.state, answer.how, answer.keep) == (State.FOUND, How.HIT, False)
+    assert await full.refresh(parse(ALICE)) is None
+
+
+async def test_each_network_starts_so_many_searches_a_minute(ground: Ground) -> None:
+    ground.peer("a")
+    resolver = resolver_of(ground, misses=2)
+    for number, state in enumerate((State.ABSENT, State.ABSENT, State.BUSY)):
+        answer = await resolver.lookup(parse(f"n{number}@example.org"), View(), client=STRANGER)
+        assert answer.state is state
+    assert (await resolver.lookup(parse("n9@example.org"), View(), client="127.0.0.1")).state is State.ABSENT
+    assert (await resolver.lookup(parse("n0@example.org"), View(), client=STRANGER)).state is State.ABSENT, "a hit"
+
+
+async def test_a_question_that_has_been_here_before_starts_nothing(ground: Ground) -> None:
+    peer = ground.peer("a")
+    answer = await resolver_of(ground).lookup(parse(ALICE), View(), looped=True)
+    assert (answer.state, answer.keep) == (State.ABSENT, False)
+    assert not peer.asked
+
+
+async def test_free_text_is_told_to_nobody_unless_set(ground: Ground) -> None:
+    peer = ground.peer("a")
+    answer = await resolver_of(ground).lookup(parse("alice"), View())
+    assert (answer.state, answer.keep) == (State.ABSENT, True)
+    assert not peer.asked
+
+
+async def test_a_refresh_asks_whatever_is_cached_and_takes_nothing_away(ground: Ground) -> None:
+    peer = ground.peer("a")
+    peer.says = sends(BY_ALICE)
+    resolver = resolver_of(ground)
+    await resolver.lookup(parse(ALICE), View())
+    peer.says = ground.peer("b").says
+    search = await resolver.refresh(parse(ALICE))
+    assert search is not None
+    assert search.settled.is_set()
+    assert peer.asked.total() == 2
+    assert (await resolver.lookup(parse(ALICE), View())).state is State.FOUND
