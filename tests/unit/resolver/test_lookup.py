@@ -222,6 +222,19 @@ async def test_when_the_upstreams_fail_what_is_known_is_answered_then_what_is_st
         assert (answer.state, answer.how, answer.keep) == (state, how, False)
 
 
+async def test_what_is_stale_is_not_mixed_with_what_is_fresh(ground: Ground) -> None:
+    ground.peer("a")
+    ground.terms = replace(ground.terms, serve_stale=3600)
+    await ground.put(alice(), Source.KEYSERVER, "a")
+    ground.now += 86400
+    fresh = make([f"Alice <{ALICE}>"], seed="fresh")
+    await ground.put(fresh, Source.KEYSERVER, "a")
+    lookup = ground.lookup(ALICE)
+    answer = lookup.unsearched(await lookup.look(), State.FAILED, "ill")
+    assert answer.how is How.HIT
+    assert [a.certificate.fingerprint for a in answer.certificates] == [fresh.fingerprint]
+
+
 async def test_where_nobody_may_be_asked_the_cache_is_all_there_is(ground: Ground) -> None:
     ground.peer("a", domains=("elsewhere.example",))
     lookup = ground.lookup(ALICE)
