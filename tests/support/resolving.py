@@ -120,6 +120,13 @@ class Ground:
         return {r.upstream: r.found for r in (await self.store.look(parse(term).name)).records}
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that happens soon."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 def steps(of: Lookup | Search) -> Sequence[tuple[str, str]]:
     """Who did what."""
     return [(s.who, s.what) for s in of.steps]

@@ -10,7 +10,7 @@ from keyserver.model import How, Source, State, View
 from keyserver.query import parse
 from keyserver.resolver.asked import Asked, MissLimit
 from keyserver.resolver.resolver import Resolver, Settings
-from support.resolving import NOW, Ground, sends
+from support.resolving import NOW, Ground, sends, until
 from vectors.build import make
 
 ALICE = "alice@example.org"
@@ -52,8 +52,7 @@ async def test_those_who_ask_the_same_share_one_search_and_each_has_its_own_view
     peer.open.clear()
     resolver = resolver_of(ground)
     lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View())) for _ in range(20)]
-    while not peer.asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: peer.asked)
     peer.open.set()
     answers = await asyncio.gather(*lookups)
     assert peer.asked.total() == 1
@@ -66,15 +65,12 @@ async def test_a_search_is_not_joined_across_a_delete_nor_from_another_frontend(
     peer.open.clear()
     resolver = resolver_of(ground)
     lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))]
-    while not peer.asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: peer.asked)
     lookups.append(asyncio.ensure_future(resolver.lookup(parse(ALICE), View(), via="there")))
-    while peer.asked.total() < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: peer.asked.total() == 2)
     await ground.store.delete(BY_ALICE.fingerprint, NOW)
     lookups.append(asyncio.ensure_future(resolver.lookup(parse(ALICE), View())))
-    while peer.asked.total() < 3:
-        await asyncio.sleep(0.01)
+    await until(lambda: peer.asked.total() == 3)
     peer.open.set()
     await asyncio.gather(*lookups)
 
@@ -86,8 +82,7 @@ async def test_a_client_that_leaves_takes_nothing_from_the_others(ground: Ground
     resolver = resolver_of(ground)
     leaves = asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))
     stays = asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))
-    while not peer.asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: peer.asked)
     leaves.cancel()
     await asyncio.gather(leaves, return_exceptions=True)
     peer.open.set()
@@ -102,8 +97,7 @@ async def test_the_deadline_ends_the_waiting_and_not_the_search(ground: Ground) 
     answer = await asyncio.wait_for(resolver.lookup(parse(ALICE), View()), 1)
     assert (answer.state, answer.reason) == (State.FAILED, "no answer by the deadline")
     peer.open.set()
-    while resolver.searches:
-        await asyncio.sleep(0.01)
+    await until(lambda: not resolver.searches)
     assert (await resolver.lookup(parse(ALICE), View())).how is How.HIT
 
 

@@ -14,7 +14,7 @@ from keyserver.resolver.asked import Search
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import MAX_CLEANED
 from keyserver.store.base import StoreError
-from support.resolving import NOW, Ground, sends, steps
+from support.resolving import NOW, Ground, sends, steps, until
 from vectors.build import make
 
 ALICE = "alice@example.org"
@@ -104,8 +104,7 @@ async def test_a_fingerprint_settles_at_the_first_proof_and_an_address_with_its_
     for term, settles in ((BY_ALICE.fingerprint, True), (ALICE, False)):
         search = await ground.search(term)
         task = asyncio.ensure_future(run(ground, search))
-        while not search.proven:
-            await asyncio.sleep(0.01)
+        await until(lambda: search.proven)
         await asyncio.sleep(0.05)
         assert search.settled.is_set() == settles, term
         slow.open.set()
@@ -168,8 +167,7 @@ async def test_what_was_deleted_meanwhile_is_not_brought_back(ground: Ground) ->
     peer.open.clear()
     search = await ground.search(ALICE)
     task = asyncio.ensure_future(run(ground, search))
-    while not peer.asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: peer.asked)
     await ground.store.delete(BY_ALICE.fingerprint, NOW)
     peer.open.set()
     await task
@@ -221,8 +219,7 @@ async def test_a_cancelled_search_leaves_nothing_running(ground: Ground, peers: 
         ground.peer(name).open.clear()
     before = asyncio.all_tasks()
     task = asyncio.ensure_future(run(ground, await ground.search(ALICE)))
-    while not all(p.asked for p in ground.peers.values()):
-        await asyncio.sleep(0.01)
+    await until(lambda: all(p.asked for p in ground.peers.values()))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
