@@ -69,12 +69,13 @@ class Searcher:
         try:
             for number, tier in enumerate(tiers.tiers):
                 left = max(0.0, end - self.monotonic())
-                share = left / 2 if number + 1 < len(tiers.tiers) else left
-                asked = {
-                    asyncio.ensure_future(self._one(search, self.upstreams[spec.name]))
-                    for spec in tier
-                    if not self._said_absent(search, spec.name, known)
-                }
+                last = number + 1 == len(tiers.tiers)
+                share = left if last else left / 2
+                ask = [self.upstreams[s.name] for s in tier if not self._said_absent(search, s.name, known)]
+                if last and len(ask) == 1 and all(task.done() for task in stragglers):  # nothing to wait for beside it
+                    await self._one(search, ask[0])
+                    break
+                asked = {asyncio.ensure_future(self._one(search, upstream)) for upstream in ask}
                 stragglers |= asked
                 await self._until_answered(search, asked, self.monotonic() + share, whole_tier)
                 if search.proven:
