@@ -26,6 +26,7 @@ LATENCIES = 512
 HOLDS = 10_000  # queries that failed by themselves
 ASKERS = 64  # client networks of one upstream that are remembered, each for LATELY
 LATELY = 600.0  # seconds
+GRACE = 0.25  # seconds beyond its time, after which an upstream that does not keep it is cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +107,25 @@ class Gate:
             self._probing.add(target)
         began = self._monotonic()
         alone = desk.alone(client, began)
-        outcome: Outcome | None = None
+        asked: float | None = None  # seconds that it was given
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(left) as limit:
                 async with (
                     desk.shares.place(client) if client else contextlib.nullcontext(),
                     desk.hosts.place(target) if upstream.spec.template else contextlib.nullcontext(),
                     desk.limit,
                     self._templates if upstream.spec.template else contextlib.nullcontext(),
                 ):
-                    waited = self._monotonic() - began
-                    asked = min(upstream.spec.timeout, left - waited)
-                    outcome = await _within(upstream, query, Asking(asked, via, answered))
+                    time = min(upstream.spec.timeout, left - (self._monotonic() - began))
+                    net = asyncio.get_running_loop().time() + time + GRACE
+                    if (end := limit.when()) is None or net < end:
+                        asked = time
+                        limit.reschedule(net)
+                    outcome = await upstream.fetch(query, Asking(time, via, answered))
         except TimeoutError:
-            outcome = Failed("too many questions to it under way", Fault.LOCAL)
+            outcome = _late(asked)
+        except MemoryError:
+            outcome = Failed("no memory here to ask it", Fault.LOCAL)
         finally:
             self._probing.discard(target)
         self._count(desk, upstream.spec.name, outcome, self._monotonic() - began)
@@ -201,15 +207,11 @@ _ITS_OWN = (Fault.TRANSIENT, Fault.CONFIGURATION, Fault.BUSY)
 """Faults that may be the query's own."""
 
 
-async def _within(upstream: Upstream, query: Query, asking: Asking) -> Outcome:
-    """The upstream keeps its own time; this is the net below it."""
-    try:
-        async with asyncio.timeout(asking.left + 0.25):
-            return await upstream.fetch(query, asking)
-    except TimeoutError:
-        return Failed(f"no answer within {asking.left:.1f} s")
-    except MemoryError:
-        return Failed("no memory here to ask it", Fault.LOCAL)
+def _late(asked: float | None) -> Failed:
+    """The net below an upstream that keeps its own time, or no free place in time."""
+    if asked is None:
+        return Failed("too many questions to it under way", Fault.LOCAL)
+    return Failed(f"no answer within {asked:.1f} s")
 
 
 def _quantile(ordered: list[float], q: float) -> float:
