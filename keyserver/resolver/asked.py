@@ -29,6 +29,7 @@ class Search:
     outcomes: dict[str, Outcome | None] = field(default_factory=dict)  # None: still under way
     records: list[Record] = field(default_factory=list)
     uncached: list[Entry] = field(default_factory=list)  # proven, but the store could not take them
+    wrote: bool = False  # it has handed certificates to the store
     proven: bool = False  # something that can be handed out was found
     cleaned: int = 0  # certificates
     steps: list[Step] = field(default_factory=list)

@@ -61,6 +61,7 @@ class Lookup:
         self.began = parts.monotonic()
         self.steps: list[Step] = []
         self._passed_over: set[str] = set()
+        self._empty: Shelf | None = None  # what the store had under the name, if it was nothing
 
     def tell(self, who: str, what: str, why: str = "") -> None:
         """One step more, now."""
@@ -74,9 +75,15 @@ class Lookup:
     async def look(self, search: Search | None = None) -> Known:
         """What is known now: read, put on record, selected for this view. Never raises: without the store nothing is.
 
-        `search`: it has been waited for; what the store could not take of it counts as well."""
-        shelf = await self._read(aloud=search is None)
-        if search is not None:
+        `search`: it has been waited for; what the store could not take of it counts as well. Where nothing was known
+        before and it has brought no certificate, the store is not read again: no delete can take anything from that.
+        """
+        shelf = self._empty if search is not None and not search.wrote else None
+        if shelf is None:
+            shelf = await self._read(aloud=search is None)
+        if search is None:
+            self._empty = None if shelf.begun < 0 or shelf.entries or shelf.records else shelf
+        else:
             shelf = Shelf(
                 shelf.entries + tuple(search.uncached),
                 {**search.revocations, **shelf.revocations},

@@ -235,6 +235,7 @@ class Searcher:
     async def _update(self, search: Search, name: str, certificate: Certificate) -> None:
         """A certificate without user IDs proves no address, but brings its subkeys and revocations to one known."""
         find = Find(certificate, Source.KEYSERVER, name, replace=False)
+        search.wrote = True
         try:
             await self.store.put([find], [], search.begun, self.clock())
         except StoreError as problem:
@@ -244,6 +245,7 @@ class Searcher:
         self, search: Search, name: str, finds: Sequence[Find], records: Sequence[Record], now: int
     ) -> None:
         """On disk before anybody is answered; what cannot be kept is answered uncached."""
+        search.wrote = search.wrote or bool(finds)
         try:
             verdicts = await self.store.put(finds, records, search.begun, now)
             if Stored.FULL in verdicts:

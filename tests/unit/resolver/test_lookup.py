@@ -187,6 +187,34 @@ async def test_after_a_search_nothing_is_told_twice(ground: Ground) -> None:
     assert steps(lookup) == [("cache", "looked"), ("cache", PASSED_OVER)]
 
 
+async def test_the_store_is_read_again_only_if_it_can_have_changed_for_this_lookup(ground: Ground) -> None:
+    ground.peer("a")
+    look, reads = ground.store.look, 0
+
+    async def counted(name: str) -> object:
+        nonlocal reads
+        reads += 1
+        return await look(name)
+
+    ground.store.look = counted  # type: ignore[method-assign, assignment]
+    search = await ground.search(ALICE)
+    lookup = ground.lookup(ALICE)
+    await lookup.look()
+    await lookup.look(search)
+    assert reads == 1, "nothing was cached, and nothing came"
+    await ground.put(alice(), Source.KEYSERVER, "a")
+    await ground.said(ALICE, "a", found=True)
+    search.wrote = True
+    assert (await lookup.look(search)).selected.certificates
+    assert reads == 2
+    search.wrote = False
+    lookup = ground.lookup(ALICE)
+    assert (await lookup.look()).selected.certificates
+    await ground.store.delete(alice().fingerprint, NOW)
+    known = await lookup.look(search)
+    assert (reads, known.shelf.entries) == (4, ()), "deleted meanwhile"
+
+
 async def test_without_finds_the_outcomes_speak(ground: Ground) -> None:
     ground.peer("a")
     ground.peer("b")

@@ -44,7 +44,10 @@ async def test_a_miss_a_hit_and_who_was_asked_for(ground: Ground) -> None:
     assert (second.state, second.how) == (State.FOUND, How.HIT)
     assert peer.asked.total() == 1
     assert resolver.take_asked() == {query.name: NOW}
-    assert (await resolver.lookup(parse("nobody@example.org"), View())).state is State.ABSENT
+    for how in (How.MISS, How.HIT):
+        nobody = await resolver.lookup(parse("nobody@example.org"), View())
+        assert (nobody.state, nobody.how) == (State.ABSENT, how)
+    assert resolver.take_asked() == {}, "an absence is not kept fresh"
 
 
 async def test_those_who_ask_the_same_share_one_search_and_each_has_its_own_view(ground: Ground) -> None:

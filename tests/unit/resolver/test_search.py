@@ -104,7 +104,7 @@ async def test_a_fingerprint_settles_at_the_first_proof_and_an_address_with_its_
     for term, settles in ((BY_ALICE.fingerprint, True), (ALICE, False)):
         search = await ground.search(term)
         task = asyncio.ensure_future(run(ground, search))
-        await until(lambda: search.proven)
+        await until(lambda search=search: search.proven)
         await asyncio.sleep(0.05)
         assert search.settled.is_set() == settles, term
         slow.open.set()
