@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keyserver import openpgp
-from keyserver.app.parts import HYGIENE, kits_of
+from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.model import Absent, Certificate, Find, Found, Kind, Outcome, Raw, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
@@ -21,10 +21,9 @@ from keyserver.resolver.gate import Gate
 from keyserver.resolver.lookup import Lookup, Parts
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import Searcher
-from keyserver.smime import Anchors
 from keyserver.store.sqlite import SqliteStore
 from keyserver.upstreams.base import Asking
-from vectors.build import CREATED, Made
+from support.openpgp import CREATED, Made
 
 NOW = CREATED + 100_000_000
 
@@ -64,9 +63,9 @@ class Ground:
         self.now = NOW
         self.terms = Terms()
         self.peers: dict[str, Peer] = {}
-        self.kits = kits_of(Anchors([]))
-        self.store = SqliteStore(directory / "keyserver.db", HYGIENE, Changes(), max_size=1 << 30)
-        self.cleaner = Cleaner({Kind.OPENPGP: openpgp.clean})
+        self.hygiene = hygiene_of()
+        self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
+        self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()})
 
     def peer(self, name: str, **spec: Any) -> Peer:
         self.peers[name] = Peer(UpstreamSpec(name, **spec))
@@ -78,7 +77,7 @@ class Ground:
 
     @property
     def parts(self) -> Parts:
-        return Parts(self.store, self.terms, self.kits, lambda: self.now, self.monotonic)
+        return Parts(self.store, self.terms, self.hygiene, lambda: self.now, self.monotonic)
 
     def searcher(self, deadline: float = 5.0) -> Searcher:
         return Searcher(
@@ -86,7 +85,7 @@ class Ground:
             upstreams=dict(self.peers),
             gate=Gate(self.monotonic, lambda: 0.5),
             cleaner=self.cleaner,
-            kits=self.kits,
+            hygiene=self.hygiene,
             terms=self.terms,
             clock=lambda: self.now,
             monotonic=self.monotonic,

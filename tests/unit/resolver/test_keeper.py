@@ -13,8 +13,8 @@ from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import Query, parse
 from keyserver.resolver.keeper import PREFETCH_AT_ONCE, PURGE_BATCH, Keeper
 from keyserver.store.base import StoreError
+from support.openpgp import make
 from support.resolving import NOW, Ground
-from vectors.build import make
 
 DAY = 86400
 

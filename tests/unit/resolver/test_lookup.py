@@ -12,8 +12,8 @@ import pytest
 from keyserver.model import Absent, Failed, How, Source, State, Step, Validity
 from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.store.base import StoreError
+from support.openpgp import CREATED, Made, make
 from support.resolving import NOW, Ground, steps
-from vectors.build import CREATED, Made, make
 
 ALICE = "alice@example.org"
 

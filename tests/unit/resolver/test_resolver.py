@@ -10,8 +10,8 @@ from keyserver.model import How, Source, State, View
 from keyserver.query import parse
 from keyserver.resolver.asked import Asked, MissLimit
 from keyserver.resolver.resolver import Resolver, Settings
+from support.openpgp import make
 from support.resolving import NOW, Ground, sends, until
-from vectors.build import make
 
 ALICE = "alice@example.org"
 BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")
@@ -23,7 +23,7 @@ def resolver_of(ground: Ground, *, searches: int = 10, misses: int = 100, deadli
         store=ground.store,
         searcher=ground.searcher(deadline),
         terms=ground.terms,
-        kits=ground.kits,
+        hygiene=ground.hygiene,
         asked=Asked(searches),
         misses=MissLimit(misses, Trust([ip_network("127.0.0.0/8")]), ground.monotonic),
         clock=lambda: ground.now,

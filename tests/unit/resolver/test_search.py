@@ -14,8 +14,8 @@ from keyserver.resolver.asked import Search
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import MAX_CLEANED
 from keyserver.store.base import StoreError
+from support.openpgp import make
 from support.resolving import NOW, Ground, sends, steps, until
-from vectors.build import make
 
 ALICE = "alice@example.org"
 BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")

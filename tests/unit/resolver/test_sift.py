@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from keyserver.app.parts import kits_of
+from keyserver.app import hygiene_of
 from keyserver.model import Entry, Kind, Record, Source, UpstreamSpec, Validity, View, Voucher
 from keyserver.policy import FOREVER, MAX_ANSWER, OnRecord, Terms, on_record
 from keyserver.query import parse
 from keyserver.resolver.sift import Sifted, merged_of, names_behind, proves, sift
-from keyserver.smime import Anchors
 from keyserver.store.base import Shelf
+from support.openpgp import CREATED, Made, make
 from support.resolving import NOW
-from vectors.build import CREATED, Made, make
 
 ALICE = "alice@example.org"
 BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")
 TERMS = Terms(upstreams={"a": UpstreamSpec("a", priority=1), "b": UpstreamSpec("b", priority=2)})
-KITS = kits_of(Anchors([]))
-KIT = KITS[Kind.OPENPGP]
+HYGIENE = hygiene_of()
+KIT = HYGIENE[Kind.OPENPGP]
 NOTHING = OnRecord({}, False, FOREVER)
 
 
@@ -51,7 +50,7 @@ def select(
     stale: bool = False,
     **revocations: bytes,
 ) -> Sifted:
-    return sift(Shelf(entries, revocations), parse(term), view or View(), now, terms, KITS, on, stale=stale)
+    return sift(Shelf(entries, revocations), parse(term), view or View(), now, terms, HYGIENE, on, stale=stale)
 
 
 def fingerprints(sifted: Sifted) -> list[str]:
