@@ -17,9 +17,9 @@ from aiohttp import web
 from keyserver.admin.api import make_api
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
-from keyserver.app.passwords import read_password
 from keyserver.config import Config, Listener
 from keyserver.config.models import LdapSection
+from keyserver.config.passwords import read_password
 from keyserver.faces.http import certs, hkp
 from keyserver.faces.http.app import make_app, make_runner
 from keyserver.faces.http.door import Door, DoorLimits

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from keyserver.config import Config
-from keyserver.model import Kind, UpstreamSpec
+from keyserver.model import UpstreamSpec
 from keyserver.policy import Terms
-
-_KINDS = {"ldap": frozenset(Kind), "ldaps": frozenset(Kind)}
+from keyserver.upstreams.register import BY_SCHEME
 
 
 def terms_of(config: Config) -> Terms:
@@ -19,7 +18,7 @@ def terms_of(config: Config) -> Terms:
             ttl=section.ttl,
             timeout=float(section.timeout),
             template=section.template,
-            kinds=_KINDS.get(section.scheme, frozenset({Kind.OPENPGP})),
+            kinds=BY_SCHEME[section.scheme].kinds,
         )
         for section in config.upstream
     }

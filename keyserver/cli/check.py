@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyserver.cli.options import DEFAULTS, DONE, USAGE, ConfigOption, SetOption, config_file
+from keyserver.cli.options import DEFAULTS, DONE, USAGE, ConfigOption, SetOption, config_file, read_config
 
 if TYPE_CHECKING:
     from keyserver.config import Config, Listener, UpstreamSection
+    from keyserver.upstreams.protocol import Protocol
 
 
 def check(
@@ -21,13 +21,12 @@ def check(
     ] = None,
 ) -> int:
     """Read the configuration and say every mistake in it; exit code 2 if there is one."""
-    from keyserver.config import ConfigError, load
-    from keyserver.upstreams.configured import mistakes
+    from keyserver.config import ConfigError
 
     file = config_file(config)
     name = file or DEFAULTS
     try:
-        configuration = load(file, settings or (), os.environ, upstreams or (), protocols=mistakes)
+        configuration = read_config(file, settings, upstreams)
     except ConfigError as error:
         count = len(error.problems)
         print(f"{name}: {count} mistake{'' if count == 1 else 's'}")
@@ -61,26 +60,37 @@ def opens(config: Config) -> list[str]:
 
 def discloses(config: Config) -> list[str]:
     """One line for each upstream, in the order in which they are asked: what it hears of those who ask us."""
+    from keyserver.upstreams.register import BY_SCHEME
+
     ordered = sorted(config.upstream, key=lambda upstream: (upstream.priority, upstream.name))
-    lines = [f"{u.priority:>4}  {u.name}  {u.url}\n        {_hears(u, config)}; {_channel(u)}" for u in ordered]
+    lines = []
+    for u in ordered:
+        protocol = BY_SCHEME[u.scheme]
+        lines.append(
+            f"{u.priority:>4}  {u.name}  {u.url}\n        {_hears(u, protocol, config)}; {_channel(u, protocol)}"
+        )
     return lines or ["nobody: only what is cached is answered"]
 
 
-def _hears(upstream: UpstreamSection, config: Config) -> str:
+def _hears(upstream: UpstreamSection, protocol: Protocol, config: Config) -> str:
     """Which questions reach an upstream."""
+    from keyserver.query import ByFingerprint, ByKeyId, ByText
+
     internal = ", ".join(config.policy.internal_domains)
     if upstream.template:
         which = f"addresses of {', '.join(upstream.domains)}" if upstream.domains else "each address"
         kept = f" (never of {internal})" if internal and not upstream.domains else ""
         return f"{which}{kept}: the host of its own domain hears it, and name servers hear the domain; no fingerprints"
+    words = {ByFingerprint: "every fingerprint", ByKeyId: "key ID"}
+    names = " and ".join(word for query, word in words.items() if query in protocol.hears)
     if upstream.domains:
-        return f"hears addresses of {', '.join(upstream.domains)} only, and every fingerprint and key ID"
+        return f"hears addresses of {', '.join(upstream.domains)} only{f', and {names}' if names else ''}"
     kept = f" except those of {internal}" if internal else ""
-    text = ", and free text" if config.policy.text_search == "upstream" else ""
-    return f"hears every address{kept}, every fingerprint and key ID{text} that the cache cannot answer"
+    text = ", and free text" if config.policy.text_search == "upstream" and ByText in protocol.hears else ""
+    return f"hears every address{kept}{f', {names}' if names else ''}{text} that the cache cannot answer"
 
 
-def _channel(upstream: UpstreamSection) -> str:
+def _channel(upstream: UpstreamSection, protocol: Protocol) -> str:
     """How it is reached."""
-    encrypted = upstream.scheme in ("hkps", "ldaps") or upstream.starttls
+    encrypted = upstream.scheme in protocol.encrypted or upstream.starttls
     return f"{'over TLS' if encrypted else 'unencrypted'}{f' through {upstream.proxy}' if upstream.proxy else ''}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from keyserver.config import Config, Problem, UpstreamSection
+    from keyserver.config import Config
 
 DONE, NOT_FOUND, USAGE, SERVICE = 0, 1, 2, 3
 UNUSABLE, UNKNOWN = 4, 5
@@ -62,18 +62,21 @@ def config_file(given: Path | None) -> Path | None:
     return found
 
 
-def load_config(
-    given: Path | None,
-    settings: Sequence[str] | None,
-    upstreams: Sequence[str] | None = None,
-    protocols: Callable[[UpstreamSection], Iterable[Problem]] = lambda upstream: (),
-) -> Config:
-    """The configuration; every mistake in it is a line of Trouble. protocols: as in `config.load`."""
-    from keyserver.config import ConfigError, load
+def read_config(file: Path | None, settings: Sequence[str] | None, upstreams: Sequence[str] | None = None) -> Config:
+    """The configuration of a file (None: the defaults) with what overrides it. Raises ConfigError."""
+    from keyserver.config import load
+    from keyserver.upstreams.checks import mistakes
+
+    return load(file, settings or (), os.environ, upstreams or (), mistakes)
+
+
+def load_config(given: Path | None, settings: Sequence[str] | None, upstreams: Sequence[str] | None = None) -> Config:
+    """The configuration; every mistake in it is a line of Trouble."""
+    from keyserver.config import ConfigError
 
     file = config_file(given)
     try:
-        return load(file, settings or (), os.environ, upstreams or (), protocols=protocols)
+        return read_config(file, settings, upstreams)
     except ConfigError as error:
         count = len(error.problems)
         head = f"{file or DEFAULTS}: {count} mistake{'' if count == 1 else 's'}; nothing was started"

@@ -18,9 +18,7 @@ def serve(
     ] = None,
 ) -> int:
     """Run the service until SIGTERM or SIGINT; one `ready` line per listener on stderr."""
-    from keyserver.upstreams.configured import mistakes
-
-    configuration = load_config(config, settings, upstreams, mistakes)
+    configuration = load_config(config, settings, upstreams)
     from keyserver import app
 
     return app.run(configuration)

@@ -1,7 +1,7 @@
 """Configuration: one declaration, read from TOML, environment and command line, with every mistake named at once."""
 
 from keyserver.config.listener import Listener
-from keyserver.config.loading import SCHEMES, load
+from keyserver.config.loading import load
 from keyserver.config.models import (
     AdminSection,
     CacheSection,
@@ -20,7 +20,6 @@ from keyserver.config.models import (
 from keyserver.config.problem import ConfigError, Problem
 
 __all__ = [
-    "SCHEMES",
     "AdminSection",
     "CacheSection",
     "Config",

@@ -1,31 +1,24 @@
-"""What no single value shows: mistakes between keys, URLs, and files that do not belong together."""
+"""What no single value shows: mistakes between keys, and files that do not belong together."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
 from keyserver.config.listener import Listener
-from keyserver.config.models import AdminSection, Config, HkpSection, LdapSection, UpstreamSection
+from keyserver.config.models import AdminSection, Config, HkpSection, LdapSection
 from keyserver.config.problem import Problem, show
 from keyserver.wire.dn import BadDn, parse_dn
 from keyserver.wire.http_hot import FRAMING
 
-_LATER = ("vks", "wkd", "dane", "certs", "certs+http")
 _MEANINGFUL = frozenset({b"accept", b"authorization", b"connection", b"cookie", b"host", b"if-none-match", b"via"})
-_INSTEAD = {"http": "hkp", "https": "hkps"}
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
-_TEMPLATE = re.compile(rf"(?:{_LABEL}\.)*\{{domain\}}")
 
 
-def cross_checks(config: Config, schemes: Sequence[str]) -> Iterator[Problem]:
-    """Every mistake in a configuration whose single values are right. schemes: URL schemes that work now."""
+def cross_checks(config: Config) -> Iterator[Problem]:
+    """Every mistake in a configuration whose single values are right, but for those in upstreams."""
     yield from _database(config)
     yield from _listeners(config)
     yield from _proxy_header(config)
@@ -34,8 +27,6 @@ def cross_checks(config: Config, schemes: Sequence[str]) -> Iterator[Problem]:
     yield from _mailflow(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _names("view", ["default", *(view.name for view in config.view)])
-    for upstream in config.upstream:
-        yield from _upstream(upstream, schemes)
 
 
 def _database(config: Config) -> Iterator[Problem]:
@@ -148,14 +139,8 @@ def _mailflow(config: Config) -> Iterator[Problem]:
 
 def _pair(certificate: Path, private: Path) -> str:
     """Why OpenSSL does not take this certificate with this key; empty where it does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    return _tried(lambda: context.load_cert_chain(certificate, private, password=lambda: b""))
-
-
-def _tried(action: Callable[[], None]) -> str:
-    """The reason why loading a file failed; empty where it did not."""
     try:
-        action()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private, password=lambda: b"")
     except ssl.SSLError as error:
         return f"OpenSSL says {(error.reason or 'no PEM').lower().replace('_', ' ')}"
     except OSError as error:
@@ -171,120 +156,3 @@ def _names(table: str, names: Sequence[str]) -> Iterator[Problem]:
             yield Problem(
                 f"{table}.name", show("", name), f"{taken}; accepted is a name of its own for each [[{table}]]"
             )
-
-
-def _upstream(upstream: UpstreamSection, schemes: Sequence[str]) -> Iterator[Problem]:
-    """One upstream: its URL, and what only some schemes have."""
-
-    def wrong(key: str, value: object, accepted: str) -> Problem:
-        return Problem(f"upstream[{upstream.name}].{key}", show("", value), accepted)
-
-    if upstream.scheme not in schemes:
-        working = f"accepted schemes: {', '.join(schemes)}"
-        instead = _INSTEAD.get(upstream.scheme)
-        if upstream.scheme in _LATER:
-            working = f"{upstream.scheme} is not built yet; {working}"
-        elif instead in schemes:
-            working = f"{working}; for a keyserver that speaks {upstream.scheme} write {instead}://"
-        yield wrong("url", upstream.url, working)
-        return
-    if message := _url(upstream):
-        yield wrong("url", upstream.url, message)
-    directory = upstream.scheme in ("ldap", "ldaps")
-    if not directory:
-        for key in ("starttls", "bind_dn", "bind_password_file", "filter", "attributes"):
-            if value := getattr(upstream, key):
-                yield wrong(key, str(value) if isinstance(value, Path) else value, "accepted only for ldap and ldaps")
-    if upstream.proxy:
-        if directory:
-            yield wrong("proxy", upstream.proxy, "accepted only for hkp and hkps")
-        elif message := _proxy(upstream.proxy):
-            yield wrong("proxy", upstream.proxy, message)
-    if (ca_file := upstream.tls_ca_file) is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if message := _tried(lambda: context.load_verify_locations(ca_file)):
-            yield wrong("tls_ca_file", str(ca_file), f"{message}; accepted is a PEM file with certificate authorities")
-    if directory:
-        yield from _directory(upstream, wrong)
-
-
-def _directory(upstream: UpstreamSection, wrong: Callable[[str, object, str], Problem]) -> Iterator[Problem]:
-    """What an LDAP upstream may not combine."""
-    if upstream.starttls and upstream.scheme == "ldaps":
-        yield wrong("starttls", True, "accepted only for ldap: ldaps is TLS from the first octet")
-    if upstream.bind_dn and upstream.template:
-        yield wrong(
-            "bind_dn", upstream.bind_dn, "accepted only where the host is fixed: a template's hosts are strangers"
-        )
-    elif upstream.bind_dn and upstream.scheme == "ldap" and not upstream.starttls:
-        yield wrong("bind_dn", upstream.bind_dn, "accepted only with TLS: ldaps://, or starttls = true")
-    elif upstream.bind_dn and not upstream.bind_password_file:
-        # RFC 4513 section 5.1.2: a name without password is an "unauthenticated bind", which servers take for anonymous
-        yield wrong("bind_dn", upstream.bind_dn, "accepted only together with bind_password_file")
-    if upstream.bind_password_file and not upstream.bind_dn:
-        yield wrong("bind_password_file", str(upstream.bind_password_file), "accepted only together with bind_dn")
-    text = upstream.filter
-    if text and not (
-        ("{address}" in text or ("{local}" in text and "{domain}" in text))
-        and text.startswith("(")
-        and text.endswith(")")
-        and text.count("(") == text.count(")")
-        and not re.search(r"[{}]", re.sub(r"\{(?:address|local|domain)\}", "", text))
-    ):
-        yield wrong("filter", text, 'accepted is an LDAP filter with {address} in it, such as "(mail={address})"')
-
-
-def _split(url: str) -> tuple[SplitResult, int | None] | str:
-    """A URL in parts with its port, or what is wrong with it."""
-    try:
-        parts = urlsplit(url)
-        return parts, parts.port
-    except ValueError as error:
-        return f"{error}; accepted is scheme://host[:port]"
-
-
-def _url(upstream: UpstreamSection) -> str:
-    """What is wrong with an upstream's URL; empty for nothing."""
-    split = _split(upstream.url)
-    if isinstance(split, str):
-        return split
-    parts, port = split
-    shape = "scheme://host[:port][/base DN]" if upstream.scheme.startswith("ldap") else "scheme://host[:port]"
-    host = parts.hostname or ""
-    if "@" in parts.netloc:
-        return "accepted is a URL without credentials" + (
-            "" if upstream.template else " (LDAP: bind_dn, bind_password_file)"
-        )
-    if re.search(r"\s", upstream.url.partition("/")[0] + parts.netloc) or parts.query or parts.fragment or port == 0:
-        return f"accepted is {shape}"
-    if re.search(r"[{}]", upstream.url):
-        if not _TEMPLATE.fullmatch(host) or re.search(r"[{}]", parts.path):
-            return "accepted is {domain} once, at the end of the host, such as ldap://keys.{domain}"
-        return ""
-    if not _is_host(host):
-        return f"accepted is {shape} with a host name or an address (IPv6 in brackets)"
-    return ""
-
-
-def _is_host(host: str) -> bool:
-    """A host name in ASCII, or an IP address?"""
-    if _HOST.fullmatch(host) and not re.fullmatch(r"[0-9.]+", host):
-        return True
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _proxy(url: str) -> str:
-    """What is wrong with a proxy's URL; empty for nothing."""
-    split = _split(url)
-    if isinstance(split, str):
-        return split
-    parts, _port = split
-    if "@" in parts.netloc:
-        return "accepted is a URL without credentials: secrets never stand in the file"
-    if parts.scheme != "http" or not _is_host(parts.hostname or "") or parts.path.strip("/") or parts.query:
-        return 'accepted is "http://host:port"'
-    return ""

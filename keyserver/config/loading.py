@@ -22,9 +22,6 @@ from keyserver.config.models import Config, UpstreamSection
 from keyserver.config.problem import ConfigError, Problem, show
 from keyserver.config.section import Section, unbuilt
 
-SCHEMES = ("hkp", "hkps", "ldap", "ldaps")
-"""URL schemes that work now, unless the caller knows better."""
-
 MOST = 1 << 20
 """Octets that a configuration file may have."""
 
@@ -40,14 +37,13 @@ def load(
     settings: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     upstreams: Sequence[str] = (),
-    schemes: Sequence[str] = SCHEMES,
-    protocols: Callable[[UpstreamSection], Iterable[Problem]] = lambda upstream: (),
+    mistakes: Callable[[UpstreamSection], Iterable[Problem]] = lambda upstream: (),
 ) -> Config:
     """The configuration of a file (None: defaults only) with what overrides it.
 
     settings: `SECTION.KEY=VALUE`, values in TOML, bare strings allowed. environ: of which `KEYSERVER_SECTION__KEY` is
-    read. upstreams: URLs that replace the configured upstreams. protocols: what an upstream's own protocol says of it.
-    Raises ConfigError with every mistake.
+    read. upstreams: URLs that replace the configured upstreams. mistakes: those in one upstream, whose protocols
+    are known elsewhere (`upstreams.checks`). Raises ConfigError with every mistake.
     """
     problems: list[Problem] = []
     tree = _read(file, problems) if file is not None else {}
@@ -68,11 +64,8 @@ def load(
     config = _validate(tree, origins, label, problems)
     problems += _not_built(config, origins, label)
     known = {problem.key for problem in problems}
-    problems += [problem for problem in cross_checks(config, schemes) if problem.key not in known]
-    for upstream in config.upstream:
-        if upstream.scheme in schemes:
-            known = {problem.key for problem in problems}
-            problems += [problem for problem in protocols(upstream) if problem.key not in known]
+    found = (*cross_checks(config), *(problem for upstream in config.upstream for problem in mistakes(upstream)))
+    problems += [problem for problem in found if problem.key not in known]
     if problems:
         raise ConfigError(problems)
     return config

@@ -1,6 +1,6 @@
 """What an upstream is: a spec, and one method that asks.
 
-A new protocol is one module and one line in `app.upstreams.SCHEMES`."""
+A new protocol is one module that describes itself (`protocol`), and one line in `register`."""
 
 from __future__ import annotations
 

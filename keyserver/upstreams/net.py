@@ -13,7 +13,6 @@ import contextlib
 import errno
 import ipaddress
 import os
-import re
 import socket
 import threading
 from collections import OrderedDict
@@ -27,9 +26,8 @@ import dns.exception
 import dns.rdatatype
 import dns.resolver
 
+from keyserver.upstreams.host import Address, is_name, literal
 from keyserver.upstreams.trouble import ours, starved
-
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_ADDRESSES = 16  # of one host; more are ignored
 MIN_PATIENCE = 1.0  # seconds that must have gone by before silence at a new host counts as absence
@@ -86,8 +84,6 @@ _UNICAST_V6 = ipaddress.IPv6Network("2000::/3")  # the only global unicast space
 _SPECIAL_V6 = tuple(ipaddress.IPv6Network(n) for n in ["2001::/23", "2001:db8::/32", "3fff::/20"])
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
-_NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")  # a last label that the C library takes for part of an IPv4 address
 
 
 class NoSuchHost(OSError):
@@ -146,19 +142,6 @@ def _embedded(address: ipaddress.IPv6Address) -> tuple[ipaddress.IPv4Address, ..
         known = not any(address.packed[8:12])
         return (ipaddress.IPv4Address(address.packed[12:] if known else 0),)
     return None
-
-
-def literal(host: str) -> Address | None:
-    """The address that a host is written as, brackets allowed, or None for a name."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
-    return None
-
-
-def is_name(host: str) -> bool:
-    """Whether this is an ordinary lower-case host name of LDH labels (A-labels included) and no disguised address."""
-    labels = host.split(".")
-    return len(host) <= 253 and all(_LABEL.match(label) for label in labels) and not _NUMBER.match(labels[-1])
 
 
 def is_special(host: str, special_use: frozenset[str] = SPECIAL_USE) -> bool:

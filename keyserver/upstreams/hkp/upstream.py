@@ -6,81 +6,33 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from yarl import URL
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
-from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, parse_domain, spellings
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
 from keyserver.upstreams.base import Asking
-from keyserver.upstreams.http.client import Client, check_proxy
-from keyserver.upstreams.net import SPECIAL_USE, Names, is_name, literal, template_host
+from keyserver.upstreams.hkp.url import PORTS, Endpoint, parse_url
+from keyserver.upstreams.http.client import Client
+from keyserver.upstreams.http.proxy import check_proxy
+from keyserver.upstreams.net import SPECIAL_USE, Names, template_host
 from keyserver.upstreams.verdict import UNASKABLE, verdict
 
-PORTS = {"hkp": 11371, "hkps": 443}
 SERVICES = {"hkp": "_pgpkey-http._tcp", "hkps": "_pgpkey-https._tcp"}  # as GnuPG looks for them
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where an upstream is. `host` may contain `{domain}`; no `port`: the scheme's, or what SRV records say."""
-
-    scheme: str  # "hkp" or "hkps"
-    host: str
-    port: int | None = None
-
-    @property
-    def template(self) -> bool:
-        """Is its host made of the domain of the address asked for?"""
-        return "{domain}" in self.host
-
-    def url(self, host: str) -> URL:
-        """The HTTP URL of a host's lookups."""
-        return URL.build(
-            scheme="https" if self.scheme == "hkps" else "http",
-            host=host,
-            port=self.port or PORTS[self.scheme],
-            path="/pks/lookup",
-        )
-
-
-def parse_url(url: str) -> Endpoint:
-    """Read `hkp://host[:port]` or `hkps://host[:port]`. Raises ValueError with a sentence on what is accepted."""
-    try:
-        parts = urlsplit(url.strip())
-        port, name = parts.port, parts.hostname or ""
-    except ValueError as error:
-        raise ValueError(f"not a URL ({error}); hkp://host[:port] or hkps://host[:port]") from None
-    if parts.scheme not in PORTS:
-        raise ValueError(f"the scheme {parts.scheme!r} is not HKP's; hkp:// (port 11371) or hkps:// (port 443)")
-    if "@" in parts.netloc:
-        raise ValueError("HKP knows no credentials: user and password are not allowed in the URL")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("nothing may follow the host and port: HKP always asks /pks/lookup")
-    if port == 0:
-        raise ValueError("the port must be 1 to 65535")
-    return Endpoint(parts.scheme, _host(name), port)
-
-
-def _host(name: str) -> str:
-    if not name:
-        raise ValueError("the URL names no host; hkp://host[:port] or hkps://host[:port]")
-    if (address := literal(name)) is not None:
-        return str(address)
-    if re.search("[{}]", name):
-        if not re.fullmatch(r"(?:[^{}]+\.)?\{domain\}(?:\.[^{}]+)?", name) or not is_name(
-            name.replace("{domain}", "a.a")
-        ):
-            raise ValueError(f"the host {name!r} may have one {{domain}}, as whole labels, such as keys.{{domain}}")
-        return name
-    host = name.rstrip(".") if is_name(name.rstrip(".")) else parse_domain(name)
-    if host is None:
-        raise ValueError(f"{name!r} is neither a host name nor an address")
-    return host
+def lookups(endpoint: Endpoint, host: str) -> URL:
+    """The HTTP URL of a host's lookups."""
+    return URL.build(
+        scheme="https" if endpoint.scheme == "hkps" else "http",
+        host=host,
+        port=endpoint.port or PORTS[endpoint.scheme],
+        path="/pks/lookup",
+    )
 
 
 class Hkp:
@@ -105,15 +57,15 @@ class Hkp:
         """
         self.spec = spec
         self._endpoint = endpoint = parse_url(url)
-        if proxy and endpoint.template:
-            raise ValueError("a {domain} host and a proxy do not go together: the addresses could not be checked")
+        if proxy:
+            check_proxy(proxy, template=endpoint.template)
         self._special_use = special_use
         self._clock = clock
         self._client = Client(
             names=names or Names(),
             host="" if endpoint.template else endpoint.host,
             allow_private=allow_private,
-            proxy=check_proxy(proxy) if proxy else None,
+            proxy=URL(proxy) if proxy else None,
             tls_ca_file=tls_ca_file,
             service="" if endpoint.port else SERVICES[endpoint.scheme],
         )
@@ -148,7 +100,7 @@ class Hkp:
                 return replace(outcome, remember=True)  # what it cannot be asked it does not hold
             return outcome
 
-        url = URL(f"{self._endpoint.url(host)}?{search_of(query)}", encoded=True)
+        url = URL(f"{lookups(self._endpoint, host)}?{search_of(query)}", encoded=True)
         return await self._client.ask(url, asking, judge)
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.coding import RATIO
+from keyserver.upstreams.host import is_name, literal
 from keyserver.upstreams.http.addresses import Addresses
 from keyserver.upstreams.net import (
     MIN_PATIENCE,
@@ -32,8 +33,6 @@ from keyserver.upstreams.net import (
     Names,
     NoSuchHost,
     is_global,
-    is_name,
-    literal,
 )
 from keyserver.upstreams.trouble import ours, proves_nothing, starved
 from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
@@ -252,19 +251,6 @@ class Client:
     def _seen(self, host: str, addresses: Sequence[str]) -> None:
         """Note that the host is, or once was, in the public Internet: from then on it cannot lead inside."""
         self._public = self._public or (host == self._host and any(is_global(ip_address(a)) for a in addresses))
-
-
-def check_proxy(proxy: str) -> URL:
-    """Read the URL of an HTTP proxy. Raises ValueError with a sentence on what is accepted."""
-    try:
-        url = URL(proxy)
-    except ValueError:
-        raise ValueError("the proxy is not a URL; http://host:port") from None
-    if url.scheme != "http" or not url.host or url.path not in ("", "/") or url.query_string or url.fragment:
-        raise ValueError("the proxy is not an HTTP proxy; http://host:port")
-    if url.user is not None or url.password is not None:
-        raise ValueError("credentials are not allowed in the proxy's URL")
-    return url
 
 
 def _tls(ca_file: str | None) -> ssl.SSLContext:

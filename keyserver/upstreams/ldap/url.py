@@ -1,16 +1,17 @@
-"""The configuration of an LDAP upstream, read and judged: URL, credentials, filter, attributes. No I/O."""
+"""The configuration of an LDAP upstream, read and judged: URL, credentials, filter, attributes. No I/O.
+
+ldap3, which takes its time to load, is asked only where there is a DN or a filter to judge."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from keyserver.query import ByAddress, parse_domain
-from keyserver.upstreams.ldap.kinds import MAX_DN, fill
-from keyserver.upstreams.ldap.link import valid_dn, valid_filter
-from keyserver.upstreams.net import is_name, literal
+from keyserver.query import ByAddress
+from keyserver.upstreams.host import read_url
+from keyserver.wire.dn import MAX_DN
 
 PORTS = {"ldap": 389, "ldaps": 636}
 _FORM = "ldap://host[:port][/base] or ldaps://host[:port][/base]"
@@ -43,20 +44,10 @@ def parse_url(url: str, *, starttls: bool = False, bind_dn: str = "") -> Endpoin
     The base is a DN, percent-encoded where a URL wants it (RFC 4516); attributes, scope and filter, which may follow it
     there, have keys of their own. Raises ValueError with a sentence on what is accepted.
     """
-    try:
-        parts = urlsplit(url.strip())
-        port, name = parts.port, parts.hostname or ""
-    except ValueError as error:
-        raise ValueError(f"{url!r} is not a URL ({error}); {_FORM}") from None
-    if parts.scheme not in PORTS:
-        raise ValueError(f"the scheme {parts.scheme!r} is not LDAP's; ldap:// (port 389) or ldaps:// (port 636)")
-    if "@" in parts.netloc:
-        raise ValueError("credentials are not allowed in the URL; bind_dn and bind_password_file are for them")
-    if parts.query or parts.fragment or "?" in url:
+    found = read_url(url, PORTS, _FORM)
+    if found.parts.query or found.parts.fragment or "?" in url:
         raise ValueError("only a base DN may follow the host; `filter` and `attributes` are keys of their own")
-    if port == 0:
-        raise ValueError("the port must be 1 to 65535")
-    endpoint = Endpoint(parts.scheme, _host(name), port or PORTS[parts.scheme], _base(parts.path))
+    endpoint = Endpoint(found.scheme, found.host, found.port or PORTS[found.scheme], _base(found.parts.path))
     if starttls and endpoint.tls:
         raise ValueError("starttls goes with ldap:// only: ldaps:// is TLS from the first octet")
     if bind_dn and endpoint.template:
@@ -72,8 +63,12 @@ def check_filter(text: str) -> None:
         raise ValueError(f"the filter {text!r} must contain {{address}} (or {{local}} and {{domain}})")
     if re.search(r"[{}]", re.sub(r"\{(?:address|local|domain)\}", "", text)):
         raise ValueError(f"the filter {text!r} may contain {{address}}, {{local}} and {{domain}}, and no other braces")
-    if not valid_filter(fill(text, ByAddress("a", "example.org"))):
-        raise ValueError(f"the filter {text!r} is not one (RFC 4515), for instance (mail={{address}})")
+    from keyserver.upstreams.ldap.kinds import fill
+    from keyserver.upstreams.ldap.link import valid_filter
+
+    enclosed = text.startswith("(") and text.endswith(")") and text.count("(") == text.count(")")
+    if not enclosed or not valid_filter(fill(text, ByAddress("a", "example.org"))):
+        raise ValueError(f"{text!r} is no LDAP filter (RFC 4515), for instance (mail={{address}})")
 
 
 def check_attributes(names: Sequence[str]) -> None:
@@ -91,27 +86,17 @@ def check_credentials(bind_dn: str, bind_password: str) -> None:
         raise ValueError("a password needs bind_dn, the name it belongs to")
 
 
-def _host(name: str) -> str:
-    if not name:
-        raise ValueError(f"the URL names no host; {_FORM}")
-    if (address := literal(name)) is not None:
-        return str(address)
-    if re.search("[{}]", name):
-        fits = re.fullmatch(r"(?:[^{}]+\.)?\{domain\}(?:\.[^{}]+)?", name)
-        if not fits or not is_name(name.replace("{domain}", "a.a")):
-            raise ValueError(f"the host {name!r} may have one {{domain}}, as whole labels, such as keys.{{domain}}")
-        return name
-    host = name.rstrip(".") if is_name(name.rstrip(".")) else parse_domain(name)
-    if host is None:
-        raise ValueError(f"{name!r} is neither a host name nor an address")
-    return host
-
-
 def _base(path: str) -> str:
     try:
         base = unquote(path[1:], errors="strict").strip()
     except UnicodeDecodeError:
         raise ValueError("the base DN in the URL is not UTF-8") from None
-    if base and (len(base) > MAX_DN or any(c in "{}" or ord(c) < 32 for c in base) or not valid_dn(base)):
+    if base and (len(base) > MAX_DN or any(c in "{}" or ord(c) < 32 for c in base) or not _is_dn(base)):
         raise ValueError(f"{base!r} is not a base DN (RFC 4514), for instance ou=people,dc=example,dc=org")
     return base
+
+
+def _is_dn(text: str) -> bool:
+    from keyserver.upstreams.ldap.link import valid_dn  # ldap3, where there is a DN to judge
+
+    return valid_dn(text)

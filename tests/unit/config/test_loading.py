@@ -17,6 +17,7 @@ from keyserver.config import Config, ConfigError, Listener, load
 from keyserver.config.kinds import Rows, octets, seconds, spell_octets, spell_seconds
 from keyserver.config.listener import read_listener
 from keyserver.config.loading import TABLES, reader_of
+from keyserver.upstreams import checks
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "keyserver.toml"
 
@@ -30,7 +31,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def mistakes(tmp_path: Path, text: str, *settings: str, **environ: str) -> dict[str, str]:
     """Key -> line of every mistake."""
     with pytest.raises(ConfigError) as caught:
-        load(written(tmp_path, text), settings, environ)
+        load(written(tmp_path, text), settings, environ, mistakes=checks.mistakes)
     lines = str(caught.value).splitlines()
     assert len(lines) == len(caught.value.problems)
     return {problem.key: line for problem, line in zip(caught.value.problems, lines, strict=True)}
@@ -186,7 +187,7 @@ def test_mistakes_between_keys_are_named_beside_wrong_values(tmp_path: Path) -> 
         ('url = "ldaps://h"\nstarttls = true', "starttls", "only for ldap"),
         ('url = "hkp://h"\nfilter = "(mail={address})"', "filter", "only for ldap"),
         ('url = "ldap://h"\nfilter = "(mail=*)"', "filter", "{address}"),
-        ('url = "hkp://h:99999"', "url", "accepted is scheme://host"),
+        ('url = "hkp://h:99999"', "url", "accepted is hkp://host"),
         ('url = "hkp://"', "url", "host name"),
         ('url = "hkps://h"\nproxy = "http://u:p@proxy:3128"', "proxy", "without credentials"),
         ('url = "hkps://h"\ndomains = ["example.org", "no dots"]', "domains", "'no dots' is none"),
@@ -281,7 +282,7 @@ def test_upstreams_from_the_command_line_replace_those_of_the_file() -> None:
     config = load(SHIPPED, upstreams=["hkp://127.0.0.1:4242", "hkp://127.0.0.1:4242", "ldap://[::1]/dc=x"])
     assert [upstream.name for upstream in config.upstream] == ["127.0.0.1:4242", "127.0.0.1:4242-2", "[::1]"]
     with pytest.raises(ConfigError, match="accepted schemes"):
-        load(SHIPPED, upstreams=["gopher://x"])
+        load(SHIPPED, upstreams=["gopher://x"], mistakes=checks.mistakes)
 
 
 @pytest.mark.parametrize("text", ["[cache", "a = 1\na = 2", "\x00", "x = '''"])

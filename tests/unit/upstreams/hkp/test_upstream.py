@@ -21,7 +21,7 @@ from keyserver import __version__
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query
 from keyserver.upstreams.base import Asking, Upstream
-from keyserver.upstreams.hkp.upstream import Endpoint, Hkp, parse_url
+from keyserver.upstreams.hkp.upstream import Endpoint, Hkp, lookups, parse_url
 from keyserver.upstreams.http import client as http
 from keyserver.upstreams.http.client import explain
 from keyserver.upstreams.net import Names, NoSuchHost, Service
@@ -754,7 +754,7 @@ def test_urls(text: str, endpoint: Endpoint, asked: str | None) -> None:
     assert parse_url(text) == endpoint
     assert endpoint.template == (asked is None)
     if asked:
-        assert endpoint.url(endpoint.host) == URL(asked)
+        assert lookups(endpoint, endpoint.host) == URL(asked)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from keyserver.config import ConfigError, load
-from keyserver.upstreams.configured import mistakes
+from keyserver.upstreams.checks import mistakes
 
 
 def problems(tmp_path: Path, table: str) -> list[str]:
     file = tmp_path / "keyserver.toml"
     file.write_text(f'[[upstream]]\nname = "x"\n{table}\n')
     try:
-        load(file, protocols=mistakes)
+        load(file, mistakes=mistakes)
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
     return []

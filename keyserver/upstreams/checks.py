@@ -1,0 +1,69 @@
+"""Mistakes in an upstream's settings, said before anything is started."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from keyserver.config import Problem, UpstreamSection
+from keyserver.config.problem import show
+from keyserver.upstreams.host import read_url
+from keyserver.upstreams.protocol import Mistake, Protocol
+from keyserver.upstreams.register import BY_SCHEME, LATER, PROTOCOLS
+
+
+def mistakes(upstream: UpstreamSection) -> Iterator[Problem]:
+    """Every mistake in one upstream, at most one for each key. No network."""
+    protocol = BY_SCHEME.get(upstream.scheme)
+    found = _every(upstream, protocol) if protocol else iter([("url", _unknown(upstream.scheme))])
+    said: set[str] = set()
+    for key, accepted in found:
+        if key not in said:
+            said.add(key)
+            value = getattr(upstream, key)
+            shown = show("", str(value) if isinstance(value, Path) else value)
+            yield Problem(f"upstream[{upstream.name}].{key}", shown, accepted)
+
+
+def _every(upstream: UpstreamSection, protocol: Protocol) -> Iterator[Mistake]:
+    if wrong := _url(upstream, protocol):
+        yield "url", wrong
+    for other in PROTOCOLS:
+        for key in sorted(other.keys - protocol.keys):
+            if getattr(upstream, key):
+                yield key, f"accepted only for {' and '.join(other.ports)}"
+    if (ca_file := upstream.tls_ca_file) is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+        except ssl.SSLError as error:
+            reason = (error.reason or "no PEM").lower().replace("_", " ")
+            yield "tls_ca_file", f"OpenSSL says {reason}; accepted is a PEM file with certificate authorities"
+        except OSError as error:
+            yield "tls_ca_file", f"{error.strerror or error}; accepted is a PEM file with certificate authorities"
+    yield from protocol.mistakes(upstream)
+
+
+def _unknown(scheme: str) -> str:
+    """What is accepted instead of a scheme that no protocol has."""
+    working = f"accepted schemes: {', '.join(BY_SCHEME)}"
+    if scheme in LATER:
+        return f"{scheme} is not built yet; {working}"
+    instead = next((p.instead[scheme] for p in PROTOCOLS if scheme in p.instead), None)
+    return f"{working}; for a keyserver that speaks {scheme} write {instead}://" if instead else working
+
+
+def _url(upstream: UpstreamSection, protocol: Protocol) -> str:
+    """What is wrong with an upstream's URL, up to its port; empty for nothing."""
+    url, form = upstream.url, protocol.form
+    try:
+        found = read_url(url, protocol.ports, form)
+    except ValueError as error:
+        return str(error)
+    if re.search(r"[{}]", url) and (not found.host.endswith("{domain}") or re.search(r"[{}]", found.parts.path)):
+        return "accepted is {domain} once, at the end of the host, such as ldap://keys.{domain}"
+    authority = url.partition("://")[2].partition("/")[0]
+    if re.search(r"\s", authority) or not authority.isascii() or found.parts.query or found.parts.fragment:
+        return f"accepted is {form} with a host name in ASCII or an address (IPv6 in brackets)"
+    return ""
