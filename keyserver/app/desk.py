@@ -23,4 +23,5 @@ async def open_desk(parts: Parts, listeners: Listeners, state: State) -> None:
     except StateError as problem:
         raise CannotStart(str(problem)) from None
     door = await admin_door(parts, listeners)
+    listeners.receptions.append(door)
     await door.serve(Listener(unix=state.directory / SOCKET), listening)

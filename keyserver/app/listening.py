@@ -6,30 +6,25 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from keyserver.admin.api import make_api
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
-from keyserver.config import Config, Listener
-from keyserver.config.models import LdapSection
-from keyserver.config.passwords import read_password
-from keyserver.faces.http import certs, hkp
-from keyserver.faces.http.app import make_app, make_runner
-from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.config import Listener, Listening
+from keyserver.faces.desk import Desk
+from keyserver.faces.face import Face, Opening
+from keyserver.faces.http.app import make_runner
+from keyserver.faces.http.door import Door
 from keyserver.faces.http.exchange import at_work
+from keyserver.faces.http.front import DoorLimits
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.faces.http.replies import Desk
-from keyserver.faces.ldap.bind import Account
-from keyserver.faces.ldap.search import LdapDesk
-from keyserver.faces.ldap.server import LdapLimits, LdapServer
-from keyserver.faces.ldap.tree import Tree
+from keyserver.faces.register import FACES
 from keyserver.listen.certificate import Certificate
 from keyserver.listen.reception import Address, Reception
 from keyserver.mailflow import lmtp, milter
@@ -39,6 +34,7 @@ from keyserver.observe import Observer
 from keyserver.query import Query
 
 DRAIN = 5.0  # seconds that open requests have when we stop
+MAIL = ("milter", "lmtp")
 ADMIN_CONNECTIONS = 64
 ADMIN_MEMORY = 0  # octets of hot answers: there are none
 
@@ -47,21 +43,22 @@ _LOG = logging.getLogger("keyserver")
 
 @dataclass(slots=True)
 class Listeners:
-    """Everything that listens, to be closed in the opposite order. `monotonic`: seconds."""
+    """Everything that listens. What stands behind the connections is closed when none is left.
+    monotonic: seconds."""
 
     monotonic: Callable[[], float]
-    doors: list[Door] = field(default_factory=list)
-    runners: list[web.AppRunner] = field(default_factory=list)
-    ldap: list[LdapServer] = field(default_factory=list)
-    peers: list[Peers] = field(default_factory=list)
-    admin: list[Door] = field(default_factory=list)
+    receptions: list[Reception[Any]] = field(default_factory=list)
     certificates: dict[tuple[Path, Path | None], Certificate] = field(default_factory=dict)
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def close(self) -> None:
         """Take nothing new, let open requests end."""
-        receptions: tuple[Reception[Any], ...] = (*self.doors, *self.ldap, *self.peers, *self.admin)
-        await asyncio.gather(*(reception.close(DRAIN) for reception in receptions))
-        await asyncio.gather(*(runner.cleanup() for runner in self.runners))
+        await asyncio.gather(*(reception.close(DRAIN) for reception in self.receptions))
+        await self.closing.aclose()
+
+    def of(self, *faces: str) -> list[Reception[Any]]:
+        """Those of some faces."""
+        return [reception for reception in self.receptions if reception.face in faces]
 
     def reload(self) -> None:
         """Read again what can be read again: the certificates. Connections stay; what is broken is left as it was."""
@@ -81,36 +78,70 @@ class Listeners:
         return self.certificates[chain, key].context
 
 
-def _views(config: Config) -> Sequence[tuple[View, tuple[Listener, ...], tuple[Listener, ...]]]:
-    """Each view with its HKP and LDAP listeners."""
-    return [
-        (View("default", config.policy.answer_mailflow), config.hkp.listen, config.ldap.listen),
-        *((View(v.name, v.answer_mailflow), v.hkp_listen, v.ldap_listen) for v in config.view),
-    ]
+Maker = Callable[[View], Awaitable[Reception[Any]]]
+"""Makes what takes a face's connections, for one view; it raises ValueError for what it cannot work with."""
 
 
 async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
     """Open what is configured, the admin listener last. `ready` hears one line per listener. Raises CannotStart."""
-    for view, hkp_listen, ldap_listen in _views(parts.config):
-        await _open_hkp(parts, listeners, view, hkp_listen, ready)
-        await _open_ldap(parts, listeners, view, ldap_listen, ready)
-    await _open_mailflow(parts, listeners, ready)
-    await _open_admin(parts, listeners, ready)
+    policy = {view.name: view.answer_mailflow for view in parts.config.view}
+    views = {"default": parts.config.policy.answer_mailflow, **policy}
+    for name, make in _makers(parts, listeners).items():
+        for view, answer_mailflow in views.items():
+            wanted = [one for one in parts.config.listeners if (one.face, one.view) == (name, view)]
+            if wanted:
+                try:
+                    reception = await make(View(view, answer_mailflow))
+                except ValueError as problem:
+                    raise CannotStart(str(problem)) from None
+                listeners.receptions.append(reception)
+                await _bind(reception, wanted, ready)
     _show(parts, listeners)
+
+
+def _makers(parts: Parts, listeners: Listeners) -> Mapping[str, Maker]:
+    """Every face by its name, in the order in which they open."""
+    config, intake = parts.config, parts.intake
+    talks: Mapping[str, tuple[Listener | None, int, Callable[[Peers], Talk]]] = {
+        "milter": (config.mailflow.milter_listen, milter.MAX_CONNECTIONS, partial(milter.Connection, intake)),
+        "lmtp": (
+            config.mailflow.lmtp_listen,
+            lmtp.MAX_CONNECTIONS,
+            partial(lmtp.Connection, intake, socket.gethostname()),
+        ),
+    }
+
+    async def mail(name: str, view: View) -> Reception[Any]:
+        listener, most, talk = talks[name]
+        assert listener is not None
+        return Peers(name, listener, config.mailflow.allowed_clients, most, talk)
+
+    async def admin(view: View) -> Reception[Any]:
+        return await admin_door(parts, listeners)
+
+    return {
+        **{face.name: partial(_open_face, parts, listeners, face) for face in FACES},
+        **{name: partial(mail, name) for name in talks},
+        "admin": admin,
+    }
 
 
 def _show(parts: Parts, listeners: Listeners) -> None:
     """Gauges, read at every scrape."""
-    observer, doors = parts.observer, listeners.doors
+    observer = parts.observer
+
+    def connections(face: str) -> int:
+        return sum(reception.present for reception in listeners.of(face))
+
+    def refused(*faces: str) -> int:
+        return sum(reception.refused for reception in listeners.of(*faces))
+
     observer.gauge("searches_under_way", "Searches under way", lambda: parts.resolver.searches)
-    observer.gauge("hot_octets", "Memory of hot answers", lambda: sum(d.hot.counts().octets for d in doors))
-    observer.gauge("hkp_connections", "Open connections of the HTTP face", lambda: sum(d.counts().open for d in doors))
-    observer.gauge(
-        "ldap_connections", "Open connections of the LDAP face", lambda: sum(s.counts().open for s in listeners.ldap)
-    )
-    observer.gauge("hkp_refused", "Connections over a limit", lambda: sum(d.counts().refused for d in doors))
-    observer.gauge("ldap_refused", "Connections over a limit", lambda: sum(s.refused for s in listeners.ldap))
-    observer.gauge("mailflow_refused", "Connections over a limit", lambda: sum(p.refused for p in listeners.peers))
+    observer.gauge("hot_octets", "Memory of hot answers", lambda: sum(hot.counts().octets for hot in parts.hot))
+    for face in FACES:
+        observer.gauge(f"{face.name}_connections", "Open connections of this face", partial(connections, face.name))
+        observer.gauge(f"{face.name}_refused", "Connections over a limit", partial(refused, face.name))
+    observer.gauge("mailflow_refused", "Connections over a limit", partial(refused, "milter", "lmtp"))
 
 
 def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int, float, str], None]:
@@ -121,12 +152,8 @@ def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int
     return note
 
 
-async def _open_hkp(
-    parts: Parts, listeners: Listeners, view: View, listen: Sequence[Listener], ready: Callable[[str], None]
-) -> None:
+async def _open_face(parts: Parts, listeners: Listeners, face: Face, view: View) -> Reception[Any]:
     config = parts.config
-    if not listen:
-        return
     desk = Desk(
         lookups=parts.resolver,
         store=parts.store,
@@ -141,103 +168,32 @@ async def _open_hkp(
         complaint=lambda: parts.keeper.clockwatch.complaint,
         trust=parts.trust,
         max_size=config.cache.max_size,
-    )
-    runner = make_runner(make_app(desk, hkp.routes, certs.routes))
-    await runner.setup()
-    listeners.runners.append(runner)
-    assert runner.server is not None
-    hot = HotAnswers(parts.changes, config.cache.memory, parts.clocks.now)
-    parts.hot.append(hot)
-    door = Door(
-        runner.server,
-        hot,
-        DoorLimits(config.limits.connections_per_client, parts.trust),
-        own=parts.installation.instance,
-        tell=lambda hits: parts.observer.hot("hkp", hits),
-        tls=listeners.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
-    )
-    listeners.doors.append(door)
-    await _bind(_key("hkp", view), door, listen, ready)
-
-
-async def _open_ldap(
-    parts: Parts, listeners: Listeners, view: View, listen: Sequence[Listener], ready: Callable[[str], None]
-) -> None:
-    config = parts.config
-    if not listen:
-        return
-    desk = LdapDesk(
-        lookups=parts.resolver,
-        changes=parts.changes,
-        view=view,
-        clock=parts.clocks.now,
-        monotonic=parts.clocks.monotonic,
-        note=_note(parts.observer),
-        instance=parts.installation.instance,
         memory=config.cache.memory // 4,
     )
-    tls = listeners.tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
-    limits = LdapLimits(connections_per_client=config.limits.connections_per_client, trust=parts.trust)
-    tree = Tree(config.ldap.base, start_tls=tls is not None, text_search=config.policy.text_search != "off")
-    server = LdapServer(
-        desk,
-        tree,
-        limits,
-        tls=tls,
-        account=_account(config.ldap),
-        tell=lambda hits: parts.observer.hot("ldap", hits),
+    return await face.open(
+        Opening(
+            config=config,
+            desk=desk,
+            tls=listeners.tls,
+            tell=lambda hits: parts.observer.hot(face.name, hits),
+            remember=parts.hot.append,
+            closing=listeners.closing,
+        )
     )
-    listeners.ldap.append(server)
-    await _bind(_key("ldap", view), server, listen, ready)
 
 
-def _key(face: str, view: View) -> str:
-    return f"[{face}] listen" if view.name == "default" else f"[[view]] {view.name}: {face}_listen"
-
-
-def _account(ldap: LdapSection) -> Account | None:
-    """Who may bind, if anybody. Raises CannotStart."""
-    if ldap.bind_password_file is None:
-        return None
-    try:
-        return Account(ldap.bind_dn, read_password("ldap.bind_password_file", ldap.bind_password_file))
-    except OSError as problem:
-        raise CannotStart(f"ldap.bind_password_file: {problem}") from None
-
-
-async def _bind(
-    key: str, reception: Reception[Any], listen: Sequence[Listener], ready: Callable[[str], None]
-) -> list[Address]:
+async def _bind(reception: Reception[Any], wanted: Sequence[Listening], ready: Callable[[str], None]) -> None:
     """Open a face's listeners one by one, and say where each is. Raises CannotStart."""
-    everywhere: list[Address] = []
-    for listener in listen:
+    for one in wanted:
         try:
-            bound = await reception.open(listener)
+            bound = await reception.open(one.listener)
         except OSError as problem:
-            raise _taken(key, listener, problem) from None
-        everywhere += bound
+            why = problem.strerror or str(problem)
+            raise CannotStart(f"{one.key}: cannot listen on {one.listener}: {why}") from None
+        if one.face in MAIL and one.listener.unix is not None:
+            one.listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
         for address in bound:
-            ready(f"ready {reception.face} {_spelled(reception.face, listener, address)}")
-    return everywhere
-
-
-async def _open_mailflow(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
-    config, intake = parts.config.mailflow, parts.intake
-    talks: Mapping[str, Callable[[Peers], Talk]] = {
-        "milter": partial(milter.Connection, intake),
-        "lmtp": partial(lmtp.Connection, intake, socket.gethostname()),
-    }
-    for face, listener, most in (
-        ("milter", config.milter_listen, milter.MAX_CONNECTIONS),
-        ("lmtp", config.lmtp_listen, lmtp.MAX_CONNECTIONS),
-    ):
-        if listener is None:
-            continue
-        peers = Peers(face, listener, config.allowed_clients, most, talks[face])
-        listeners.peers.append(peers)
-        await _bind(f"mailflow.{face}_listen", peers, [listener], ready)
-        if listener.unix is not None:
-            listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
+            ready(f"ready {one.face} {_spelled(one.face, one.listener, address)}")
 
 
 async def admin_door(parts: Parts, listeners: Listeners) -> Door:
@@ -247,9 +203,9 @@ async def admin_door(parts: Parts, listeners: Listeners) -> Door:
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
     await runner.setup()
-    listeners.runners.append(runner)
+    listeners.closing.push_async_callback(runner.cleanup)
     assert runner.server is not None
-    door = Door(
+    return Door(
         runner.server,
         HotAnswers(parts.changes, ADMIN_MEMORY, parts.clocks.now),
         DoorLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
@@ -257,27 +213,14 @@ async def admin_door(parts: Parts, listeners: Listeners) -> Door:
         tls=listeners.tls(config.admin.tls_certificate, config.admin.tls_key_file),
         privileged=True,
     )
-    listeners.admin.append(door)
-    return door
-
-
-async def _open_admin(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
-    listener = parts.config.admin.listen
-    if listener is None:
-        return
-    await _bind("admin.listen", await admin_door(parts, listeners), [listener], ready)
 
 
 def _spelled(face: str, listener: Listener, address: Address) -> str:
     """Where a listener is, as clients of that face write it."""
     if not isinstance(address, tuple):
         return f"unix:{listener.unix}"
-    host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
-    if face in ("milter", "lmtp"):
+    if face in MAIL:
         return f"inet:{address[0]}:{address[1]}"
-    return f"{'ldap' if face == 'ldap' else 'http'}{'s' if listener.tls else ''}://{host}:{address[1]}"
-
-
-def _taken(key: str, listener: Listener, problem: OSError) -> CannotStart:
-    why = problem.strerror or str(problem)
-    return CannotStart(f"{key}: cannot listen on {listener}: {why}")
+    scheme = {known.name: known.scheme for known in FACES}.get(face, "http")
+    host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+    return f"{scheme}{'s' if listener.tls else ''}://{host}:{address[1]}"

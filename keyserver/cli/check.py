@@ -9,7 +9,7 @@ import typer
 from keyserver.cli.options import DEFAULTS, DONE, USAGE, ConfigOption, SetOption, config_file, read_config
 
 if TYPE_CHECKING:
-    from keyserver.config import Config, Listener, UpstreamSection
+    from keyserver.config import Config, UpstreamSection
     from keyserver.upstreams.protocol import Protocol
 
 
@@ -45,17 +45,12 @@ def check(
 
 def opens(config: Config) -> list[str]:
     """One line for each listener: what it speaks, where, and who can reach it."""
-    rows: list[tuple[str, Listener]] = [("hkp", listener) for listener in config.hkp.listen]
-    rows += [("ldap", listener) for listener in config.ldap.listen]
-    rows += [("admin", config.admin.listen)] if config.admin.listen else []
-    for view in config.view:
-        rows += [(f"hkp (view {view.name})", listener) for listener in view.hkp_listen]
-        rows += [(f"ldap (view {view.name})", listener) for listener in view.ldap_listen]
-    for name, one in (("milter", config.mailflow.milter_listen), ("lmtp", config.mailflow.lmtp_listen)):
-        rows += [(name, one)] if one else []
-    return [
-        f"{name:<8} {listener}{'' if listener.loopback else '  (other machines reach it)'}" for name, listener in rows
-    ]
+    lines = []
+    for opened in config.listeners:
+        name = opened.face if opened.view == "default" else f"{opened.face} (view {opened.view})"
+        reached = "" if opened.listener.loopback else "  (other machines reach it)"
+        lines.append(f"{name:<8} {opened.listener}{reached}")
+    return lines
 
 
 def discloses(config: Config) -> list[str]:

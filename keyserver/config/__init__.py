@@ -1,6 +1,6 @@
 """Configuration: one declaration, read from TOML, environment and command line, with every mistake named at once."""
 
-from keyserver.config.listener import Listener
+from keyserver.config.listener import Listener, Listening
 from keyserver.config.loading import load
 from keyserver.config.models import (
     AdminSection,
@@ -28,6 +28,7 @@ __all__ = [
     "LdapSection",
     "LimitsSection",
     "Listener",
+    "Listening",
     "LogSection",
     "MailflowSection",
     "PolicySection",

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from keyserver.config.listener import Listener
-from keyserver.config.models import AdminSection, Config, HkpSection, LdapSection
+from keyserver.config.models import Config, LdapSection
 from keyserver.config.problem import Problem, show
 from keyserver.wire.dn import BadDn, parse_dn
 from keyserver.wire.http_hot import FRAMING
@@ -41,15 +40,16 @@ def _database(config: Config) -> Iterator[Problem]:
 
 def _listeners(config: Config) -> Iterator[Problem]:
     """No address twice."""
+    listening = [(opened.key, opened.listener) for opened in config.listeners]
     taken: dict[str, str] = {}
-    for key, listener in _all_listeners(config):
+    for key, listener in listening:
         spelled = str(listener).removeprefix("proxy:").removeprefix("tls:")
         if listener.unix is None and listener.port == 0:
             continue
         if spelled in taken:
             yield Problem(key, f'"{listener}"', f"{taken[spelled]} listens there already; accepted is another port")
         taken.setdefault(spelled, key)
-    for key, listener in _all_listeners(config):
+    for key, listener in listening:
         if listener.proxied and not config.limits.proxies:
             accepted = "accepted together with limits.proxies, which says whose word counts"
             yield Problem(key, f'"{listener}"', f"nobody could connect; {accepted}")
@@ -64,39 +64,12 @@ def _proxy_header(config: Config) -> Iterator[Problem]:
         )
 
 
-def _all_listeners(config: Config) -> Iterator[tuple[str, Listener]]:
-    for listener in config.hkp.listen:
-        yield "hkp.listen", listener
-    for listener in config.ldap.listen:
-        yield "ldap.listen", listener
-    single = {
-        "admin.listen": config.admin.listen,
-        "mailflow.milter_listen": config.mailflow.milter_listen,
-        "mailflow.lmtp_listen": config.mailflow.lmtp_listen,
-    }
-    for key, one in single.items():
-        if one is not None:
-            yield key, one
-    for view in config.view:
-        for listener in view.hkp_listen:
-            yield f"view[{view.name}].hkp_listen", listener
-        for listener in view.ldap_listen:
-            yield f"view[{view.name}].ldap_listen", listener
-
-
 def _certificates(config: Config) -> Iterator[Problem]:
     """TLS listeners have a certificate and its key, and the two belong together."""
-    listening: dict[str, HkpSection | LdapSection | AdminSection] = {
-        "hkp": config.hkp,
-        "ldap": config.ldap,
-        "admin": config.admin,
-    }
-    for name, section in listening.items():
-        tls = [
-            listener
-            for key, listener in _all_listeners(config)
-            if listener.tls and (key.startswith(f"{name}.") or key.endswith(f".{name}_listen"))
-        ]
+    for name, section in config:
+        if not hasattr(section, "tls_certificate"):
+            continue
+        tls = [opened.listener for opened in config.listeners if opened.face == name and opened.listener.tls]
         files = {"tls_certificate": section.tls_certificate, "tls_key_file": section.tls_key_file}
         missing = [key for key, path in files.items() if path is None]
         if tls or len(missing) == 1:

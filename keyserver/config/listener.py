@@ -45,6 +45,16 @@ class Listener:
             return False
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One listener that the configuration names, with what it is for."""
+
+    key: str  # as people write it: `hkp.listen`, `view[inside].hkp_listen`
+    face: str
+    view: str
+    listener: Listener
+
+
 def read_listener(value: Any) -> Listener:
     """A listener from its spelling; raises ValueError."""
     if not isinstance(value, str):

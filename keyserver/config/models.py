@@ -39,7 +39,7 @@ from keyserver.config.kinds import (
     read_domain_pattern,
     read_network,
 )
-from keyserver.config.listener import Listener
+from keyserver.config.listener import Listener, Listening
 from keyserver.config.section import Section, key, required
 
 Switch = Annotated[bool, Flag()]
@@ -342,3 +342,17 @@ class Config(Section):
     def state_dir(self) -> Path:
         """The directory of token, secret, lock and command socket."""
         return Path(self.server.state_dir) if self.server.state_dir else self.cache.path.parent
+
+    @property
+    def listeners(self) -> tuple[Listening, ...]:
+        """Every listener: `listen` is the section's own face, `<face>_listen` one of several in a section."""
+        found: list[Listening] = []
+        for section, value in self:
+            for row in value if isinstance(value, tuple) else (value,):
+                where, view = (f"view[{row.name}]", row.name) if isinstance(row, ViewSection) else (section, "default")
+                for name, listeners in row:
+                    face = section if name == "listen" else name.removesuffix("_listen")
+                    if face != name and listeners:
+                        each = listeners if isinstance(listeners, tuple) else (listeners,)
+                        found += (Listening(f"{where}.{name}", face, view, listener) for listener in each)
+        return tuple(found)

@@ -96,6 +96,11 @@ class Reception(ABC, Generic[G]):
     def report(self) -> None:
         """Called once a second, and at the end."""
 
+    @property
+    def present(self) -> int:
+        """Connections now."""
+        return len(self._connections)
+
     async def open(self, listener: Listener) -> list[Address]:
         """Listen, and return the addresses bound (port 0 lets the system choose). May be called more than once.
 

@@ -13,7 +13,7 @@ import uvloop
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
-from keyserver.faces.ldap.search import LdapDesk
+from keyserver.faces.desk import Desk
 from keyserver.faces.ldap.server import LdapServer
 from keyserver.faces.ldap.tree import Tree
 from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View
@@ -146,10 +146,11 @@ class Face:
 
 def desk(
     memory: Memory, changes: Changes, notes: list[tuple[object, ...]], instance: str = "", kept: int = 32 << 20
-) -> LdapDesk:
+) -> Desk:
     """A listener's surroundings."""
-    return LdapDesk(
+    return Desk(
         lookups=cast(Resolver, memory),
+        store=cast(Any, None),
         changes=changes,
         view=View(),
         clock=lambda: memory.now,

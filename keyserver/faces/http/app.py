@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
 
+from keyserver.faces.desk import Desk
 from keyserver.faces.http.pages import Pages
-from keyserver.faces.http.replies import Desk, document, plain
+from keyserver.faces.http.replies import document, plain
 from keyserver.store.base import StoreError
 
 Routes = Callable[[Desk, Pages], Iterable[web.RouteDef]]

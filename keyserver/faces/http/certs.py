@@ -15,8 +15,9 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from keyserver.faces.desk import Desk
 from keyserver.faces.http.pages import Pages
-from keyserver.faces.http.replies import REFUSALS, STATUS, Desk, client_of, finish, hops, looped, plain
+from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, finish, hops, looped, plain
 from keyserver.model import Answered, Kind, State
 from keyserver.query import BadQuery, ByAddress, ByHash, Query, parse
 from keyserver.smime import pack

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
 
 from keyserver.config.listener import Listener
-from keyserver.faces.http.front import Front
+from keyserver.faces.http.front import DoorLimits, Front
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.listen.arrivals import Make
 from keyserver.listen.reception import Reception
-from keyserver.listen.trust import Trust
 from keyserver.wire.http_hot import Answering, Block, judge, without
 
 BLOCKS = 1024  # header blocks with a remembered verdict
 MAX_BLOCK = 1024  # octets of such a block
 SWEEP = 2  # seconds between looks at all connections
-MAX_CONNECTIONS = 65536  # of one listener; the file limit comes first
-
-
-@dataclass(frozen=True, slots=True)
-class DoorLimits:
-    """What one connection, and one client, may take."""
-
-    connections_per_client: int = 64
-    trust: Trust = field(default_factory=Trust)
-    idle: int = 60  # seconds without a request, or without progress
-    head: int = 10  # seconds for a request's head, for the first one of a connection from its beginning
-    connections: int = MAX_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)

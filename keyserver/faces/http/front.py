@@ -8,15 +8,19 @@ request makes the exchange sticky: from there on every octet of the connection i
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from aiohttp import web
 
 from keyserver.faces.http.exchange import Exchange
+from keyserver.faces.http.hot import HotAnswer, HotAnswers
 from keyserver.listen.reception import peer_of
-from keyserver.listen.trust import UNIX
+from keyserver.listen.trust import UNIX, Trust
 from keyserver.wire.http_hot import Answering, Block, Unread, head_end
 
-if TYPE_CHECKING:
-    from keyserver.faces.http.door import Door
+MAX_CONNECTIONS = 65536  # of one listener; the file limit comes first
 
 MAX_HELD = 64 * 1024
 """Octets of unread pipelined requests above which a peer is dropped."""
@@ -28,6 +32,46 @@ SPARE = 5
 """Seconds that an idle exchange is kept for the next miss on its connection."""
 
 
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """What one connection, and one client, may take."""
+
+    connections_per_client: int = 64
+    trust: Trust = field(default_factory=Trust)
+    idle: int = 60  # seconds without a request, or without progress
+    head: int = 10  # seconds for a request's head, for the first one of a connection from its beginning
+    connections: int = MAX_CONNECTIONS
+
+
+class Shared(Protocol):
+    """What the connections of one view share, as one of them sees it."""
+
+    server: web.Server
+    hot: HotAnswers
+    limits: DoorLimits
+    lines: dict[bytes, HotAnswer]
+    clock: Callable[[], int]
+    plain: set[bytes]
+    known: dict[bytes, Block]
+    tick: int
+    """Seconds since it opened."""
+    grace: int
+    draining: bool
+    dropped: int
+    timeouts: int
+    cold: int
+    foreign: int
+
+    def enter(self, connection: Front, client: str, transport: asyncio.BaseTransport) -> str:
+        """A connection begins; else why it may not."""
+
+    def leave(self, connection: Front, client: str) -> None:
+        """A connection is gone."""
+
+    def judge(self, block: bytes) -> Block:
+        """The verdict on a header block."""
+
+
 class Front(asyncio.Protocol):
     """One connection. The loop makes it for every one, so it holds no timer and no object that it can do without."""
 
@@ -36,7 +80,7 @@ class Front(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, door: Door, client: str | None = None) -> None:
+    def __init__(self, door: Shared, client: str | None = None) -> None:
         self._door = door
         self._client = client
         """Its address; before the connection is made only where a proxy named it."""

@@ -10,8 +10,9 @@ from dataclasses import replace
 from aiohttp import web
 
 from keyserver import __version__
+from keyserver.faces.desk import Desk
 from keyserver.faces.http.pages import Pages
-from keyserver.faces.http.replies import REFUSALS, STATUS, Desk, client_of, document, finish, hops, looped, plain
+from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, document, finish, hops, looped, plain
 from keyserver.model import Answer, Answered, How, Kind, Malformed, State
 from keyserver.openpgp.armor import armor
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from keyserver.changes import Changes
+from keyserver.faces.desk import Desk
 from keyserver.faces.http.facts import Facts, offer
 from keyserver.faces.http.pages import Page
-from keyserver.listen.trust import Trust
-from keyserver.model import Answer, How, State, View
-from keyserver.query import Query
-from keyserver.resolver.resolver import Resolver
-from keyserver.store.base import Store
+from keyserver.model import Answer, How, State
 
 MAX_HOPS = 16
 """Instances that a question may have come through."""
@@ -34,29 +28,6 @@ REFUSALS = {
     State.FAILED: "The search failed: an upstream could not be asked, and nothing is cached. Please try again later.",
     State.BUSY: "Too much is under way at the moment. Please try again later.",
 }
-
-
-Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
-"""(face, query, answer, status, seconds, client): called once for each lookup, also for one not understood."""
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """One listener's surroundings, put together by the composition root."""
-
-    lookups: Resolver
-    store: Store
-    changes: Changes
-    view: View
-    clock: Callable[[], int]  # wall clock, Unix seconds
-    monotonic: Callable[[], float]
-    note: Note
-    instance: str  # our name in `Via`
-    explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
-    text_search: bool = False
-    complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
-    trust: Trust = field(default_factory=Trust)  # whose word about its clients counts
-    max_size: int = 0  # octets of the database above which /readyz complains; 0: never
 
 
 def plain(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -6,22 +6,21 @@ import asyncio
 import hmac
 import logging
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+import ssl
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, cast
 
-from keyserver.faces.ldap.bind import judge
-from keyserver.faces.ldap.search import Rendered, render
+from keyserver.faces.desk import Desk
+from keyserver.faces.ldap.bind import Account, judge
+from keyserver.faces.ldap.search import Rendered, Searches, render
 from keyserver.faces.ldap.tree import Reply
 from keyserver.listen.reception import peer_of
-from keyserver.listen.trust import UNIX, loopback
+from keyserver.listen.trust import UNIX, Trust, loopback
 from keyserver.model import Malformed
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import measure, number
 from keyserver.wire.ldap import Code, Control, Message, Search
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
-
-if TYPE_CHECKING:
-    from keyserver.faces.ldap.server import LdapServer
 
 AT_ONCE = 16  # messages handled before other connections have their turn
 TURN = 0.002  # seconds after which they have it anyway
@@ -51,10 +50,50 @@ class Held(NamedTuple):
     stalled: bool  # nothing more is written before it reads
 
 
+@dataclass(frozen=True, slots=True)
+class LdapLimits:
+    """What one connection, and one client, may take. Times are seconds."""
+
+    connections: int = 1024
+    connections_per_client: int = 64
+    trust: Trust = field(default_factory=Trust)
+    outstanding: int = 32  # searches under way on one connection
+    idle: int = 60  # without a message
+    first: int = 10  # for the first message, the second half of one, a TLS handshake
+    stalled: int = 30  # without reading what we wrote
+
+
+class Shared(Protocol):
+    """What the connections of one view share, as one of them sees it."""
+
+    desk: Desk
+    limits: LdapLimits
+    searches: Searches
+    account: Account | None
+    tls: ssl.SSLContext | None
+    loop: asyncio.AbstractEventLoop
+    tick: int
+    """Seconds since it opened."""
+    malformed: int
+    """Connections ended for what they sent."""
+
+    def enter(self, connection: Connection, client: str, transport: asyncio.BaseTransport) -> str:
+        """A connection begins; else why it may not."""
+
+    def leave(self, connection: Connection, client: str) -> None:
+        """A connection is gone."""
+
+    def admit(self) -> bool:
+        """May messages be handled now?"""
+
+    def wait(self, connection: Connection) -> None:
+        """Call its `go_on` when its turn has come."""
+
+
 class Connection(asyncio.Protocol):
     """The protocol of one client."""
 
-    def __init__(self, server: LdapServer, tls: bool, client: str | None = None) -> None:
+    def __init__(self, server: Shared, tls: bool, client: str | None = None) -> None:
         self._server = server
         self._tls = tls
         self._transport: asyncio.Transport | None = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, TypeVar
 
-from keyserver.changes import Changes
+from keyserver.faces.desk import Desk
 from keyserver.faces.kept import Ground, Kept, both
 from keyserver.faces.ldap.entries import Node, Selection
 from keyserver.faces.ldap.tree import (
@@ -30,10 +30,8 @@ from keyserver.faces.ldap.tree import (
     choose,
     write,
 )
-from keyserver.model import Answer, Name, State, View
+from keyserver.model import Name, State
 from keyserver.policy import FOREVER
-from keyserver.query import Query
-from keyserver.resolver.resolver import Resolver
 from keyserver.wire import ldap as wire
 from keyserver.wire.ldap import Code, Search
 from keyserver.wire.ldap_filter import TooMuch, read_filter
@@ -53,23 +51,6 @@ _FAULTS = {
 
 Key: TypeAlias = bytes | MeaningKey
 """Of a rendered reply: the octets of its request, or what these mean."""
-
-Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
-"""(face, query, answer, result code, seconds, client): called for each lookup, and each search refused without one."""
-
-
-@dataclass(frozen=True, slots=True)
-class LdapDesk:
-    """One listener's surroundings, put together by the composition root."""
-
-    lookups: Resolver
-    changes: Changes
-    view: View
-    clock: Callable[[], int]  # wall clock, Unix seconds
-    monotonic: Callable[[], float]
-    note: Note
-    instance: str = ""  # our name in the loop control
-    memory: int = 32 << 20  # octets for what may be answered again
 
 
 @dataclass(slots=True)
@@ -107,7 +88,7 @@ class Asked:
 class Searches:
     """Answers searches for every connection of one listener."""
 
-    def __init__(self, desk: LdapDesk, tree: Tree) -> None:
+    def __init__(self, desk: Desk, tree: Tree) -> None:
         self._desk = desk
         self._tree = tree
         keep = partial(Kept, changes=desk.changes, clock=desk.clock)

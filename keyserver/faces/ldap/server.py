@@ -10,33 +10,20 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from keyserver.config.listener import Listener
+from keyserver.faces.desk import Desk
 from keyserver.faces.ldap.bind import Account
-from keyserver.faces.ldap.connection import Connection
-from keyserver.faces.ldap.search import LdapDesk, Searches
+from keyserver.faces.ldap.connection import Connection, LdapLimits
+from keyserver.faces.ldap.search import Searches
 from keyserver.faces.ldap.tree import Tree
 from keyserver.listen.arrivals import Make
 from keyserver.listen.reception import Reception
-from keyserver.listen.trust import Trust
 
 AT_ONCE = 64  # connections served as they come in one millisecond: most of it
 IN_TURN = 8  # of those that wait then, served before other listeners have their turn
-
-
-@dataclass(frozen=True, slots=True)
-class LdapLimits:
-    """What one connection, and one client, may take. Times are seconds."""
-
-    connections: int = 1024
-    connections_per_client: int = 64
-    trust: Trust = field(default_factory=Trust)
-    outstanding: int = 32  # searches under way on one connection
-    idle: int = 60  # without a message
-    first: int = 10  # for the first message, the second half of one, a TLS handshake
-    stalled: int = 30  # without reading what we wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +43,7 @@ class LdapServer(Reception[Connection]):
 
     def __init__(
         self,
-        desk: LdapDesk,
+        desk: Desk,
         tree: Tree,
         limits: LdapLimits | None = None,
         *,

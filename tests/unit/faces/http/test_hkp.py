@@ -18,11 +18,11 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from keyserver.changes import Changes
+from keyserver.faces.desk import Desk
 from keyserver.faces.http import hkp
 from keyserver.faces.http.app import make_app, make_runner
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.http.pages import Pages, shown
-from keyserver.faces.http.replies import Desk
 from keyserver.model import (
     Answer,
     Answered,

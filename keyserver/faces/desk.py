@@ -1,0 +1,36 @@
+"""What the faces of one view are handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from keyserver.changes import Changes
+from keyserver.listen.trust import Trust
+from keyserver.model import Answer, View
+from keyserver.query import Query
+from keyserver.resolver.resolver import Resolver
+from keyserver.store.base import Store
+
+Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
+"""(face, query, answer, status or result code, seconds, client): called for each lookup, also for one refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The surroundings of one view's faces, put together by the composition root."""
+
+    lookups: Resolver
+    store: Store
+    changes: Changes
+    view: View
+    clock: Callable[[], int]  # wall clock, Unix seconds
+    monotonic: Callable[[], float]
+    note: Note
+    instance: str  # our name in `Via`, and in LDAP's loop control
+    explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
+    text_search: bool = False
+    complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
+    trust: Trust = field(default_factory=Trust)  # whose word about its clients counts
+    max_size: int = 0  # octets of the database above which /readyz complains; 0: never
+    memory: int = 32 << 20  # octets for what LDAP may answer again

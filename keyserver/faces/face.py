@@ -1,0 +1,44 @@
+"""How a face describes itself; the register names them all."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keyserver.config import Config
+from keyserver.faces.desk import Desk
+from keyserver.faces.http.hot import HotAnswers
+from keyserver.listen.reception import Reception
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a face is opened with, for one view."""
+
+    config: Config
+    desk: Desk
+    tls: Callable[[Path | None, Path | None], ssl.SSLContext | None]
+    """The context of a certificate chain and its key; None without a chain."""
+    tell: Callable[[int], None]
+    """Hears, once a second, how many lookups were answered from memory since the last time."""
+    remember: Callable[[HotAnswers], None]
+    """Takes note of answers in memory, whose names have been asked for."""
+    closing: AsyncExitStack
+    """What is to be closed when no connection is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A protocol in which clients ask.
+
+    Its listeners are what the configuration has as `<name>.listen` and, for the other views, `<name>_listen`."""
+
+    name: str
+    scheme: str
+    """Of its URLs without TLS; with it they have an s behind."""
+    open: Callable[[Opening], Awaitable[Reception[Any]]]
+    """The face of one view, without listeners yet. Raises ValueError with one line for who started it."""

@@ -1,0 +1,37 @@
+"""The LDAP face: how it opens."""
+
+from __future__ import annotations
+
+from keyserver.config import LdapSection
+from keyserver.config.passwords import read_password
+from keyserver.faces.face import Face, Opening
+from keyserver.faces.ldap.bind import Account
+from keyserver.faces.ldap.connection import LdapLimits
+from keyserver.faces.ldap.server import LdapServer
+from keyserver.faces.ldap.tree import Tree
+
+
+async def _open(opening: Opening) -> LdapServer:
+    config, desk = opening.config, opening.desk
+    tls = opening.tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
+    return LdapServer(
+        desk,
+        Tree(config.ldap.base, start_tls=tls is not None, text_search=desk.text_search),
+        LdapLimits(connections_per_client=config.limits.connections_per_client, trust=desk.trust),
+        tls=tls,
+        account=_account(config.ldap),
+        tell=opening.tell,
+    )
+
+
+def _account(ldap: LdapSection) -> Account | None:
+    """Who may bind, if anybody."""
+    if ldap.bind_password_file is None:
+        return None
+    try:
+        return Account(ldap.bind_dn, read_password("ldap.bind_password_file", ldap.bind_password_file))
+    except OSError as problem:
+        raise ValueError(f"ldap.bind_password_file: {problem}") from None
+
+
+LDAP = Face("ldap", "ldap", _open)

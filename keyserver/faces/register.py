@@ -1,0 +1,12 @@
+"""Every face of the service. A new one is a module that describes itself, and its line here."""
+
+from __future__ import annotations
+
+from keyserver.faces.face import Face
+from keyserver.faces.http.face import HTTP
+from keyserver.faces.ldap.face import LDAP
+
+FACES: tuple[Face, ...] = (
+    HTTP,
+    LDAP,
+)
