@@ -114,6 +114,7 @@ class Proof:
     newest: int  # creation time of the newest self-signature (X.509: notBefore)
     turns: int | None  # the next instant at which anything above changes, None for never
     claims: tuple[Claim, ...] = ()  # every user ID in its octets, also those that prove nothing now
+    identities: tuple[str, ...] = ()  # texts for listings and text searches: what any instant may prove
     marks: tuple[str, ...] = ()  # remarks for people: "sha1", "claimed revoker", …
     x509: X509Facts | None = None
     revocations: bool = True  # may it carry revocations? False saves looking for them

@@ -69,6 +69,7 @@ def judge(parts: Parts, now: int) -> Proof:
         newest=max((s.made for s in _self_signatures(parts) if s.made <= now), default=key.created),
         turns=min((t for t in _instants(parts, bound) if t > now), default=None),
         claims=tuple(claim for _, claim in claimed),
+        identities=tuple(text_of(c.body) for c in _user_ids(parts)),
         revocations=any(c.of_revocations() for c in (parts.direct, *parts.components.values())),
         marks=_marks(
             parts, [*governing, *(u.counts for u in user_ids if not u.withdrawn), *(counts for _, _, counts in subkeys)]

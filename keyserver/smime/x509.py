@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
@@ -73,7 +73,7 @@ def prove(der: bytes, now: int) -> Proof:
     begins, ends = certificate.begins, certificate.ends
     expires = None if ends == NO_EXPIRY else ends
     valid = begins <= now <= ends
-    found = certificate.addresses
+    found, facts = certificate.addresses, _facts(certificate, sha1)
     algorithm, bits = _key(certificate.public_key())
     strong = frozenset(
         {
@@ -102,9 +102,15 @@ def prove(der: bytes, now: int) -> Proof:
         newest=begins,
         turns=begins if now < begins else ends + 1 if valid and expires is not None else None,
         claims=tuple(Claim(mail, parse_address(mail)) for mail in dict.fromkeys(_mail(certificate))),
+        identities=_identities(found, facts.common_name),
         marks=tuple(_remarks(certificate)),
-        x509=_facts(certificate, sha1),
+        x509=facts,
     )
+
+
+def _identities(addresses: Iterable[str], common_name: str) -> tuple[str, ...]:
+    """The addresses and the subject's common name; an address there proves nothing, and would look as if it did."""
+    return tuple(dict.fromkeys((*addresses, *([common_name] if common_name and "@" not in common_name else []))))
 
 
 def _mail(certificate: Reading) -> tuple[str, ...]:
@@ -118,10 +124,7 @@ def _mail(certificate: Reading) -> tuple[str, ...]:
 def index(der: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:
     """Names to index under; the addresses and the subject's common name, for listings and text searches."""
     proof = prove(der, 0)
-    identities = [u.text for u in proof.user_ids]
-    if proof.x509 is not None and proof.x509.common_name and "@" not in proof.x509.common_name:
-        identities.append(proof.x509.common_name)  # an address there proves nothing, and would look as if it did
-    return proof.index, tuple(dict.fromkeys(identities))
+    return proof.index, proof.identities
 
 
 def merge(copies: Sequence[bytes], revoked: bytes = b"") -> bytes:

@@ -124,6 +124,7 @@ class Made:
             index=names,
             newest=1,
             turns=None,
+            identities=index_of(self.octets, self.kind)[1],
         )
         return Find(Certificate(self.octets, proof), source, origin, **more)  # type: ignore[arg-type]
 

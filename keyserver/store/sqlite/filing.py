@@ -147,7 +147,7 @@ def _put_revocations(writing: Writing, fingerprint: str, hygiene: Hygiene, new: 
 def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     certificate = find.certificate
     fingerprint = certificate.fingerprint
-    names, identities = hygiene.index(certificate.octets)
+    identities = certificate.proof.identities
     first = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is None
     stand = Standing.of(find.source, vouchers.merged((), find.vouchers), chained=find.chained)
     row = writing.db.execute(
@@ -171,7 +171,7 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     ).lastrowid
     assert row is not None
     writing.db.execute("INSERT INTO copy VALUES (?, ?)", (row, certificate.octets))
-    _index(writing, row, names, stand.rank, now)
+    _index(writing, row, certificate.proof.index, stand.rank, now)
     order_names(writing, row, certificate.proof.kind, now, stand)
     writing.tally[str(find.source)] += 1
     writing.tally["certificates"] += first
@@ -187,13 +187,15 @@ def _update_entry(writing: Writing, row: int, find: Find, now: int, stand: Stand
 
 
 def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygiene, copy: bytes, place: int) -> Stored:
-    new = find.certificate.octets
+    proof, new = find.certificate.proof, find.certificate.octets
+    names, identities = proof.index, proof.identities
     if new != copy and (find.source is Source.LOCAL or not find.replace):
         new = hygiene.merge([copy, new], b"")  # local: what an administrator imported never loses anything
     if new == copy:  # it may prove more than when it was stored, by a newer rule of names
-        renaming.add(writing, row, find.certificate.proof.index, place, now)
+        renaming.add(writing, row, proof.index, place, now)
         return Stored.SAME
-    names, identities = hygiene.index(new)
+    if new != find.certificate.octets:
+        names, identities = hygiene.index(new)
     writing.db.execute("UPDATE copy SET octets = ? WHERE entry = ?", (new, row))
     writing.db.execute(
         "UPDATE entry SET identities = ?, folded = ? WHERE id = ?", (json.dumps(identities), _folded(identities), row)

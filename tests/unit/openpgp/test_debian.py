@@ -60,7 +60,8 @@ def test_cleaning_again_and_merging_change_nothing(certificates: list[Certificat
         assert clean(octets, NOW) == [certificate]
         assert prove(octets, NOW) == certificate.proof
         assert merge([octets], revocations(octets)) == octets
-        assert index(octets)[0] == certificate.proof.index >= certificate.proof.names
+        assert index(octets) == (certificate.proof.index, certificate.proof.identities)
+        assert certificate.proof.index >= certificate.proof.names
 
 
 def test_packet_bodies_come_from_the_input(sample: list[bytes], certificates: list[Certificate]) -> None:

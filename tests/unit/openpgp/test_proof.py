@@ -79,6 +79,7 @@ def test_ordinary_certificate() -> None:
     assert proof.index == proof.names
     assert (proof.expires, proof.turns, proof.newest, proof.marks) == (None, None, CREATED, ())
     assert index(cleaned(made.octets).octets) == (proof.index, ("Alice <alice@example.org>",))
+    assert proof.identities == ("Alice <alice@example.org>",)
 
 
 def test_key_expiration_turns_once() -> None:
@@ -340,7 +341,7 @@ def test_user_id_of_which_only_a_revocation_is_left_is_listed_as_revoked(code: i
     proof = proof_at(octets, 20)
     assert [(u.text, u.revoked) for u in proof.user_ids] == [(ALICE.decode(), False), (bob.decode(), True)]
     assert name("bob@example.org") not in proof.names | proof.index
-    assert index(cleaned(octets).octets)[1] == (ALICE.decode(),)
+    assert index(cleaned(octets).octets)[1] == proof.identities == (ALICE.decode(),)
     lines = write_index([proof], CREATED + 20 * DAY).splitlines()
     assert lines[-1] == f"uid:Bob <bob@example.org>:{CREATED + 5 * DAY}::r"
     assert proof.marks == ()

@@ -35,6 +35,7 @@ def judged(octets: bytes) -> list[Certificate | Refused]:
             assert smime.prove(result.octets, NOW) == result.proof
             proved, identities = smime.index(result.octets)
             assert proved >= result.proof.names
+            assert identities == result.proof.identities
             assert result.proof.user_ids
             assert all(text.isprintable() or "\u200c" in text for text in identities)
     smime.intermediates(octets)
