@@ -11,7 +11,7 @@ from keyserver.model import Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Stored
-from keyserver.store.deletion import Later
+from keyserver.store.deletion import Later, names_of_fingerprint
 from keyserver.store.sqlite import deletions, renaming
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.writing import Writing
@@ -110,9 +110,9 @@ def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) 
         _put_revocations(writing, fingerprint, hygiene, arrival.revocations)
     if refused is not None:
         return refused
-    writing.touch(fingerprint)
     if old is None:
-        return _insert(writing, find, now, hygiene)
+        return _insert(writing, find, now)
+    writing.touch(fingerprint)
     row, vouched, copy = old
     behind = vouchers.merged(vouchers.read(vouched), find.vouchers)
     stand = Standing.of(find.source, behind, chained=find.chained)
@@ -144,11 +144,15 @@ def _put_revocations(writing: Writing, fingerprint: str, hygiene: Hygiene, new: 
     writing.touch(fingerprint)
 
 
-def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
+def _insert(writing: Writing, find: Find, now: int) -> Stored:
     certificate = find.certificate
     fingerprint = certificate.fingerprint
     identities = certificate.proof.identities
     first = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is None
+    if first:
+        writing.names |= names_of_fingerprint(fingerprint)
+    else:
+        writing.touch(fingerprint)
     stand = Standing.of(find.source, vouchers.merged((), find.vouchers), chained=find.chained)
     row = writing.db.execute(
         "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, vouchers, chained,"
@@ -172,7 +176,8 @@ def _insert(writing: Writing, find: Find, now: int, hygiene: Hygiene) -> Stored:
     assert row is not None
     writing.db.execute("INSERT INTO copy VALUES (?, ?)", (row, certificate.octets))
     _index(writing, row, certificate.proof.index, stand.rank, now)
-    order_names(writing, row, certificate.proof.kind, now, stand)
+    if stand.vouched or stand.rank != stand.claimed:  # else they stand where they belong
+        order_names(writing, row, certificate.proof.kind, now, stand)
     writing.tally[str(find.source)] += 1
     writing.tally["certificates"] += first
     return Stored.NEW

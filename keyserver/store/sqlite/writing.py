@@ -18,6 +18,7 @@ from keyserver.store.sqlite.session import Session
 T = TypeVar("T")
 
 _KEPT_NAMES = 2 * MAX_PUBLISHED  # change rows are tidied away behind that many names
+_TIDIED = 256  # names, each time so many have come
 _PROBE = 256 << 10  # octets
 
 
@@ -66,12 +67,16 @@ class Writing:
             self.db.execute("INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = n + ?2", (what, n))
         if not self.names and not self.everything:
             return None
-        previous = self.db.execute("SELECT max(number) FROM change").fetchone()[0]
-        number = previous + max(1, len(self.names))
+        step = max(1, len(self.names))
         names = "[]" if self.everything else json.dumps(sorted(self.names))
-        self.db.execute("INSERT INTO change VALUES (?, ?, ?)", (number, self.everything, names))
-        self.db.execute("DELETE FROM change WHERE number < ?", (number - max(_KEPT_NAMES, len(self.names)),))
-        return Written(Change(number, frozenset(self.names), self.everything), previous)
+        rows = self.db.execute(
+            "INSERT INTO change SELECT max(number) + ?, ?, ? FROM change RETURNING number",
+            (step, self.everything, names),
+        ).fetchall()
+        number: int = rows[0][0]
+        if number // _TIDIED != (number - step) // _TIDIED:
+            self.db.execute("DELETE FROM change WHERE number < ?", (number - max(_KEPT_NAMES, step),))
+        return Written(Change(number, frozenset(self.names), self.everything), number - step)
 
 
 def transact(
