@@ -17,9 +17,6 @@ FOREIGN = {
 }
 """Private names of other projects' objects, where the object alone does not tell whose it is; with the reason."""
 
-ELSEWHERE = {"_look_over", "_max_size"}
-"""Known, and going with the composition of the scenarios' world."""
-
 ITSELF = ("self", "cls", "super()", "type(self)")
 REPLACING = ("setattr", "delattr", "getattr", "hasattr")
 
@@ -65,7 +62,7 @@ def own(tree: ast.Module) -> set[str]:
 def reaching(source: str) -> Iterator[str]:
     """Everything in a file that reaches into a private name."""
     tree = ast.parse(source)
-    theirs, mine = foreign(tree), own(tree) | FOREIGN.keys() | ELSEWHERE
+    theirs, mine = foreign(tree), own(tree) | FOREIGN.keys()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
             yield from (f"{node.lineno}: import of {alias.name}" for alias in node.names if private(alias.name))

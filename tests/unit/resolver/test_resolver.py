@@ -56,6 +56,7 @@ async def test_those_who_ask_the_same_share_one_search_and_each_has_its_own_view
     resolver = resolver_of(ground)
     lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View())) for _ in range(20)]
     await until(lambda: peer.asked)
+    await ground.store.look(parse(ALICE).name)  # in its turn: behind the looks of all others
     peer.open.set()
     answers = await asyncio.gather(*lookups)
     assert peer.asked.total() == 1
