@@ -22,7 +22,7 @@ import aiosqlite
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.model import Kind, Selection, Source, Voucher
+from keyserver.model import Change, Kind, Selection, Source, Voucher
 from keyserver.store.base import Stored, StoreError, StoreRefused
 from keyserver.store.sqlite import SqliteStore, reading, schema
 from keyserver.store.sqlite import store as sqlite_store
@@ -592,6 +592,47 @@ async def test_hygiene_runs_on_the_writers_thread_never_on_the_loops(backend: Ba
     await store.close()
     assert len(threads) == 2 + 1 + 1 + 1  # revocations twice; merge, index of the merged copy, merge_revocations
     assert threading.main_thread().name not in threads
+
+
+async def test_puts_that_wait_go_together_and_each_has_its_own_verdict(backend: Backend) -> None:
+    """One of them cannot be written and one is refused: the others are there, and published before they return."""
+
+    def read_badly(octets: bytes) -> bytes:
+        if b"u7@" in octets:
+            raise ValueError("this one")
+        return own.revocations(octets)
+
+    own, heard, changes = HYGIENE[Kind.OPENPGP], list[Change](), Changes()
+    changes.listen(heard.append)
+    store = SqliteStore(backend.path, {Kind.OPENPGP: replace(own, revocations=read_badly)}, changes, 1 << 30)
+    await store.open()
+
+    async def one(n: int) -> tuple[Stored, ...] | ValueError:
+        made = Made(n, (f"u{n}@example.org",))
+        try:
+            verdict = await store.put([made.find()], [said(made.fpr, True, NOW)], 0, NOW)
+        except ValueError as error:
+            return error
+        published = set().union(*(change.names for change in heard))
+        assert verdict != (Stored.NEW,) or made.names <= published
+        return verdict
+
+    good = await asyncio.gather(*(one(n) for n in range(20, 50)))
+    assert good == [(Stored.NEW,)] * 30
+    assert len(heard) == 1, "those that waited went together"
+    await store.delete(Made(9).fingerprint, NOW)
+    mixed = await asyncio.gather(*(one(n) for n in range(20)))
+    assert isinstance(mixed.pop(7), ValueError)
+    assert mixed.pop(8) == (Stored.DELETED,)
+    assert mixed == [(Stored.NEW,)] * 18
+    assert (await store.stats()).certificates == 48
+    assert (await store.stats()).healthy == ""
+    task = asyncio.create_task(one(60))
+    await asyncio.sleep(0)
+    task.cancel()
+    await store.close()  # what is under way is finished, whoever has gone
+    async with backend.opened() as (again, _):
+        assert (await again.look(Made(60).fpr)).entries
 
 
 async def test_unknown_text_of_any_kind_harms_nothing(backend: Backend) -> None:

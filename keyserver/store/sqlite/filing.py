@@ -14,7 +14,8 @@ from keyserver.store.base import Stored
 from keyserver.store.deletion import Later, names_of_fingerprint
 from keyserver.store.sqlite import deletions, renaming
 from keyserver.store.sqlite.reading import REVOCATION, octets
-from keyserver.store.sqlite.writing import Writing
+from keyserver.store.sqlite.session import Session
+from keyserver.store.sqlite.writing import Writing, Written, transact
 
 _ROW = 600  # octets that an entry takes besides its copy, about
 
@@ -66,23 +67,48 @@ class Arrival:
         return self.find.source is not Source.KEYSERVER or bool(self.revocations)
 
 
-def put(
-    writing: Writing, arrivals: Sequence[Arrival], records: Sequence[Record], begun: int, now: int, max_size: int
-) -> tuple[Stored, ...]:
-    """`Store.put`."""
-    later = deletions.later_than(writing.db, begun)
-    room = max_size - octets(writing.db)
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One call of `Store.put`."""
+
+    finds: Sequence[Find]
+    records: Sequence[Record]
+    begun: int
+    now: int
+
+
+def put_all(
+    db: Session, puts: Sequence[Put], hygiene: Mapping[Kind, Hygiene], max_size: int
+) -> tuple[list[tuple[Stored, ...]], Written | None]:
+    """Several calls of `Store.put`, one after the other in one transaction: durable if one of them must be."""
+    arrived = [[Arrival.of(find, hygiene) for find in one.finds] for one in puts]
+
+    def work(writing: Writing) -> list[tuple[Stored, ...]]:
+        room = max_size - octets(writing.db)
+        answers = []
+        for one, arrivals in zip(puts, arrived, strict=True):
+            answer = _put_one(writing, one, arrivals, room)
+            pairs = zip(arrivals, answer, strict=True)
+            room -= sum(len(a.find.certificate.octets) + _ROW for a, stored in pairs if stored is Stored.NEW)
+            answers.append(answer)
+        return answers
+
+    return transact(db, work, durable=any(arrival.durable for arrivals in arrived for arrival in arrivals))
+
+
+def _put_one(writing: Writing, one: Put, arrivals: Sequence[Arrival], room: int) -> tuple[Stored, ...]:
+    later = deletions.later_than(writing.db, one.begun)
     answers: list[Stored] = []
     gone: set[Name] = set()  # names of what was refused, whose records would hide that nothing is here
     for arrival in arrivals:
         certificate = arrival.find.certificate
-        stored = _put(writing, arrival, later, now, room)
+        stored = _put(writing, arrival, later, one.now, room)
         answers.append(stored)
         if stored is Stored.NEW:
             room -= len(certificate.octets) + _ROW
         if stored in (Stored.DELETED, Stored.FULL):
             gone |= certificate.proof.index
-    for record in records:
+    for record in one.records:
         if not later.hit_name(record.name) and record.name not in gone:
             _put_record(writing, record)
             if record.found:

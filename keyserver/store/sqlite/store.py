@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,9 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.base import Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.sqlite import deletions, filing, presence, reading, removing, renaming, schema
+from keyserver.store.sqlite.filing import Put
 from keyserver.store.sqlite.presence import Presence, unwritable
+from keyserver.store.sqlite.puts import Puts
 from keyserver.store.sqlite.session import Session, connect, run
 from keyserver.store.sqlite.writing import Writing, Written, probe, transact, unprobe
 
@@ -51,6 +53,10 @@ class SqliteStore:
         self._reader: aiosqlite.Connection | None = None
         self._scanner: aiosqlite.Connection | None = None
         self._writing: set[asyncio.Task[Any]] = set()
+        self._puts = Puts(
+            lambda puts: self._carry_out(lambda db: filing.put_all(db, puts, self._hygiene, self._max_size)),
+            self._in_background,
+        )
         self._cannot_write = ""
         self._damage = ""
         self._presence = Presence(())
@@ -169,14 +175,10 @@ class SqliteStore:
     # --- writing
 
     async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:
-        """As `Store.put`. A power cut (not a killed process) may lose the last moments of keyserver finds."""
+        """As `Store.put`. A power cut (not a killed process) may lose the last moments of keyserver finds.
 
-        def job(db: Session) -> tuple[tuple[Stored, ...], Written | None]:
-            new = [filing.Arrival.of(find, self._hygiene) for find in finds]
-            durable = any(arrival.durable for arrival in new)
-            return transact(db, lambda w: filing.put(w, new, records, begun, now, self._max_size), durable)
-
-        return await self._commit(job)
+        Puts that come while another is written wait, and go together in one transaction and one change."""
+        return await asyncio.shield(self._puts.add(Put(finds, records, begun, now)))
 
     async def touch(self, asked: Mapping[Name, int]) -> None:
         """As `Store.touch`."""
@@ -278,10 +280,14 @@ class SqliteStore:
 
     async def _commit(self, job: Callable[[Session], tuple[T, Written | None]]) -> T:
         """One transaction, its change published; carried to its end even when the caller is cancelled."""
-        task = asyncio.ensure_future(self._carry_out(job))
+        return await asyncio.shield(self._in_background(self._carry_out(job)))
+
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that `close` waits for."""
+        task = asyncio.create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def _carry_out(self, job: Callable[[Session], tuple[T, Written | None]]) -> T:
         def guarded(db: Session) -> tuple[T, Written | None]:
