@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from keyserver.ber import long_length
 from keyserver.model import Malformed
 
 MAX_DEPTH = 10  # of indefinite lengths inside each other
 MAX_PARTS = 4096
 _MAX_OID = 64  # octets
+_MAX_LENGTH = 127  # octets of a length: leading zeros are read
 
 BOOLEAN, INTEGER, BITS, OCTETS, OID, SEQUENCE, SET = 0x01, 0x02, 0x03, 0x04, 0x06, 0x30, 0x31
 
@@ -109,9 +111,10 @@ def _span(data: bytes, at: int, depth: int) -> tuple[int, int, int]:
     if length == 0x80:
         return _indefinite(data, at, start, depth)
     if length > 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(data[start : start + size], "big")
-        start += size
+        read = long_length(data, at + 1, _MAX_LENGTH)
+        if read is None:
+            raise Malformed("an element is cut off")
+        length, start = read
     if start + length > len(data):
         raise Malformed("an element is longer than what holds it")
     return start, start + length, start + length

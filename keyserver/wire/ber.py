@@ -6,6 +6,7 @@ recurses, and every complaint is one exception.
 
 from __future__ import annotations
 
+from keyserver.ber import long_length
 from keyserver.model import Malformed
 
 BOOLEAN, INTEGER, OCTETS, ENUMERATED, SEQUENCE, SET = 0x01, 0x02, 0x04, 0x0A, 0x30, 0x31
@@ -23,19 +24,16 @@ def measure(data: bytes | bytearray, at: int, limit: int) -> int | None:
         raise Malformed("not an LDAP message")
     if have < 2:
         return None
-    length = data[at + 1]
-    taken = 2
+    length, start = data[at + 1], at + 2
     if length >= 0x80:
-        octets = length & 0x7F
-        if not 1 <= octets <= 4:
-            raise Malformed("a length must be definite and have at most 4 octets")
-        taken += octets
-        if have < taken:
+        read = long_length(data, at + 1)
+        if read is None:
             return None
-        length = int.from_bytes(data[at + 2 : at + taken], "big")
-    if taken + length > limit:
-        raise Malformed(f"a message of {taken + length} octets; the limit is {limit}")
-    return taken + length
+        length, start = read
+    size = start - at + length
+    if size > limit:
+        raise Malformed(f"a message of {size} octets; the limit is {limit}")
+    return size
 
 
 def header(data: bytes, at: int, end: int) -> tuple[int, int, int]:
@@ -46,11 +44,10 @@ def header(data: bytes, at: int, end: int) -> tuple[int, int, int]:
     length = data[at + 1]
     at += 2
     if length >= 0x80:
-        octets = length & 0x7F
-        if not 1 <= octets <= 4:
-            raise Malformed("a length must be definite and have at most 4 octets")
-        length = int.from_bytes(data[at : at + octets], "big")
-        at += octets
+        read = long_length(data, at - 1)
+        if read is None:
+            raise Malformed("an element is cut off")
+        length, at = read
     if tag & 0x1F == 0x1F:
         raise Malformed("a tag has one octet")
     stop = at + length

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
+from keyserver.ber import long_length
 from keyserver.model import Malformed
 from keyserver.wire.ber import (
     BOOLEAN,
@@ -192,8 +193,7 @@ def split(data: bytes, at: int, end: int) -> tuple[int, int]:
 
     What follows the ID is the same octets for the same request, whichever number it has: the key of rendered answers.
     """
-    length = data[at + 1]
-    start = at + 2 + (length & 0x7F if length >= 0x80 else 0)
+    start = _content(data, at)
     if end - start > 6 and data[start] == INTEGER and 0 < data[start + 1] <= 4 and 0 < data[start + 2] < 0x80:
         return start, start + 2 + data[start + 1]  # as everybody writes it
     start, stop = expect(data, at, end, SEQUENCE)
@@ -210,8 +210,7 @@ def outline(request: bytes) -> Outline | None:
     end = len(request)
     if request[:1] != _SEARCH or _stop(request, 0) != end:
         return None
-    length = request[1]
-    start = 2 if length < 0x80 else 2 + (length & 0x7F)
+    start = _content(request, 0)
     numbers = _NUMBERS.match(request, _stop(request, start))
     if numbers is None:
         return None
@@ -227,14 +226,22 @@ def outline(request: bytes) -> Outline | None:
 
 def _stop(data: bytes, at: int) -> int:
     """Where the element at `at` ends by what it claims, which may be anywhere; 0 where it has no header."""
-    head = data[at : at + 6]
-    if len(head) < 2:
+    if at + 2 > len(data):
         return 0
-    length = head[1]
+    length = data[at + 1]
     if length < 0x80:
         return at + 2 + length
-    octets = length & 0x7F
-    return at + 2 + octets + int.from_bytes(head[2 : 2 + octets], "big") if 1 <= octets <= 4 else 0
+    try:
+        read = long_length(data, at + 1)
+    except Malformed:
+        return 0
+    return 0 if read is None else sum(read)
+
+
+def _content(data: bytes, at: int) -> int:
+    """Where the content of an element begins whose length has been read before."""
+    read = long_length(data, at + 1) if data[at + 1] >= 0x80 else None
+    return at + 2 if read is None else read[1]
 
 
 def decode(data: bytes, at: int, end: int) -> Message:

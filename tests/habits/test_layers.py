@@ -20,7 +20,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "state"),
     ("wire", "openpgp", "smime"),
-    ("model", "query", "observe", "clocks"),
+    ("model", "query", "observe", "clocks", "ber"),
 )
 """From the top; a unit may import itself and what stands on a lower rung, never its neighbours."""
 
@@ -28,12 +28,13 @@ NEIGHBOURS = {
     ("__main__", "cli"),
     ("query", "model"),
     ("observe", "model"),
+    ("ber", "model"),
 }
 """The only imports within a rung."""
 
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
-PURE = ("wire", "openpgp", "smime", "policy", "hygiene", "model", "query")
+PURE = ("wire", "openpgp", "smime", "policy", "hygiene", "model", "query", "ber")
 """Units that are pure as a whole; so is every module whose docstring calls it pure."""
 
 FORBIDDEN_MODULES = frozenset(

@@ -1,8 +1,9 @@
 """A socket that hands ldap3 one sound LDAP message at a time, within a deadline and a byte cap.
 
-ldap3's own limits do not hold against a hostile server: its time-out starts anew with each byte, its size limit is
-only a request, and its decoder is quadratic in claimed lengths and long integers, allocates as many octets as an
-INTEGER in the wrong place says, and recurses. So every message is framed and checked here before ldap3 sees it:
+ldap3 is the library that speaks with directories, and the guard stands below it because ldap3's own limits do not hold
+against a hostile server: its time-out starts anew with each byte, its size limit is only a request, and its decoder is
+quadratic in claimed lengths and long integers, allocates as many octets as an INTEGER in the wrong place says, and
+recurses. So every message is framed and checked here before ldap3 sees it:
 
 - the whole answer has one deadline and one byte cap, whatever arrives in which portions;
 - a message that claims more than what is left of the cap is refused by its header;
@@ -17,7 +18,9 @@ import socket
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 
+from keyserver.ber import long_length
 from keyserver.model import Malformed
+from keyserver.wire.ber import header
 
 ENTRY, DONE, REFERENCE, INTERMEDIATE = 0x64, 0x65, 0x73, 0x79  # RFC 4511 section 4.5.2 and 4.13
 CONTROLS = 0xA0
@@ -52,14 +55,11 @@ def frame(buffer: bytearray, limit: int) -> tuple[int, int] | None:
     if len(buffer) < 2:
         return None
     start, length = 2, buffer[1]
-    if length > 0x7F:
-        octets = length & 0x7F
-        if not 1 <= octets <= 4:
-            raise Malformed("a length that LDAP does not allow")
-        start = 2 + octets
-        if len(buffer) < start:
+    if length >= 0x80:
+        read = long_length(buffer, 1)
+        if read is None:
             return None
-        length = int.from_bytes(buffer[2:start], "big")
+        length, start = read
     if start + length > limit:
         raise GuardError("message too large")
     return (start, start + length) if len(buffer) >= start + length else None
@@ -68,19 +68,8 @@ def frame(buffer: bytearray, limit: int) -> tuple[int, int] | None:
 def elements(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Tag, begin and end of each BER element directly within data[start:end]. Raises Malformed."""
     while start < end:
-        if start + 2 > end or data[start] & 0x1F == 0x1F:
-            raise Malformed("a broken element")
-        tag, length, at = data[start], data[start + 1], start + 2
-        if length > 0x7F:
-            octets = length & 0x7F
-            if not 1 <= octets <= 4 or at + octets > end:
-                raise Malformed("a length that LDAP does not allow")
-            length = int.from_bytes(data[at : at + octets], "big")
-            at += octets
-        if at + length > end:
-            raise Malformed("an element longer than what holds it")
-        yield tag, at, at + length
-        start = at + length
+        tag, at, start = header(data, start, end)
+        yield tag, at, start
 
 
 def check_message(message: bytes, start: int, budget: int) -> tuple[int, int, int]:
