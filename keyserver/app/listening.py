@@ -17,6 +17,7 @@ from keyserver.admin.api import make_api
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
 from keyserver.config import Listener, Listening
+from keyserver.faces.cache import Budget
 from keyserver.faces.desk import Desk
 from keyserver.faces.face import Face, Opening
 from keyserver.faces.http.app import make_runner
@@ -84,9 +85,10 @@ Maker = Callable[[View], Awaitable[Reception[Any]]]
 
 async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
     """Open what is configured, the admin listener last. `ready` hears one line per listener. Raises CannotStart."""
+    budget = Budget(parts.config.cache.memory, parts.changes, parts.clocks.now)
     policy = {view.name: view.answer_mailflow for view in parts.config.view}
     views = {"default": parts.config.policy.answer_mailflow, **policy}
-    for name, make in _makers(parts, listeners).items():
+    for name, make in _makers(parts, listeners, budget).items():
         for view, answer_mailflow in views.items():
             wanted = [one for one in parts.config.listeners if (one.face, one.view) == (name, view)]
             if wanted:
@@ -96,10 +98,10 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
                     raise CannotStart(str(problem)) from None
                 listeners.receptions.append(reception)
                 await _bind(reception, wanted, ready)
-    _show(parts, listeners)
+    _show(parts, listeners, budget)
 
 
-def _makers(parts: Parts, listeners: Listeners) -> Mapping[str, Maker]:
+def _makers(parts: Parts, listeners: Listeners, budget: Budget) -> Mapping[str, Maker]:
     """Every face by its name, in the order in which they open."""
     config, intake = parts.config, parts.intake
     talks: Mapping[str, tuple[Listener | None, int, Callable[[Peers], Talk]]] = {
@@ -120,13 +122,13 @@ def _makers(parts: Parts, listeners: Listeners) -> Mapping[str, Maker]:
         return await admin_door(parts, listeners)
 
     return {
-        **{face.name: partial(_open_face, parts, listeners, face) for face in FACES},
+        **{face.name: partial(_open_face, parts, listeners, budget, face) for face in FACES},
         **{name: partial(mail, name) for name in talks},
         "admin": admin,
     }
 
 
-def _show(parts: Parts, listeners: Listeners) -> None:
+def _show(parts: Parts, listeners: Listeners, budget: Budget) -> None:
     """Gauges, read at every scrape."""
     observer = parts.observer
 
@@ -137,7 +139,18 @@ def _show(parts: Parts, listeners: Listeners) -> None:
         return sum(reception.refused for reception in listeners.of(*faces))
 
     observer.gauge("searches_under_way", "Searches under way", lambda: parts.resolver.searches)
-    observer.gauge("hot_octets", "Memory of hot answers", lambda: sum(hot.counts().octets for hot in parts.hot))
+    observer.gauge("hot_octets", "Memory of answers kept, all faces together", lambda: budget.octets)
+    observer.gauge("hot_limit_octets", "What that memory may be (cache.memory)", lambda: budget.limit)
+    observer.gauge("hot_found", "Answers kept", lambda: len(budget.found))
+    observer.gauge("hot_absent", "Negative answers kept", lambda: len(budget.absent))
+    observer.gauge("hot_evicted", "Answers that left because memory ran out", lambda: budget.evicted)
+    observer.gauge("hot_expired", "Answers whose time was over", lambda: budget.expired)
+    observer.gauge("hot_forgotten", "Answers that left because something behind them changed", lambda: budget.forgotten)
+    observer.gauge(
+        "hkp_negative_hits",
+        "Absences given from memory",
+        lambda: sum(hot.counts().negative_hits for hot in parts.hot),
+    )
     for face in FACES:
         observer.gauge(f"{face.name}_connections", "Open connections of this face", partial(connections, face.name))
         observer.gauge(f"{face.name}_refused", "Connections over a limit", partial(refused, face.name))
@@ -152,12 +165,12 @@ def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int
     return note
 
 
-async def _open_face(parts: Parts, listeners: Listeners, face: Face, view: View) -> Reception[Any]:
+async def _open_face(parts: Parts, listeners: Listeners, budget: Budget, face: Face, view: View) -> Reception[Any]:
     config = parts.config
     desk = Desk(
         lookups=parts.resolver,
         store=parts.store,
-        changes=parts.changes,
+        budget=budget,
         view=view,
         clock=parts.clocks.now,
         monotonic=parts.clocks.monotonic,
@@ -168,7 +181,6 @@ async def _open_face(parts: Parts, listeners: Listeners, face: Face, view: View)
         complaint=lambda: parts.keeper.clockwatch.complaint,
         trust=parts.trust,
         max_size=config.cache.max_size,
-        memory=config.cache.memory // 4,
     )
     return await face.open(
         Opening(
@@ -207,7 +219,7 @@ async def admin_door(parts: Parts, listeners: Listeners) -> Door:
     assert runner.server is not None
     return Door(
         runner.server,
-        HotAnswers(parts.changes, ADMIN_MEMORY, parts.clocks.now),
+        HotAnswers(Budget(ADMIN_MEMORY, parts.changes, parts.clocks.now)),
         DoorLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
         face="admin",
         tls=listeners.tls(config.admin.tls_certificate, config.admin.tls_key_file),

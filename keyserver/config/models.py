@@ -153,7 +153,7 @@ class CacheSection(Section):
         "", "PostgreSQL; the URL itself holds no password", built=False
     )
     memory: Annotated[int, Size("0", "1 TiB")] = key(
-        "256 MiB", "memory for rendered hot answers; the least recently used leaves"
+        "256 MiB", "memory for rendered hot answers, all faces and views together; the least recently used leaves"
     )
     max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key(
         "10 GiB", "size of the database above which new finds are answered but not cached, and /readyz says so"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from keyserver.changes import Changes
+from keyserver.faces.cache import Budget
 from keyserver.listen.trust import Trust
 from keyserver.model import Answer, View
 from keyserver.query import Query
@@ -22,7 +22,7 @@ class Desk:
 
     lookups: Resolver
     store: Store
-    changes: Changes
+    budget: Budget  # memory for what may be answered again; knows of every change
     view: View
     clock: Callable[[], int]  # wall clock, Unix seconds
     monotonic: Callable[[], float]
@@ -33,4 +33,3 @@ class Desk:
     complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
     trust: Trust = field(default_factory=Trust)  # whose word about its clients counts
     max_size: int = 0  # octets of the database above which /readyz complains; 0: never
-    memory: int = 32 << 20  # octets for what LDAP may answer again

@@ -374,7 +374,7 @@ def test_ten_thousand_questions_stay_within_their_memory(memory: Memory) -> None
             batch += [MAIL, Or((MAIL, Equal("cn", b"%d" % n)))]
             for filter_ in batch:
                 assert client.search(KEYS, filter_, f"a{n}").code in (0, 53)
-        assert face.server.counts().octets <= allowed
+        assert face.server.desk.budget.octets <= allowed
     assert pulse.longest < HELD, f"{pulse.longest * 1000:.0f} ms"
 
 

@@ -13,6 +13,7 @@ import uvloop
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
+from keyserver.faces.cache import Budget
 from keyserver.faces.desk import Desk
 from keyserver.faces.ldap.server import LdapServer
 from keyserver.faces.ldap.tree import Tree
@@ -151,13 +152,12 @@ def desk(
     return Desk(
         lookups=cast(Resolver, memory),
         store=cast(Any, None),
-        changes=changes,
+        budget=Budget(kept, changes, lambda: memory.now),
         view=View(),
         clock=lambda: memory.now,
         monotonic=time.monotonic,
         note=lambda *facts: notes.append(facts),
         instance=instance,
-        memory=kept,
     )
 
 

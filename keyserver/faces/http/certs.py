@@ -50,7 +50,7 @@ class Certs:
         except BadQuery as problem:
             return plain(400, f"Bad request: {problem}.")
         client = client_of(self._desk, request)
-        number = self._desk.changes.number
+        number = self._desk.budget.number
         answer = await self._desk.lookups.lookup(
             query,
             self._desk.view,

@@ -66,7 +66,7 @@ class Door(Reception[Front]):
         )
         self.server = server
         self.hot = hot
-        self.lines = hot.lines
+        self.lines = hot.table
         self.clock = hot.clock
         self.plain: set[bytes] = set()
         """Header blocks of HTTP/1.1 after which memory may answer and the connection stays: the quickest way."""

@@ -21,7 +21,7 @@ async def _open(opening: Opening) -> Door:
     await runner.setup()
     opening.closing.push_async_callback(runner.cleanup)
     assert runner.server is not None
-    hot = HotAnswers(desk.changes, config.cache.memory, desk.clock)
+    hot = HotAnswers(desk.budget)
     opening.remember(hot)
     return Door(
         runner.server,

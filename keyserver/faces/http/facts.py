@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from keyserver.faces.cache import Ground
 from keyserver.model import Name
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """Every fact behind one reply."""
+class Facts(Ground):
+    """Every fact behind one reply. `max-age` is what is left until `until`, at most 300."""
 
-    names: frozenset[Name]  # a change of any of them takes the reply away
     since: int  # Unix seconds: `Age` counts from here
-    until: int  # the first instant at which anything turns; `max-age` is what is left, at most 300
-    number: int  # `Changes.number` before the store was read
     positive: bool  # a certificate, not a remembered "absent"
     query: Name = ""  # the name that was asked for, so that prefetch hears of it; empty: nobody is told
 

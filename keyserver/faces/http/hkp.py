@@ -73,7 +73,7 @@ class Hkp:
             if given.op == "stats":
                 return await self._stats(given)
             query = _query(given, self._desk.text_search)
-            number = self._desk.changes.number
+            number = self._desk.budget.number
             other = in_x509(query) if given.for_people else None
             if other is None:
                 answer = await self._lookup(request, query, client)

@@ -86,7 +86,7 @@ def finish(desk: Desk, request: web.Request, response: web.Response, answer: Ans
     # A reply that still says MISS would repeat it from memory; the next one says HIT and may be kept.
     if keep and request.method == "GET" and response.status != 304 and (answer.how is How.HIT or not desk.explain):
         positive = answer.state is State.FOUND and response.status == 200
-        offer(request, Facts(answer.names, answer.since, answer.until, number, positive, answer.query))
+        offer(request, Facts(answer.names, answer.until, number, answer.since, positive, answer.query))
     return response
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+from keyserver.faces.cache import Ground, Values, both
 from keyserver.faces.desk import Desk
-from keyserver.faces.kept import Ground, Kept, both
 from keyserver.faces.ldap.entries import Node, Selection
 from keyserver.faces.ldap.tree import (
     MAX_ENTRIES,
@@ -91,20 +91,15 @@ class Searches:
     def __init__(self, desk: Desk, tree: Tree) -> None:
         self._desk = desk
         self._tree = tree
-        keep = partial(Kept, changes=desk.changes, clock=desk.clock)
-        self._rendered: Kept[Key, Rendered] = keep(3 * desk.memory // 8)
-        self._found: Kept[tuple[str, str, bool], tuple[Node, ...]] = keep(desk.memory // 2)
-        self._senses: Kept[bytes, Sense] = keep(desk.memory // 8)  # by the octets of base, scope and filter
+        self._budget = desk.budget
+        self._rendered: Values[Key, Rendered] = Values(desk.budget)
+        self._found: Values[tuple[str, str, bool], tuple[Node, ...]] = Values(desk.budget)
+        self._senses: Values[bytes, Sense] = Values(desk.budget)  # by the octets of base, scope and filter
         self._selections: dict[bytes, Selection] = {}  # by the octets of the attribute list
         self._lately: tuple[set[int], set[int]] = set(), set()  # hashes of what was asked once: newer, older
         self._one = asyncio.Lock()
         self.hits = 0
         """Searches answered from memory, since the start."""
-
-    @property
-    def octets(self) -> int:
-        """Memory that the tables take."""
-        return self._rendered.octets + self._found.octets + self._senses.octets
 
     def known(self, request: bytes) -> Rendered | None:
         """The reply to a request from memory alone, if that can be had without decoding all of it. Raises Malformed.
@@ -124,7 +119,7 @@ class Searches:
         if row.value.spelt != hash(request):
             row.value.spelt = hash(request)
         else:  # twice in the same way: from now on by its octets, and by these alone, or it would count twice
-            self._rendered.drop(key)
+            self._rendered.forget(key)
             self._keep(request, row.value, row.ground)
         return self._hit(row.value)
 
@@ -166,7 +161,7 @@ class Searches:
         if isinstance(sense, Refusal):
             return None
         cost = len(octets) + PER_TEST * (sense.budget.tests + len(sense.wanted))
-        self._senses.put(octets, sense, cost, Ground(frozenset(), FOREVER, self._desk.changes.number))
+        self._senses.keep(octets, sense, cost, Ground(frozenset(), FOREVER, self._budget.number), self._budget.meanings)
         return sense
 
     def plan(self, search: Search, request: bytes) -> Plan | Reply:
@@ -211,7 +206,7 @@ class Searches:
         return Reply(reply.entries, asked.code, asked.text)
 
     async def _ask(self, plan: Plan, client: str | None, looped: bool, limit: float) -> Asked:
-        number = self._desk.changes.number
+        number = self._budget.number
         tasks = [asyncio.ensure_future(self._lookup(w, client, looped, number)) for w in plan.sense.wanted]
         try:
             await asyncio.wait(tasks, timeout=limit)
@@ -245,7 +240,8 @@ class Searches:
         if not answer.keep or looped:
             return nodes, answer.state, None
         ground = Ground(answer.names, answer.until, number)
-        self._found.put(wanted.key, nodes, sum(node.cost for node in nodes), ground)
+        shelf = self._budget.found if nodes else self._budget.absent
+        self._found.keep(wanted.key, nodes, sum(node.cost for node in nodes), ground, shelf)
         return nodes, answer.state, ground
 
     async def _aside(self, work: Callable[[], T]) -> T:
@@ -267,8 +263,9 @@ class Searches:
 
     def _keep(self, key: Key, rendered: Rendered, ground: Ground) -> None:
         """What stands on rows that are still there is true as of now, whenever it was made."""
-        now = Ground(ground.names, ground.until, self._desk.changes.number)
-        self._rendered.put(key, rendered, rendered.octets + MAX_KEY, now)
+        now = Ground(ground.names, ground.until, self._budget.number)
+        shelf = self._budget.found if len(rendered.operations) > 1 else self._budget.absent
+        self._rendered.keep(key, rendered, rendered.octets + MAX_KEY, now, shelf)
 
     def _again(self, key: Key) -> bool:
         """Has this been asked lately? What is asked only once is not worth its memory."""

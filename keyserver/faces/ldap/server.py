@@ -34,7 +34,6 @@ class LdapCounts:
     refused: int  # connections that found no room, or may not come in
     malformed: int  # connections ended for what they sent
     hits: int  # searches answered from memory
-    octets: int  # memory of what may be answered again
 
 
 class LdapServer(Reception[Connection]):
@@ -78,7 +77,7 @@ class LdapServer(Reception[Connection]):
     def counts(self) -> LdapCounts:
         """For metrics."""
         searches = self.searches
-        return LdapCounts(len(self._connections), self.refused, self.malformed, searches.hits, searches.octets)
+        return LdapCounts(len(self._connections), self.refused, self.malformed, searches.hits)
 
     def admit(self) -> bool:
         """May a connection's messages be handled now, or must it `wait`? The loop belongs to other faces, too."""

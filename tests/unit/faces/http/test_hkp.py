@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from keyserver.changes import Changes
+from keyserver.faces.cache import Budget
 from keyserver.faces.desk import Desk
 from keyserver.faces.http import hkp
 from keyserver.faces.http.app import make_app, make_runner
@@ -162,7 +163,7 @@ async def served(**changes: object) -> AsyncIterator[Face]:
     desk = Desk(
         lookups=resolving,
         store=counts,
-        changes=Changes(),
+        budget=Budget(1 << 20, Changes(), lambda: NOW),
         view=VIEW,
         clock=lambda: NOW,
         monotonic=lambda: 1.0,
@@ -728,7 +729,7 @@ async def test_what_is_offered_to_memory(face: Face) -> None:
     face.resolving.put("a@example.org", answered())
     target = "/pks/lookup?op=get&search=a@example.org"
     (facts,) = await offers(face.desk, target)
-    assert facts == Facts(frozenset({"openpgp:addr:a@example.org"}), NOW - 100, NOW + 1000, 0, True)
+    assert facts == Facts(frozenset({"openpgp:addr:a@example.org"}), NOW + 1000, 0, NOW - 100, True)
     (negative,) = await offers(face.desk, "/pks/lookup?op=get&search=nobody@example.org")
     assert not negative.positive
     assert await offers(face.desk, target, "HEAD") == []
@@ -743,15 +744,18 @@ async def test_what_is_offered_to_memory(face: Face) -> None:
 
 
 async def test_the_change_number_is_noted_before_the_lookup(face: Face) -> None:
+    changes = Changes()
+
     @dataclass
     class Racing(Resolving):
         async def lookup(
             self, query: Query, view: View, *, client: str | None = None, looped: bool = False, via: str = ""
         ) -> Answer:
-            face.desk.changes.number += 1
+            changes.number += 1
             return await super().lookup(query, view)
 
-    (facts,) = await offers(replace(face.desk, lookups=Racing()), "/pks/lookup?op=get&search=a@example.org")
+    desk = replace(face.desk, lookups=Racing(), budget=Budget(1 << 20, changes, lambda: NOW))
+    (facts,) = await offers(desk, "/pks/lookup?op=get&search=a@example.org")
     assert facts.number == 0
 
 

@@ -10,8 +10,9 @@ from email.utils import formatdate
 import pytest
 
 from keyserver.changes import Changes
+from keyserver.faces.cache import MOST_KEYS, Budget
 from keyserver.faces.http.facts import Facts
-from keyserver.faces.http.hot import SPELLINGS, HotAnswers
+from keyserver.faces.http.hot import HotAnswers
 from keyserver.model import Change
 from keyserver.wire.http_hot import judge, read_reply
 
@@ -33,7 +34,8 @@ class Keeper:
     def __init__(self, capacity: int = 1 << 20) -> None:
         self.clock = Clock()
         self.changes = Changes()
-        self.hot = HotAnswers(self.changes, capacity, self.clock)
+        self.budget = Budget(capacity, self.changes, self.clock)
+        self.hot = HotAnswers(self.budget)
 
     def fill(self, line: bytes = LINE, body: bytes = b"body", *names: str, status: bytes = b"200 OK", head: bytes = b"",
              since: int = START, until: int = START + 1000, number: int | None = None, control: bytes = b"max-age=300",
@@ -48,7 +50,7 @@ class Keeper:
         names = names or ("alice",)
         number = self.changes.number if number is None else number
         positive = status.startswith(b"2")
-        return self.hot.fill(line, reply, body, Facts(frozenset(names), since, until, number, positive, names[0]))
+        return self.hot.fill(line, reply, body, Facts(frozenset(names), until, number, since, positive, names[0]))
 
     def get(self, line: bytes = LINE, block: bytes = b"Host: x\r\n\r\n") -> bytes | None:
         answer = self.hot.find(line)
@@ -95,8 +97,8 @@ def test_the_first_instant_at_which_anything_turns_takes_it_away(keeper) -> None
     assert keeper.get()
     keeper.clock.now = START + 2
     assert keeper.get() is None
-    assert keeper.hot.counts().expired == 1
-    assert keeper.hot.counts().octets == 0
+    assert keeper.budget.expired == 1
+    assert keeper.budget.octets == 0
     assert not keeper.fill(until=START + 2)
 
 
@@ -137,11 +139,11 @@ def test_a_change_of_any_name_takes_it_away(keeper) -> None:
         assert keeper.get()
         keeper.change(name)
         assert keeper.get() is None
-    assert keeper.hot.counts().forgotten == 3
+    assert keeper.budget.forgotten == 3
     keeper.fill()
     keeper.change(everything=True)
     assert keeper.get() is None
-    assert keeper.hot.counts().octets == 0
+    assert keeper.budget.octets == 0
 
 
 def test_a_fill_that_raced_with_a_change_is_refused(keeper) -> None:
@@ -160,29 +162,28 @@ def test_many_spellings_lead_to_one_body_and_are_capped(keeper) -> None:
     lines = [b"GET /pks/lookup?op=get&search=alice&x=%d HTTP/1.1\r\n" % n for n in range(50)]
     for line in lines:
         assert keeper.fill(line, bytes(bytearray(body)))
-    counts = keeper.hot.counts()
-    assert counts.answers == 1
-    assert counts.octets < 5000 + 4000
-    assert [bool(keeper.get(line)) for line in lines] == [False] * (50 - SPELLINGS) + [True] * SPELLINGS
+    assert len(keeper.budget.found) == 1
+    assert keeper.budget.octets < 5000 + 4000
+    assert [bool(keeper.get(line)) for line in lines] == [False] * (50 - MOST_KEYS) + [True] * MOST_KEYS
 
 
 def test_two_questions_with_the_same_answer_share_its_body(keeper) -> None:
     keeper.fill(LINE, b"b" * 5000, "alice", "fpr")
     keeper.fill(LINE.replace(b"alice", b"0xAB"), b"b" * 2500 + b"b" * 2500, "fpr", until=START + 50)
-    assert keeper.hot.counts().answers == 2
-    assert keeper.hot.counts().octets < 7500
+    assert len(keeper.budget.found) == 2
+    assert keeper.budget.octets < 7500
     keeper.change("alice")
     assert keeper.get() is None
     assert keeper.get(LINE.replace(b"alice", b"0xAB")).endswith(b"b" * 5000)
     keeper.change("fpr")
-    assert keeper.hot.counts().octets == 0
+    assert keeper.budget.octets == 0
 
 
 def test_a_line_that_is_filled_again_says_the_new(keeper) -> None:
     keeper.fill(body=b"old")
     keeper.fill(body=b"new")
     assert keeper.get().endswith(b"new")
-    assert keeper.hot.counts().answers == 1
+    assert len(keeper.budget.found) == 1
 
 
 def test_the_least_recently_used_leaves() -> None:
@@ -192,11 +193,11 @@ def test_the_least_recently_used_leaves() -> None:
         keeper.fill(line, b"%d" % n * 5000, f"n{n}")
         keeper.clock.now += 1
         assert keeper.get(lines[0])  # always in use
-        assert keeper.hot.counts().octets <= 100_000
+        assert keeper.budget.octets <= 100_000
     kept = [n for n, line in enumerate(lines) if keeper.get(line)]
     assert kept[0] == 0
     assert kept[1:] == list(range(kept[1], 40))
-    assert keeper.hot.counts().evicted == 40 - len(kept) > 20
+    assert keeper.budget.evicted == 40 - len(kept) > 20
 
 
 def test_negatives_take_a_tenth_and_never_push_certificates_out() -> None:
@@ -205,10 +206,9 @@ def test_negatives_take_a_tenth_and_never_push_certificates_out() -> None:
         keeper.fill(b"GET /%d HTTP/1.1\r\n" % n, b"c" * 5000 + b"%d" % n, f"n{n}")
     for n in range(2000):
         keeper.fill(b"GET /neg%d HTTP/1.1\r\n" % n, b"nothing", f"neg{n}", status=b"404 Not Found")
-    counts = keeper.hot.counts()
-    assert counts.answers == 50
-    assert 50 < counts.negatives < 150
-    assert counts.octets < 50 * 6500 + 100_000
+    assert len(keeper.budget.found) == 50
+    assert 50 < len(keeper.budget.absent) < 150
+    assert keeper.budget.octets < 50 * 6500 + 100_000
     assert keeper.get(b"GET /neg1999 HTTP/1.1\r\n").endswith(b"nothing")
 
 
@@ -233,7 +233,7 @@ def test_head_not_modified_old_and_closing_come_from_the_one_answer(keeper) -> N
     assert keeper.get(old) is None
     keeper.fill(old, head=b'ETag: W/"e"\r\n', version=b"1.0")
     assert keeper.get(old) == whole.replace(b"HTTP/1.1", b"HTTP/1.0")
-    assert keeper.hot.counts().answers == 1
+    assert len(keeper.budget.found) == 1
 
 
 def test_a_negative_is_never_not_modified(keeper) -> None:
@@ -284,7 +284,7 @@ def test_memory_for_a_hot_answer_of_5_kib() -> None:
     finally:
         tracemalloc.stop()
     assert each < 6500
-    counted = keeper.hot.counts().octets / count
+    counted = keeper.budget.octets / count
     assert each * 0.95 < counted < each * 1.15, (each, counted)
 
 
@@ -296,6 +296,6 @@ def test_invalidation_is_quick_among_many() -> None:
     for n in range(0, 100_000, 100):
         keeper.change(names_of(n)[n % 7])
     took = time.perf_counter() - began
-    assert keeper.hot.counts().answers == 99_000
+    assert len(keeper.budget.found) == 99_000
     assert all((keeper.get(b"GET /%d HTTP/1.1\r\n" % n) is None) == (n % 100 == 0) for n in range(2000))
     assert took < 0.5, took  # 1,000 changes; a walk through all answers takes some ms each

@@ -411,7 +411,7 @@ def test_memory_is_bounded(loop: str) -> None:
     with serving(held, loop=loop, kept=128 << 10) as face, Client(face.port) as client:
         for m in made:
             assert len(client.search(KEYS, Equal("gpgFingerprint", m.fingerprint.encode())).entries) == 1
-        assert face.server.counts().octets <= 128 << 10
+        assert face.server.desk.budget.octets <= 128 << 10
         asked = len(held.asked)
         client.search(KEYS, Equal("gpgFingerprint", made[-1].fingerprint.encode()))
         assert len(held.asked) == asked  # the latest is still there

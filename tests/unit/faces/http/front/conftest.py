@@ -16,6 +16,7 @@ from aiohttp import web
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
+from keyserver.faces.cache import Budget
 from keyserver.faces.http.door import Door, DoorLimits
 from keyserver.faces.http.facts import Facts, offer
 from keyserver.faces.http.front import Front
@@ -65,7 +66,7 @@ class World:
                 kept = {k: v for k, v in response.headers.items() if not k.lower().startswith("content-")}
                 response = web.Response(status=304, headers=kept)
         if request.method == "GET" and "no-offer" not in request.query:
-            query = Facts(frozenset({name}), self.since, self.since + self.ttl, number, value is not None, name)
+            query = Facts(frozenset({name}), self.since + self.ttl, number, self.since, value is not None, name)
             offer(request, query)
         return response
 
@@ -245,7 +246,7 @@ async def staged(
     runner = web.AppRunner(world.application(), access_log=None, handle_signals=False, logger=silent)
     await runner.setup()
     assert runner.server is not None
-    hot = HotAnswers(world.changes, memory, lambda: world.now)
+    hot = HotAnswers(Budget(memory, world.changes, lambda: world.now))
     stage = Stage(world, runner, hot, Door(runner.server, hot, limits or DoorLimits(1000), own="me.example", **door))
     try:
         (at,) = await stage.door.open(Listener("127.0.0.1", 0))

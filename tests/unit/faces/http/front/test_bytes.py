@@ -195,13 +195,13 @@ async def test_the_front_says_what_aiohttp_says(stage, tools, warm) -> None:
     assert len(TABLE) >= 80
     etag = await fill(stage)
     if not warm:
-        stage.hot.clear()
+        stage.hot.budget.clear()
     limit = asyncio.Semaphore(24)
 
     async def both(data: bytes) -> tuple[tuple[bytes, bool], tuple[bytes, bool]]:
         async with limit:
             if not warm:
-                stage.hot.clear()
+                stage.hot.budget.clear()
             return await stage.talk(data), await stage.talk(data, plain=True)
 
     cases = {name: data.replace(b"ETAG", etag) for name, data in TABLE.items()}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from keyserver.changes import Changes
+from keyserver.faces.cache import Budget
 from keyserver.faces.http.door import Door, DoorLimits
 from keyserver.faces.http.facts import Facts, offer
 from keyserver.faces.http.front import Front
@@ -85,7 +86,7 @@ class Keyserver:
             await gate.wait()
         headers = {"Cache-Control": "max-age=9", "Age": "0", "ETag": f'"{body.decode().replace(" ", "-")}"'}
         if request.method == "GET":
-            offer(request, Facts(names, self.now, until, number, status == 200, search))
+            offer(request, Facts(names, until, number, self.now, status == 200, search))
         return web.Response(status=status, body=body, headers=headers)
 
 
@@ -126,7 +127,7 @@ class Reading(RuleBasedStateMachine):
         self.runner = web.AppRunner(app, access_log=None, handle_signals=False)
         self.loop.run_until_complete(self.runner.setup())
         assert self.runner.server is not None
-        self.hot = HotAnswers(self.keyserver.changes, 20_000, lambda: self.keyserver.now)
+        self.hot = HotAnswers(Budget(20_000, self.keyserver.changes, lambda: self.keyserver.now))
         self.door = Door(self.runner.server, self.hot, DoorLimits(100))
         self.connections = [self.connect() for _ in range(2)]
         self.waiting: list[tuple[Wire, str, bytes, list[tuple[int, bytes]]]] = []
@@ -264,13 +265,13 @@ class Reading(RuleBasedStateMachine):
 
     @invariant()
     def bounded(self) -> None:
-        assert 0 <= self.hot.counts().octets <= 20_000
+        assert 0 <= self.hot.budget.octets <= 20_000
 
     def teardown(self) -> None:
         self.slow_answers_arrive()
         Reading.hits += self.hot.counts().hits + self.hot.counts().negative_hits
-        self.hot.clear()
-        assert self.hot.counts().octets == 0
+        self.hot.budget.clear()
+        assert self.hot.budget.octets == 0
         self.loop.run_until_complete(self.door.close(1))
         self.loop.run_until_complete(self.runner.cleanup())
         self.settle()
