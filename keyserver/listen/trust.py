@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from cachetools import FIFOCache
+
 from keyserver.wire.forwarded import hops
 
 REMEMBERED = 4096  # addresses that were judged lately
@@ -46,7 +48,7 @@ class Trust:
         self.header = header.lower()
         self._trusted = tuple(trusted)
         self._proxies = tuple(proxies)
-        self._judged: dict[str, tuple[bool, bool]] = {}
+        self._judged: FIFOCache[str, tuple[bool, bool]] = FIFOCache(REMEMBERED)
 
     @property
     def proxies(self) -> bool:
@@ -83,7 +85,5 @@ class Trust:
             else:
                 proxy = any(address in network for network in self._proxies)
                 known = not proxy and any(address in network for network in self._trusted), proxy
-            if len(self._judged) >= REMEMBERED:
-                self._judged.clear()
             self._judged[text] = known
         return known

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any
+
+from cachetools import FIFOCache
 
 from keyserver.listen.trust import Trust, address_of
 from keyserver.model import Entry, Outcome, Record, Step
@@ -101,7 +102,7 @@ class MissLimit:
         self._burst = float(max(1, per_minute))
         self._trust = trust
         self._monotonic = monotonic
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: FIFOCache[str, tuple[float, float]] = FIFOCache(NETWORKS)
 
     def take(self, client: str | None) -> bool:
         """May this client start one more search now? None is ourselves, a Unix socket's client is the empty string."""
@@ -113,6 +114,4 @@ class MissLimit:
         tokens = min(self._burst, tokens + (now - then) * self._rate)
         allowed = tokens >= 1
         self._buckets[network] = (tokens - 1 if allowed else tokens, now)
-        while len(self._buckets) > NETWORKS:
-            self._buckets.popitem(last=False)
         return allowed

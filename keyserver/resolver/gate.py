@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+
+from cachetools import FIFOCache
 
 from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome
 from keyserver.query import Query
@@ -55,14 +57,11 @@ class _Desk:
     last_error: str = ""
     shares: Shares = field(default_factory=lambda: Shares(CLIENT_AT_ONCE))
     hosts: Shares = field(default_factory=lambda: Shares(HOST_AT_ONCE))
-    askers: OrderedDict[str, float] = field(default_factory=OrderedDict)  # client network -> when it last asked
+    askers: FIFOCache[str, float] = field(default_factory=lambda: FIFOCache(ASKERS))  # network -> when
 
     def alone(self, client: str, now: float) -> bool:
         """Note that a client asks; has nobody else asked lately?"""
         self.askers[client] = now
-        self.askers.move_to_end(client)
-        if len(self.askers) > ASKERS:
-            self.askers.popitem(last=False)
         return not any(other != client and now - then < LATELY for other, then in self.askers.items())
 
 
@@ -78,9 +77,9 @@ class Gate:
         self._monotonic = monotonic
         self._random = random
         self._observe = observe
-        self._health: OrderedDict[str, Health] = OrderedDict()
+        self._health: FIFOCache[str, Health] = FIFOCache(TARGETS)
         self._probing: set[str] = set()
-        self._holds: OrderedDict[tuple[str, Name], Hold] = OrderedDict()
+        self._holds: FIFOCache[tuple[str, Name], Hold] = FIFOCache(HOLDS)
         self._desks: dict[str, _Desk] = {}
         self._templates = asyncio.Semaphore(TEMPLATES_AT_ONCE)
 
@@ -190,17 +189,14 @@ class Gate:
         health = after(before, outcome, now, self._random(), by, alone=alone)
         if health != Health():
             self._health[target] = health
-            while len(self._health) > TARGETS:
-                self._health.popitem(last=False)
         hold = self._holds.pop((target, by.query), Hold())
         if isinstance(outcome, Failed) and outcome.fault in _ITS_OWN:
             self._holds[target, by.query] = held(hold, outcome, now)
-            if len(self._holds) > HOLDS:
-                self._holds.popitem(last=False)
         elif isinstance(outcome, Failed):
             self._holds[target, by.query] = hold
         elif before.trips:  # the host was ill: what failed meanwhile was not its own trouble
-            self._holds = OrderedDict((k, v) for k, v in self._holds.items() if k[0] != target)
+            for held_back in [key for key in self._holds if key[0] == target]:
+                del self._holds[held_back]
 
 
 _ITS_OWN = (Fault.TRANSIENT, Fault.CONFIGURATION, Fault.BUSY)

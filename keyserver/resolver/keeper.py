@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from cachetools import FIFOCache
+
 from keyserver.model import Name
 from keyserver.policy import Terms, absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
@@ -49,7 +51,7 @@ class Keeper:
         self._purge_interval = purge_interval
         self._prefetch = prefetch
         self._asked = asked
-        self._tried: dict[Name, int] = {}  # when they were searched again last
+        self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
         self._counting = counting
         self.clockwatch = ClockWatch(clock(), counting())
 
@@ -114,9 +116,7 @@ class Keeper:
         now = self._clock()
         ripe = await self._store.due(due_before(now, self._terms), PREFETCH_BATCH)
         due = dict.fromkeys(r.name for r in ripe if is_due(r, self._tried.get(r.name, 0), now, self._terms))
-        if len(self._tried) > MOST_TRIED:
-            self._tried.clear()
-        self._tried |= dict.fromkeys(due, now)
+        self._tried.update(dict.fromkeys(due, now))
         free = asyncio.Semaphore(PREFETCH_AT_ONCE)
 
         async def again(name: Name) -> None:

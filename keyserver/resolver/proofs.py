@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+
+from cachetools import LRUCache
 
 from keyserver.model import Proof
 
@@ -19,7 +20,7 @@ class Proofs:
 
     def __init__(self, prove: Callable[[bytes, int], Proof]) -> None:
         self._prove = prove
-        self._known: OrderedDict[bytes, tuple[int, Proof]] = OrderedDict()
+        self._known: LRUCache[bytes, tuple[int, Proof]] = LRUCache(MOST)
 
     def __call__(self, octets: bytes, now: int) -> Proof:
         """What these clean octets prove at `now` (Unix seconds)."""
@@ -27,7 +28,6 @@ class Proofs:
         if known is not None:
             since, proof = known
             if since <= now and (proof.turns is None or now < proof.turns):
-                self._known.move_to_end(octets)
                 return proof
         proof = self._prove(octets, now)
         self.learn(octets, proof, now)
@@ -37,6 +37,3 @@ class Proofs:
         """Somebody has proved these octets at `now` already."""
         if len(octets) <= LARGEST:
             self._known[octets] = (now, proof)
-            self._known.move_to_end(octets)
-            if len(self._known) > MOST:
-                self._known.popitem(last=False)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import datetime
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from cachetools import FIFOCache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -41,7 +41,7 @@ class Anchors:
 
     def __init__(self, anchors: Sequence[x509.Certificate]) -> None:
         self._store = Store(list(anchors)) if anchors else None
-        self._kept: dict[bytes, OrderedDict[bytes, x509.Certificate]] = {}
+        self._kept: dict[bytes, FIFOCache[bytes, x509.Certificate]] = {}
 
     def chained(self, der: bytes, intermediates: Iterable[bytes], now: int) -> bool:
         """Whether a chain of at most four CAs leads from this certificate to an anchor at Unix time `now`.
@@ -79,11 +79,9 @@ class Anchors:
 
     def _keep(self, chain: Sequence[x509.Certificate]) -> None:
         anchor = chain[-1].fingerprint(_SHA256)
-        kept = self._kept.setdefault(anchor, OrderedDict())
+        kept = self._kept.setdefault(anchor, FIFOCache(KEPT_PER_ANCHOR))
         for certificate in chain[1:-1]:
             kept[certificate.fingerprint(_SHA256)] = certificate
-        while len(kept) > KEPT_PER_ANCHOR:
-            kept.popitem(last=False)
 
 
 def _rule(good: Callable[[Any], bool], why: str) -> Callable[[Any, x509.Certificate, Any], None]:

@@ -15,7 +15,6 @@ import ipaddress
 import os
 import socket
 import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.rdatatype
 import dns.resolver
+from cachetools import FIFOCache
 
 from keyserver.upstreams.host import Address, is_name, literal
 from keyserver.upstreams.trouble import ours, starved
@@ -306,15 +306,11 @@ class Answered:
     """
 
     def __init__(self, most: int = 10_000) -> None:
-        self._hosts: OrderedDict[str, None] = OrderedDict()
-        self._most = most
+        self._hosts: FIFOCache[str, None] = FIFOCache(most)
 
     def add(self, host: str) -> None:
         """Note that this host has answered."""
         self._hosts[host] = None
-        self._hosts.move_to_end(host)
-        if len(self._hosts) > self._most:
-            self._hosts.popitem(last=False)
 
     def __contains__(self, host: str) -> bool:
         return host in self._hosts

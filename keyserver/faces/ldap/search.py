@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+from cachetools import FIFOCache
+
 from keyserver.faces.cache import Ground, Values, both
 from keyserver.faces.desk import Desk
 from keyserver.faces.ldap.entries import Node, Selection
@@ -95,7 +97,7 @@ class Searches:
         self._rendered: Values[Key, Rendered] = Values(desk.budget)
         self._found: Values[tuple[str, str, bool], tuple[Node, ...]] = Values(desk.budget)
         self._senses: Values[bytes, Sense] = Values(desk.budget)  # by the octets of base, scope and filter
-        self._selections: dict[bytes, Selection] = {}  # by the octets of the attribute list
+        self._selections: FIFOCache[bytes, Selection] = FIFOCache(REMEMBERED)  # by the octets of the attribute list
         self._lately: tuple[set[int], set[int]] = set(), set()  # hashes of what was asked once: newer, older
         self._one = asyncio.Lock()
         self.hits = 0
@@ -143,8 +145,6 @@ class Searches:
                 names = wire.read_attributes(outline.attributes, 0, len(outline.attributes))
             except TooMuch:
                 return None
-            if len(self._selections) >= REMEMBERED:
-                self._selections.clear()
             selection = self._selections[outline.attributes] = self._tree.select(names)
         if sense is None:
             return None

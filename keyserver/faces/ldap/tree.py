@@ -16,6 +16,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from cachetools import FIFOCache
+
 from keyserver import __version__
 from keyserver.faces.ldap.cover import cover, cover_text
 from keyserver.faces.ldap.entries import Attributes, Node, Selection, certificate_nodes, select
@@ -118,8 +120,8 @@ class Tree:
 
     def __init__(self, base: str, *, start_tls: bool, text_search: bool) -> None:
         self._text_search = text_search
-        self._placed: dict[tuple[str, int], Place] = {}  # by spelling of the base, and scope
-        self._selections: dict[Hashable, Selection] = {}  # by meaning
+        self._placed: FIFOCache[tuple[str, int], Place] = FIFOCache(REMEMBERED)  # by spelling of the base, and scope
+        self._selections: FIFOCache[Hashable, Selection] = FIFOCache(REMEMBERED)  # by meaning
         below = f",{base}" if base else ""
         keys, people = f"ou=PGP Keys{below}", f"ou=People{below}"
         self._spaces = (
@@ -156,8 +158,6 @@ class Tree:
     def select(self, attributes: Iterable[str]) -> Selection:
         """What an attribute list means. The same meaning is the same object: entries know what they wrote for it."""
         selection = select(attributes)
-        if len(self._selections) >= REMEMBERED:
-            self._selections.clear()
         return self._selections.setdefault(selection.meaning, selection)
 
     def sense(self, base: str, scope: int, filter_: Filter) -> Sense | Refusal:
@@ -189,8 +189,6 @@ class Tree:
         if place is None:
             return Refusal(Code.NO_SUCH_OBJECT, "")
         if place[2] is None:
-            if len(self._placed) >= REMEMBERED:
-                self._placed.clear()
             self._placed[text, number] = place
         return place
 

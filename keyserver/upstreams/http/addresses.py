@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from cachetools import FIFOCache
 
 from keyserver.upstreams.net import Names, NoSuchHost, NotPublic, Service
 from keyserver.upstreams.trouble import routed
 
 SRV_KEPT = 300.0  # seconds
+SRV_HOSTS = 1000  # whose records are remembered
 
 
 class Addresses(AbstractResolver):
@@ -35,7 +36,7 @@ class Addresses(AbstractResolver):
         self._written = written
         self._service = service
         self._seen = seen
-        self._services: OrderedDict[str, tuple[float, tuple[Service, ...]]] = OrderedDict()
+        self._services: FIFOCache[str, tuple[float, tuple[Service, ...]]] = FIFOCache(SRV_HOSTS)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -87,9 +88,6 @@ class Addresses(AbstractResolver):
         if now >= until:
             services = (await self._names.services(f"{self._service}.{host}"))[:4]
             self._services[host] = (now + SRV_KEPT, services)
-            self._services.move_to_end(host)
-            if len(self._services) > 1000:
-                self._services.popitem(last=False)
         if services and all(s.host == "." for s in services):
             raise NoSuchHost("its domain says that there is no keyserver")
         return tuple(s for s in services if s.host != ".")

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
+
+from cachetools import FIFOCache
 
 from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, Query
@@ -91,8 +92,8 @@ class Ldap:
         self._names = names or Names()
         self._special_use = special_use
         self._monotonic = monotonic
-        self._kinds: OrderedDict[str, tuple[Directory, float]] = OrderedDict()
-        self._gone: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._kinds: FIFOCache[str, tuple[Directory, float]] = FIFOCache(MAX_KINDS)
+        self._gone: FIFOCache[str, tuple[str, float]] = FIFOCache(MAX_GONE)
         self._answered = Answered()
         self._idle: list[tuple[Link, asyncio.TimerHandle]] = []
         self._working = asyncio.Semaphore(TEMPLATE_THREADS)
@@ -125,13 +126,13 @@ class Ldap:
             enough = not error.slow or self._monotonic() - began >= MIN_PATIENCE
             if error.unmade and enough and await self._never_answered(host, asking):
                 reason = "nothing answers at its host, and never did"
-                _note(self._gone, host, (reason, self._monotonic() + GONE_KEPT), MAX_GONE)
+                self._gone[host] = (reason, self._monotonic() + GONE_KEPT)
                 return Absent(reason)
             return Failed(error.reason, error.fault)
         except NoSuchHost as error:
             if not await self._never_answered(host, asking):
                 return Failed(str(error))
-            _note(self._gone, host, (str(error), self._monotonic() + GONE_KEPT), MAX_GONE)
+            self._gone[host] = (str(error), self._monotonic() + GONE_KEPT)
             return Absent(str(error))
         except Exception as error:  # the border of this layer is an Outcome
             self._kinds.pop(host, None)
@@ -200,7 +201,7 @@ class Ldap:
             if link.answered:
                 self._answered.add(host)
         if known is None:
-            _note(self._kinds, host, (directory, self._monotonic() + KIND_KEPT), MAX_KINDS)
+            self._kinds[host] = (directory, self._monotonic() + KIND_KEPT)
         if isinstance(outcome, Failed):
             self._kinds.pop(host, None)
         self._keep(link)
@@ -309,18 +310,10 @@ async def _slot(
         places.release()
 
 
-def _recall(kept: OrderedDict[str, tuple[_T, float]], host: str, now: float) -> _T | None:
+def _recall(kept: FIFOCache[str, tuple[_T, float]], host: str, now: float) -> _T | None:
     """What is remembered of a host, unless its time is over."""
     what, until = kept.get(host, (None, 0.0))
     if what is not None and now >= until:
         del kept[host]
         return None
     return what
-
-
-def _note(kept: OrderedDict[str, tuple[_T, float]], host: str, what: tuple[_T, float], most: int) -> None:
-    """Remember something of a host; the one noted longest ago leaves."""
-    kept[host] = what
-    kept.move_to_end(host)
-    while len(kept) > most:
-        kept.popitem(last=False)
