@@ -17,6 +17,8 @@ class Hygiene:
 
     clean: Callable[[bytes, int], list[Certificate | Refused]]
     """(what somebody sent, now) -> what became of every certificate in it; a function that a process can import."""
+    clean_brief: Callable[[bytes, int], list[Certificate | Refused] | None] | None = None
+    """The same for what takes 2 ms at most, None for the rest."""
     prove: Callable[[bytes, int], Proof]
     """(octets, now) -> what they show by their own signatures."""
     index: Callable[[bytes], tuple[frozenset[Name], tuple[str, ...]]]

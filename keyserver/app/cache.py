@@ -49,6 +49,7 @@ def hygiene_of(anchors: smime.Anchors | None = None) -> Mapping[Kind, Hygiene]:
     return {
         Kind.OPENPGP: Hygiene(
             clean=openpgp.clean,
+            clean_brief=openpgp.clean_brief,
             prove=pgp,
             index=openpgp.index,
             merge=openpgp.merge,

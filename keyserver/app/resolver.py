@@ -29,7 +29,11 @@ class Lookups:
 async def open_resolver(context: Context, cache: Cache, upstreams: Mapping[str, Upstream]) -> AsyncIterator[Lookups]:
     """The resolver, until the block ends: then no search is under way any more."""
     config, clocks = context.config, context.clocks
-    cleaner = Cleaner({kind: own.clean for kind, own in cache.hygiene.items()})
+    cleaner = Cleaner(
+        {kind: own.clean for kind, own in cache.hygiene.items()},
+        brief={kind: own.clean_brief for kind, own in cache.hygiene.items() if own.clean_brief},
+        monotonic=clocks.monotonic,
+    )
     searcher = Searcher(
         store=cache.store,
         upstreams=upstreams,

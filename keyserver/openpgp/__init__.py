@@ -1,7 +1,7 @@
 """OpenPGP hygiene: hostile octets in, provable certificates out. Pure: time and limits are arguments."""
 
 from keyserver.openpgp.armor import armor, dearmor
-from keyserver.openpgp.clean import clean
+from keyserver.openpgp.clean import clean, clean_brief
 from keyserver.openpgp.cut import cut
 from keyserver.openpgp.limits import Limits
 from keyserver.openpgp.merge import merge, merge_revocations, revocations
@@ -13,6 +13,7 @@ __all__ = [
     "address_of",
     "armor",
     "clean",
+    "clean_brief",
     "cut",
     "dearmor",
     "index",

@@ -10,7 +10,7 @@ from keyserver.model import Certificate, Malformed, Refused
 from keyserver.openpgp import packets
 from keyserver.openpgp.arrival import Arrival
 from keyserver.openpgp.checks import unproved, verify
-from keyserver.openpgp.limits import Limits
+from keyserver.openpgp.limits import BRIEF, Limits
 from keyserver.openpgp.merge import merge
 from keyserver.openpgp.parts import bounded, write
 from keyserver.openpgp.proof import judge, prove
@@ -50,6 +50,25 @@ def clean(octets: bytes, now: int, limits: Limits = Limits()) -> list[Certificat
     if not found and not refused:
         refused.append(Refused("no certificate in it", fatal=True))
     return [*found.values(), *refused]
+
+
+def clean_brief(octets: bytes, now: int) -> list[Certificate | Refused] | None:
+    """As `clean`, where that surely takes no more than 2 ms and refuses nothing; else None, soon."""
+    if len(octets) > BRIEF.octets or _foreign(octets):
+        return None
+    found = clean(octets, now, BRIEF)
+    return None if any(isinstance(item, Refused) for item in found) else found
+
+
+def _foreign(octets: bytes) -> bool:
+    """Is it no certificate of few packets, or names a domain beyond ASCII, of which a few would take 2 ms?"""
+    try:
+        return any(
+            tag == packets.USER_ID and not octets[octets.rfind(b"@", start, end) : end].isascii()
+            for tag, start, end in packets.walk(octets, BRIEF.packets)
+        )
+    except Malformed:
+        return True
 
 
 def _begin(body: bytes, limits: Limits, refused: list[Refused]) -> Arrival | None:

@@ -27,3 +27,8 @@ class Limits:
     cost: int = 250_000  # µs of verification by the table of verify.py, one certificate
     answer_cost: int = 2_000_000  # the same, all certificates of an answer
     certificate: int = 1 << 20  # octets after cleaning; refused beyond
+
+
+BRIEF = Limits(octets=3 << 10, packets=16, certificates=1, cost=700, answer_cost=700)
+"""An ordinary certificate keeps within, and what is within takes 2 ms at most. Beyond, all of these refuse: none only
+drops, so that what passes is what the full limits would give."""

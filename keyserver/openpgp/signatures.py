@@ -194,9 +194,9 @@ def without_embedded(signature: Signature, bad: list[tuple[int, int]]) -> Signat
     start, end = signature.unhashed
     if any(not start <= at < end for at, _ in bad):
         return None
-    body, kept, before = signature.body, [], start
+    body, kept, before, cut = signature.body, [], start, frozenset(bad)
     for kind, _, at, stop in subpackets(body, start, end):
-        if kind != 32 or (at, stop) not in bad:
+        if kind != 32 or (at, stop) not in cut:
             kept.append(body[before:stop])
         before = stop
     area = b"".join(kept)

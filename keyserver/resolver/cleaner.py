@@ -1,4 +1,4 @@
-"""Cleaning off the event loop: small inputs in a thread, large ones in a process that can be bounded and killed."""
+"""Cleaning: what is brief at once, small inputs in a thread, large ones in a process that can be bounded and killed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 from keyserver.model import Kind, Refused
 from keyserver.resolver.worker import LENGTH, READY, Clean, Cleaned, guarded
 
 SMALL = 64 << 10  # octets: up to here a thread does it; its share of the interpreter is not felt beside it
+AT_ONCE = 0.001  # seconds: after so much of it in one turn of the loop, what is brief takes a thread, too
 _MOST_REPLY = 256 << 20
 _START = 30.0  # seconds until a new worker is ready
 _CLOSED = Refused("not cleaned: the service is ending", fatal=True)
@@ -21,11 +23,15 @@ _BOOT = (
     "from keyserver.resolver.worker import serve; serve(sys.stdin.buffer, sys.stdout.buffer)"
 )
 
+Brief: TypeAlias = Callable[[bytes, int], Cleaned | None]
+
 
 class Cleaner:
     """Runs the cleaning functions of both kinds. The worker process starts with the first large input.
 
     functions: by kind; module-level functions (or partials of them), as the worker imports them by name.
+    brief: by kind; functions that do the same within 2 ms or return None. A thread would cost more than what is left;
+    `monotonic` measures it, in seconds.
     seconds: a large input that takes longer is given up, and its process killed.
     memory: octets of address space that the worker may use; above `resident` it is replaced after its task.
     """
@@ -34,6 +40,8 @@ class Cleaner:
         self,
         functions: Mapping[Kind, Clean],
         *,
+        monotonic: Callable[[], float],
+        brief: Mapping[Kind, Brief] | None = None,
         small: int = SMALL,
         seconds: float = 10.0,
         memory: int = 192 << 20,
@@ -41,6 +49,9 @@ class Cleaner:
         threads: int = 2,
     ) -> None:
         self._functions = dict(functions)
+        self._brief = dict(brief or {})
+        self._monotonic = monotonic
+        self._held = 0.0  # seconds of this turn of the loop
         self._small = small
         self._seconds = seconds
         self._setup = (self._functions, memory, resident)
@@ -54,8 +65,10 @@ class Cleaner:
         or outlasted its process."""
         if self._closed:
             return [_CLOSED]
+        loop = asyncio.get_running_loop()
+        if (cleaned := self._at_once(loop, kind, octets, now)) is not None:
+            return cleaned
         if len(octets) <= self._small:
-            loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, guarded, self._functions[kind], octets, now)
         async with self._turn:
             if self._closed:
@@ -73,6 +86,24 @@ class Cleaner:
                 raise
             await self._kill()
             return [Refused(reason, fatal=True)]
+
+    def _at_once(self, loop: asyncio.AbstractEventLoop, kind: Kind, octets: bytes, now: int) -> Cleaned | None:
+        """In the loop's thread, if that is short and the loop has not been held already."""
+        brief = self._brief.get(kind)
+        if brief is None or self._held >= AT_ONCE:
+            return None
+        if not self._held:
+            loop.call_soon(self._turned)
+        began = self._monotonic()
+        try:
+            return brief(octets, now)
+        except Exception:  # a fault of ours: `guarded` says which
+            return None
+        finally:
+            self._held += self._monotonic() - began
+
+    def _turned(self) -> None:
+        self._held = 0.0
 
     async def close(self) -> None:
         """End the worker and the threads; what is under way is given up."""

@@ -65,7 +65,7 @@ class Ground:
         self.peers: dict[str, Peer] = {}
         self.hygiene = hygiene_of()
         self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
-        self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()})
+        self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()}, monotonic=self.monotonic)
 
     def peer(self, name: str, **spec: Any) -> Peer:
         self.peers[name] = Peer(UpstreamSpec(name, **spec))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -50,7 +51,7 @@ class World:
         self.terms = Terms(ttl=3600, upstreams={"directory": UpstreamSpec("directory")})
         hygiene = hygiene_of(smime.Anchors([CA.certificate]))
         self.store = SqliteStore(path / "keyserver.db", hygiene, Changes(), max_size=1 << 30)
-        self.cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()})
+        self.cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()}, monotonic=time.monotonic)
         self.registry = CollectorRegistry()
         self.intake = Intake(
             store=self.store,

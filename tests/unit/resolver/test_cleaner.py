@@ -3,14 +3,15 @@
 import asyncio
 import functools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from keyserver.model import Certificate, Kind, Refused
-from keyserver.openpgp import clean
-from keyserver.resolver.cleaner import Cleaner
+from keyserver.openpgp import clean, clean_brief
+from keyserver.resolver.cleaner import AT_ONCE, Cleaner
 from keyserver.resolver.worker import Cleaned
 from support import hostile
 from support.misbehaving import misbehave, where
@@ -26,7 +27,7 @@ async def make() -> AsyncIterator[Callable[..., Cleaner]]:
     made: list[Cleaner] = []
 
     def build(function: Callable[[bytes, int], Cleaned] = clean, **options: float) -> Cleaner:
-        made.append(Cleaner({Kind.OPENPGP: function}, **options))  # type: ignore[arg-type]
+        made.append(Cleaner({Kind.OPENPGP: function}, monotonic=time.monotonic, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield build
@@ -47,6 +48,37 @@ async def test_small_in_a_thread_large_in_a_process(make: Callable[..., Cleaner]
     assert int(process) == os.getpid() and thread.startswith("clean") and int(nice) == os.nice(0)
     process, thread, nice = large.reason.split()
     assert int(process) != os.getpid() and int(nice) > os.nice(0)
+
+
+async def test_brief_at_once_but_not_for_long(make: Callable[..., Cleaner]) -> None:
+    """What one turn of the loop takes in is bounded: the rest goes to the threads, and the next turn is free again."""
+    octets = make_certificate(seed="brief")
+    asked = []
+
+    def brief(octets: bytes, now: int) -> Cleaned | None:
+        asked.append(threading.current_thread())
+        time.sleep(AT_ONCE / 3)
+        return clean_brief(octets, now)
+
+    cleaner = make(brief={Kind.OPENPGP: brief})
+    for _ in range(2):
+        before = len(asked)
+        found = await asyncio.gather(*(cleaner.clean(Kind.OPENPGP, octets, NOW) for _ in range(20)))
+        assert all(each == clean(octets, NOW) for each in found)
+        assert 1 <= len(asked) - before <= 3 and set(asked) == {threading.main_thread()}
+
+
+@pytest.mark.parametrize("answer", [None, KeyError])
+async def test_what_brief_leaves_is_cleaned_as_ever(
+    make: Callable[..., Cleaner], answer: type[Exception] | None
+) -> None:
+    def brief(octets: bytes, now: int) -> Cleaned | None:
+        if answer:
+            raise answer
+        return None
+
+    octets = make_certificate(seed="b")
+    assert [await run(make(brief={Kind.OPENPGP: brief}), octets)] == clean(octets, NOW)
 
 
 async def test_worker_is_reused_until_it_has_grown(make: Callable[..., Cleaner]) -> None:
