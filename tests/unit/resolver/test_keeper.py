@@ -41,7 +41,7 @@ class Searching:
 
 
 @dataclass
-class Upkeep:
+class Kept:
     ground: Ground
     searching: Searching = field(default_factory=Searching)
     counting: float = 0.0
@@ -70,7 +70,7 @@ class Upkeep:
 async def test_what_has_expired_goes_by_its_own_sources_time(ground: Ground) -> None:
     ground.peer("long", ttl=3 * DAY)
     ground.peer("a")
-    upkeep = Upkeep(ground)
+    upkeep = Kept(ground)
     await ground.put(make(["a@x.example"], seed="a"), Source.KEYSERVER, "a")
     await ground.put(make(["b@x.example"], seed="b"), Source.KEYSERVER, "long")
     await ground.put(make(["c@x.example"], seed="c"), Source.KEYSERVER, "no upstream any more")
@@ -96,7 +96,7 @@ async def test_what_has_expired_goes_by_its_own_sources_time(ground: Ground) -> 
 
 async def test_what_may_be_answered_stale_stays(ground: Ground) -> None:
     ground.terms = replace(ground.terms, serve_stale=3600)
-    upkeep = Upkeep(ground)
+    upkeep = Kept(ground)
     await ground.put(make(["a@x.example"], seed="a"), Source.KEYSERVER, "a")
     upkeep.pass_(DAY + 3600)
     assert await upkeep.keeper.purge() == 0
@@ -105,7 +105,7 @@ async def test_what_may_be_answered_stale_stays(ground: Ground) -> None:
 
 
 async def test_more_than_one_batch_goes_in_one_purge(ground: Ground) -> None:
-    upkeep = Upkeep(ground)
+    upkeep = Kept(ground)
     for number in range(PURGE_BATCH + 3):
         await ground.said(f"n{number}@x.example", "a", found=False)
     upkeep.pass_(901)
@@ -113,7 +113,7 @@ async def test_more_than_one_batch_goes_in_one_purge(ground: Ground) -> None:
 
 
 async def test_a_clock_that_jumps_purges_nothing_until_an_administrator_says_so(ground: Ground) -> None:
-    upkeep = Upkeep(ground)
+    upkeep = Kept(ground)
     await ground.said("a@x.example", "a", found=False)
     ground.now += 10 * DAY
     await upkeep.keeper.poll()
@@ -126,7 +126,7 @@ async def test_a_clock_that_jumps_purges_nothing_until_an_administrator_says_so(
 async def test_only_what_was_asked_for_and_is_about_to_expire_is_searched_again(ground: Ground) -> None:
     ground.peer("a")
     ground.peer("quick", ttl=1000)
-    upkeep = Upkeep(ground)
+    upkeep = Kept(ground)
     for term, upstream in (("a@x.example", "a"), ("idle@x.example", "a"), ("q@x.example", "quick")):
         await ground.said(term, upstream, found=True)
     upkeep.searching.names = {parse(t).name: NOW + 10 for t in ("a@x.example", "q@x.example")}
@@ -147,7 +147,7 @@ async def test_only_what_was_asked_for_and_is_about_to_expire_is_searched_again(
 async def test_a_name_that_two_upstreams_found_is_searched_once_and_few_at_once(ground: Ground) -> None:
     ground.peer("a")
     ground.peer("b")
-    upkeep = Upkeep(ground)
+    upkeep = Kept(ground)
     terms = [f"n{number}@x.example" for number in range(3 * PREFETCH_AT_ONCE)]
     for term in terms:
         await ground.said(term, "a", found=True)
@@ -162,7 +162,7 @@ async def test_a_name_that_two_upstreams_found_is_searched_once_and_few_at_once(
 async def test_the_loops_go_on_after_trouble_that_is_told_once(
     ground: Ground, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upkeep = Upkeep(ground, interval=0, prefetch=False)
+    upkeep = Kept(ground, interval=0, prefetch=False)
     purge, calls = ground.store.purge_expired, 0
 
     async def sometimes(*arguments: object) -> int:

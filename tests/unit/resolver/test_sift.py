@@ -40,7 +40,7 @@ def found(*upstreams: str, at: int = NOW) -> OnRecord:
     return on_record([Record("n", u, True, at) for u in upstreams], list(TERMS.upstreams), NOW, TERMS)
 
 
-def select(
+def selected(
     *entries: Entry,
     term: str = ALICE,
     on: OnRecord | None = NOTHING,
@@ -58,63 +58,63 @@ def fingerprints(sifted: Sifted) -> list[str]:
 
 
 def test_an_address_needs_a_search_that_found_it_and_a_fingerprint_needs_none() -> None:
-    claimed = select(entry())
+    claimed = selected(entry())
     assert fingerprints(claimed) == []
     assert claimed.passed_over == (
         (BY_ALICE.fingerprint, "it claims the address, but no search for this query has found it"),
     )
-    assert fingerprints(select(entry(), on=found("b"))) == [], "another upstream's word"
-    assert fingerprints(select(entry(), on=found("a"))) == [BY_ALICE.fingerprint]
-    assert fingerprints(select(entry(), on=None)) == [BY_ALICE.fingerprint], "nobody could be asked"
-    by_key = select(entry(), term=BY_ALICE.fingerprint)
+    assert fingerprints(selected(entry(), on=found("b"))) == [], "another upstream's word"
+    assert fingerprints(selected(entry(), on=found("a"))) == [BY_ALICE.fingerprint]
+    assert fingerprints(selected(entry(), on=None)) == [BY_ALICE.fingerprint], "nobody could be asked"
+    by_key = selected(entry(), term=BY_ALICE.fingerprint)
     assert (fingerprints(by_key), by_key.alone) == ([BY_ALICE.fingerprint], True)
 
 
 def test_a_local_entry_answers_an_address_by_itself() -> None:
-    sifted = select(entry(source=Source.LOCAL, origin="admin"))
+    sifted = selected(entry(source=Source.LOCAL, origin="admin"))
     assert (fingerprints(sifted), sifted.alone, sifted.until) == ([BY_ALICE.fingerprint], True, FOREVER)
 
 
 def test_only_entries_that_a_record_backs_go_into_the_merge() -> None:
     more = make([f"Alice <{ALICE}>", "Alice <alice@work.example>"], seed="alice")
-    sifted = select(entry(), entry(more, origin="b"), on=found("a"))
+    sifted = selected(entry(), entry(more, origin="b"), on=found("a"))
     (answered,) = sifted.certificates
     assert [e.origin for e in answered.entries] == ["a"]
     assert len(answered.certificate.proof.user_ids) == 1
-    (answered,) = select(entry(), entry(more, origin="b"), on=found("a", "b")).certificates
+    (answered,) = selected(entry(), entry(more, origin="b"), on=found("a", "b")).certificates
     assert len(answered.certificate.proof.user_ids) == 2
 
 
 def test_mail_answers_a_view_that_wants_it_once_a_search_has_finished() -> None:
     wants = View(answer_mailflow=True)
-    assert fingerprints(select(mail(), on=found("a"))) == []
-    assert fingerprints(select(mail(), view=wants)) == []
-    assert fingerprints(select(mail(), view=wants, on=found("a"))) == [BY_ALICE.fingerprint]
-    assert fingerprints(select(mail(), view=wants, on=replace(NOTHING, negative=True))) == [BY_ALICE.fingerprint]
+    assert fingerprints(selected(mail(), on=found("a"))) == []
+    assert fingerprints(selected(mail(), view=wants)) == []
+    assert fingerprints(selected(mail(), view=wants, on=found("a"))) == [BY_ALICE.fingerprint]
+    assert fingerprints(selected(mail(), view=wants, on=replace(NOTHING, negative=True))) == [BY_ALICE.fingerprint]
 
 
 def test_an_answer_turns_when_the_first_thing_behind_it_does() -> None:
-    assert select(entry(), on=found("a", at=NOW - 100)).until == NOW - 100 + TERMS.ttl, "the record"
-    assert select(entry(at=NOW - 200), on=found("a")).until == NOW - 200 + TERMS.ttl, "the entry"
-    assert select(entry(at=NOW - 200), term=BY_ALICE.fingerprint).until == NOW - 200 + TERMS.ttl
+    assert selected(entry(), on=found("a", at=NOW - 100)).until == NOW - 100 + TERMS.ttl, "the record"
+    assert selected(entry(at=NOW - 200), on=found("a")).until == NOW - 200 + TERMS.ttl, "the entry"
+    assert selected(entry(at=NOW - 200), term=BY_ALICE.fingerprint).until == NOW - 200 + TERMS.ttl
     expiring = make([f"Alice <{ALICE}>"], seed="alice", expires=NOW - CREATED + 60)
-    assert select(entry(expiring), on=found("a")).until == NOW + 60, "the certificate"
+    assert selected(entry(expiring), on=found("a")).until == NOW + 60, "the certificate"
 
 
 def test_what_is_past_its_time_answers_only_where_stale_is_admitted() -> None:
     terms = replace(TERMS, serve_stale=3600)
     late = NOW + TERMS.ttl
-    assert fingerprints(select(entry(), on=None, now=late, terms=terms)) == []
-    sifted = select(entry(), on=None, now=late, terms=terms, stale=True)
+    assert fingerprints(selected(entry(), on=None, now=late, terms=terms)) == []
+    sifted = selected(entry(), on=None, now=late, terms=terms, stale=True)
     assert (fingerprints(sifted), sifted.stale, sifted.until) == ([BY_ALICE.fingerprint], True, late + 3600)
-    assert fingerprints(select(entry(), on=None, now=late + 3600, terms=terms, stale=True)) == []
-    assert not select(entry(), on=None, terms=terms, stale=True).stale
+    assert fingerprints(selected(entry(), on=None, now=late + 3600, terms=terms, stale=True)) == []
+    assert not selected(entry(), on=None, terms=terms, stale=True).stale
 
 
 def test_revocations_kept_apart_are_merged_into_every_answer() -> None:
     revoked = KIT.revocations(clean(make([f"Alice <{ALICE}>"], seed="alice", revoked=2)))
     assert revoked
-    sifted = select(entry(), term=BY_ALICE.fingerprint, **{BY_ALICE.fingerprint: revoked})
+    sifted = selected(entry(), term=BY_ALICE.fingerprint, **{BY_ALICE.fingerprint: revoked})
     assert [a.certificate.proof.validity for a in sifted.certificates] == [Validity.REVOKED]
     merged = merged_of([entry()], revoked, KIT, NOW)
     assert merged is not None
@@ -125,32 +125,32 @@ def test_revocations_kept_apart_are_merged_into_every_answer() -> None:
 def test_user_ids_that_no_origin_may_speak_for_are_cut_from_answers_to_an_address() -> None:
     both = make([f"Alice <{ALICE}>", "Ceo <ceo@internal.example>"], seed="both")
     terms = replace(TERMS, internal_domains=("internal.example",))
-    (answered,) = select(entry(both), on=found("a"), terms=terms).certificates
+    (answered,) = selected(entry(both), on=found("a"), terms=terms).certificates
     assert [u.text for u in answered.certificate.proof.user_ids] == [f"Alice <{ALICE}>"]
-    (answered,) = select(entry(both), term=both.fingerprint, terms=terms).certificates
+    (answered,) = selected(entry(both), term=both.fingerprint, terms=terms).certificates
     assert len(answered.certificate.proof.user_ids) == 2, "whole to a fingerprint"
 
 
 def test_twenty_at_most_and_the_better_upstream_first() -> None:
     many = [make([f"Alice <{ALICE}>"], seed=f"n{n}") for n in range(MAX_ANSWER + 2)]
     entries = [entry(made, origin="b" if n else "a") for n, made in enumerate(reversed(many))]
-    sifted = select(*reversed(entries), on=found("a", "b"))
+    sifted = selected(*reversed(entries), on=found("a", "b"))
     assert len(sifted.certificates) == MAX_ANSWER
     assert fingerprints(sifted)[0] == many[-1].fingerprint
 
 
 def test_all_expired_means_every_one() -> None:
     expired = make([f"Alice <{ALICE}>"], seed="old", expires=100)
-    assert select(entry(expired), on=found("a")).all_expired
-    assert not select(entry(expired), entry(), on=found("a")).all_expired
-    assert not select().all_expired
+    assert selected(entry(expired), on=found("a")).all_expired
+    assert not selected(entry(expired), entry(), on=found("a")).all_expired
+    assert not selected().all_expired
 
 
 def test_what_is_passed_over_says_why() -> None:
-    ((_, why),) = select(entry(at=NOW - TERMS.ttl - 7), on=found("a")).passed_over
+    ((_, why),) = selected(entry(at=NOW - TERMS.ttl - 7), on=found("a")).passed_over
     assert why == "expired 7 s ago"
     bob = make(["Bob <bob@example.org>"], seed="bob")
-    ((_, why),) = select(entry(bob), on=found("a")).passed_over
+    ((_, why),) = selected(entry(bob), on=found("a")).passed_over
     assert why == "it does not prove the query now"
 
 
@@ -164,6 +164,6 @@ def test_a_text_is_proved_by_any_part_of_a_user_id() -> None:
 
 def test_an_answer_depends_on_every_name_that_its_certificates_prove() -> None:
     query = parse(ALICE)
-    names = names_behind(query, select(entry(), on=found("a")).certificates)
+    names = names_behind(query, selected(entry(), on=found("a")).certificates)
     assert names >= {query.name, parse(BY_ALICE.fingerprint).name, parse(BY_ALICE.key_id).name}
     assert names_behind(query, ()) == {query.name}

@@ -108,7 +108,7 @@ class Names(core.SequenceOf):  # type: ignore[misc]
     _child_spec = core.OctetString
 
 
-class SearchRequest(core.Sequence):  # type: ignore[misc]
+class TheirSearchRequest(core.Sequence):  # type: ignore[misc]
     _fields = [  # noqa: RUF012
         ("base", core.OctetString),
         ("scope", core.Enumerated, {}),
@@ -125,7 +125,7 @@ class Number(core.Enumerated):  # type: ignore[misc]
     _map = dict(enumerate(map(str, range(4))))  # noqa: RUF012
 
 
-SearchRequest._fields[1:3] = [("scope", Number), ("deref", Number)]
+TheirSearchRequest._fields[1:3] = [("scope", Number), ("deref", Number)]
 
 
 def as_ours(choice: Any) -> Filter:
@@ -199,7 +199,7 @@ def test_searches_read_as_an_independent_decoder_reads_them(search: Search, id_:
     octets = wire.envelope(id_, write_search(search))
     assert wire.decode(octets, 0, len(octets)) == Message(id_, search)
     body = write_search(search)
-    theirs = SearchRequest.load(b"\x30" + body[1:])
+    theirs = TheirSearchRequest.load(b"\x30" + body[1:])
     assert theirs["base"].native.decode() == search.base
     assert (theirs["scope"].native, theirs["size"].native) == (str(search.scope), search.size_limit)
     assert (theirs["time"].native, theirs["types"].native) == (search.time_limit, search.types_only)
