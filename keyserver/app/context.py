@@ -41,6 +41,6 @@ class Context:
             terms=terms_of(config),
             clocks=clocks,
             installation=mine,
-            observer=Observer(mine.log_secret, config.log.identities),
+            observer=Observer(mine.log_secret, config.log.identities, clocks.now),
             trust=Trust(limits.trusted, limits.proxies, limits.proxy_header),
         )

@@ -112,6 +112,9 @@ def run(config: Config) -> int:
     except* CannotStart as problems:
         print(f"keyserver: {_first(problems)}", file=sys.stderr)
         code = EXIT_CANNOT_START
+    finally:
+        for handler in logging.getLogger().handlers:  # before whatever ended us shows
+            handler.flush()
     return code
 
 
