@@ -277,14 +277,15 @@ class Model(RuleBasedStateMachine):
             hold = asyncio.Event()
             before = sum(self.counts(term).values())
             for peer in self.peers.values():
-                peer.gate = hold
+                peer.open = hold
             lookup = asyncio.ensure_future(self.asked(term, view))
             while sum(self.counts(term).values()) == before:
                 await asyncio.sleep(0)
             await self.world.play(f"delete '{certificate}'")
             hold.set()
             for peer in self.peers.values():
-                peer.gate = None
+                peer.open = asyncio.Event()
+                peer.open.set()
             return await lookup
 
         answer = self.run(both())

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from keyserver import openpgp
 from keyserver.app import hygiene_of
 from keyserver.changes import Changes
-from keyserver.model import Absent, Certificate, Find, Found, Kind, Outcome, Raw, Record, Source, UpstreamSpec, View
+from keyserver.model import Certificate, Find, Found, Kind, Raw, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
-from keyserver.query import Query, parse
+from keyserver.query import parse
 from keyserver.resolver.asked import Search
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.gate import Gate
@@ -22,38 +21,15 @@ from keyserver.resolver.lookup import Lookup, Parts
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import Searcher
 from keyserver.store.sqlite import SqliteStore
-from keyserver.upstreams.base import Asking
 from support.openpgp import CREATED, Made
+from support.upstreams import Told
 
 NOW = CREATED + 100_000_000
 
 
-@dataclass
-class Peer:
-    """An upstream that says what it is told to say, when it is told to."""
-
-    spec: UpstreamSpec
-    says: Callable[[Query], Outcome] = lambda query: Absent("it says so")
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.open.set()
-
-    def target(self, query: Query) -> str:
-        return self.spec.name
-
-    async def fetch(self, query: Query, asking: Asking) -> Outcome:
-        self.asked[str(query)] += 1
-        await self.open.wait()
-        return self.says(query)
-
-    async def close(self) -> None: ...
-
-
-def sends(*made: Made) -> Callable[[Query], Outcome]:
+def sends(*made: Made) -> Found:
     """Says that it has found these."""
-    return lambda query: Found(tuple(Raw(Kind.OPENPGP, m.octets) for m in made))
+    return Found(tuple(Raw(Kind.OPENPGP, m.octets) for m in made))
 
 
 class Ground:
@@ -62,13 +38,13 @@ class Ground:
     def __init__(self, directory: Path) -> None:
         self.now = NOW
         self.terms = Terms()
-        self.peers: dict[str, Peer] = {}
+        self.peers: dict[str, Told] = {}
         self.hygiene = hygiene_of()
         self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
         self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()}, monotonic=self.monotonic)
 
-    def peer(self, name: str, **spec: Any) -> Peer:
-        self.peers[name] = Peer(UpstreamSpec(name, **spec))
+    def peer(self, name: str, **spec: Any) -> Told:
+        self.peers[name] = Told(UpstreamSpec(name, **spec))
         self.terms = replace(self.terms, upstreams={n: p.spec for n, p in self.peers.items()})
         return self.peers[name]
 

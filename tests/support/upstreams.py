@@ -21,10 +21,13 @@ class Told:
     answers: dict[str, Outcome | Callable[[], Outcome]] = field(default_factory=dict)
     otherwise: Outcome | Callable[[], Outcome] = NOTHING
     delay: float = 0.0  # seconds before each answer
-    gate: asyncio.Event | None = None  # set: answers wait for it
+    open: asyncio.Event = field(default_factory=asyncio.Event)  # cleared: answers wait until it is set
     asked: list[str] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self.open.set()
 
     def target(self, query: Query) -> str:
         """Whose health this concerns."""
@@ -37,8 +40,7 @@ class Told:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            if self.gate is not None:
-                await self.gate.wait()
+            await self.open.wait()
             if self.delay:
                 await asyncio.sleep(self.delay)
             return self.says(query)

@@ -34,7 +34,7 @@ def resolver_of(ground: Ground, *, searches: int = 10, misses: int = 100, deadli
 
 async def test_a_miss_a_hit_and_who_was_asked_for(ground: Ground) -> None:
     peer = ground.peer("a")
-    peer.says = sends(BY_ALICE)
+    peer.otherwise = sends(BY_ALICE)
     resolver = resolver_of(ground)
     query = parse(ALICE)
     first = await resolver.lookup(query, View())
@@ -42,7 +42,7 @@ async def test_a_miss_a_hit_and_who_was_asked_for(ground: Ground) -> None:
     assert resolver.take_asked() == {}, "only what the cache answered"
     second = await resolver.lookup(query, View())
     assert (second.state, second.how) == (State.FOUND, How.HIT)
-    assert peer.asked.total() == 1
+    assert len(peer.asked) == 1
     assert resolver.take_asked() == {query.name: NOW}
     for how in (How.MISS, How.HIT):
         nobody = await resolver.lookup(parse("nobody@example.org"), View())
@@ -59,7 +59,7 @@ async def test_those_who_ask_the_same_share_one_search_and_each_has_its_own_view
     await ground.store.look(parse(ALICE).name)  # in its turn: behind the looks of all others
     peer.open.set()
     answers = await asyncio.gather(*lookups)
-    assert peer.asked.total() == 1
+    assert len(peer.asked) == 1
     assert {a.state for a in answers} == {State.ABSENT}
     assert sum(any(s.what == "joined" for s in a.steps) for a in answers) == 19
 
@@ -71,17 +71,17 @@ async def test_a_search_is_not_joined_across_a_delete_nor_from_another_frontend(
     lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))]
     await until(lambda: peer.asked)
     lookups.append(asyncio.ensure_future(resolver.lookup(parse(ALICE), View(), via="there")))
-    await until(lambda: peer.asked.total() == 2)
+    await until(lambda: len(peer.asked) == 2)
     await ground.store.delete(BY_ALICE.fingerprint, NOW)
     lookups.append(asyncio.ensure_future(resolver.lookup(parse(ALICE), View())))
-    await until(lambda: peer.asked.total() == 3)
+    await until(lambda: len(peer.asked) == 3)
     peer.open.set()
     await asyncio.gather(*lookups)
 
 
 async def test_a_client_that_leaves_takes_nothing_from_the_others(ground: Ground) -> None:
     peer = ground.peer("a")
-    peer.says = sends(BY_ALICE)
+    peer.otherwise = sends(BY_ALICE)
     peer.open.clear()
     resolver = resolver_of(ground)
     leaves = asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))
@@ -95,7 +95,7 @@ async def test_a_client_that_leaves_takes_nothing_from_the_others(ground: Ground
 
 async def test_the_deadline_ends_the_waiting_and_not_the_search(ground: Ground) -> None:
     peer = ground.peer("a")
-    peer.says = sends(BY_ALICE)
+    peer.otherwise = sends(BY_ALICE)
     peer.open.clear()
     resolver = resolver_of(ground, deadline=0.1)
     answer = await asyncio.wait_for(resolver.lookup(parse(ALICE), View()), 1)
@@ -142,12 +142,12 @@ async def test_free_text_is_told_to_nobody_unless_set(ground: Ground) -> None:
 
 async def test_a_refresh_asks_whatever_is_cached_and_takes_nothing_away(ground: Ground) -> None:
     peer = ground.peer("a")
-    peer.says = sends(BY_ALICE)
+    peer.otherwise = sends(BY_ALICE)
     resolver = resolver_of(ground)
     await resolver.lookup(parse(ALICE), View())
-    peer.says = ground.peer("b").says
+    peer.otherwise = ground.peer("b").otherwise
     search = await resolver.refresh(parse(ALICE))
     assert search is not None
     assert search.settled.is_set()
-    assert peer.asked.total() == 2
+    assert len(peer.asked) == 2
     assert (await resolver.lookup(parse(ALICE), View())).state is State.FOUND
