@@ -7,7 +7,7 @@ derived from the store (hot answers, searches under way) listens here and nowher
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from keyserver.model import Change, Name
 
@@ -22,6 +22,9 @@ class Changes:
         self._recent: deque[tuple[int, Change]] = deque(maxlen=memory)
         self.number = 0
         """Counts published changes; note it before reading the store, hand it to `touched`."""
+        self.told: Sequence[int] = (0,)
+        """Its first item above `number`: changes were acknowledged that are not published here yet; before anything is
+        given from memory, `catch_up` is called. Never so in the process that changes the store."""
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with every change, on the loop's thread; it must not raise or block."""
@@ -34,11 +37,15 @@ class Changes:
         for listener in self._listeners:
             listener(change)
 
+    def catch_up(self) -> None:
+        """Publish what was acknowledged elsewhere, or else make everybody forget everything."""
+
     def touched(self, since: int, names: Iterable[Name]) -> bool:
         """Has any of `names` changed after `since`? True also when the memory does not reach back that far."""
         if since == self.number:
             return False
-        if self._recent and self._recent[0][0] > since + 1:
+        oldest = self._recent[0][0] if self._recent else self.number + 1
+        if oldest > since + 1:
             return True
         wanted = frozenset(names)
         return any(n > since and (c.everything or not wanted.isdisjoint(c.names)) for n, c in self._recent)

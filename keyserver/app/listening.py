@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 from keyserver.admin.api import make_api
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
+from keyserver.app.upkeep import Remembers
 from keyserver.config import Listener, Listening
 from keyserver.faces.cache import Budget
 from keyserver.faces.desk import Desk
@@ -32,11 +33,14 @@ from keyserver.mailflow import lmtp, milter
 from keyserver.mailflow.peers import Peers, Talk
 from keyserver.model import Answer, View
 from keyserver.observe import Observer
+from keyserver.processes.fronts import Fronts
 from keyserver.query import Query
 
 DRAIN = 5.0  # seconds that open requests have when we stop
 MAIL = ("milter", "lmtp")
 ADMIN_CONNECTIONS = 64
+CORES_PART = 8
+"""The core has one in so many octets of `cache.memory`, fronts share the rest: what they do not know is asked there."""
 ADMIN_MEMORY = 0  # octets of hot answers: there are none
 
 _LOG = logging.getLogger("keyserver")
@@ -51,6 +55,10 @@ class Listeners:
     receptions: list[Reception[Any]] = field(default_factory=list)
     certificates: dict[tuple[Path, Path | None], Certificate] = field(default_factory=dict)
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+    fronts: Fronts | None = None
+    """Other processes that have the sockets of all faces, if there are any."""
+    bound: Mapping[Listening, Sequence[socket.socket]] = field(default_factory=dict)
+    """Sockets that somebody has bound already."""
 
     async def close(self) -> None:
         """Take nothing new, let open requests end."""
@@ -85,7 +93,8 @@ Maker = Callable[[View], Awaitable[Reception[Any]]]
 
 async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
     """Open what is configured, the admin listener last. `ready` hears one line per listener. Raises CannotStart."""
-    budget = Budget(parts.config.cache.memory, parts.changes, parts.clocks.now)
+    memory = parts.config.cache.memory // (CORES_PART if listeners.fronts is not None else 1)
+    budget = Budget(memory, parts.changes, parts.clocks.now)
     policy = {view.name: view.answer_mailflow for view in parts.config.view}
     views = {"default": parts.config.policy.answer_mailflow, **policy}
     for name, make in _makers(parts, listeners, budget).items():
@@ -97,7 +106,11 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
                 except ValueError as problem:
                     raise CannotStart(str(problem)) from None
                 listeners.receptions.append(reception)
-                await _bind(reception, wanted, ready)
+                if listeners.fronts is not None and name in listeners.fronts.faces:
+                    listeners.fronts.places[wanted[0].key] = reception.behind
+                    reception.begin()
+                else:
+                    await _bind(reception, wanted, ready, listeners.bound)
     _show(parts, listeners, budget)
 
 
@@ -128,29 +141,39 @@ def _makers(parts: Parts, listeners: Listeners, budget: Budget) -> Mapping[str, 
     }
 
 
+def hot_gauges(budget: Budget, hot: Iterable[Remembers]) -> Mapping[str, tuple[str, Callable[[], int]]]:
+    """What is shown of the answers that a process keeps, by name: meaning, value."""
+    return {
+        "hot_octets": ("Memory of answers kept, all faces together", lambda: budget.octets),
+        "hot_limit_octets": ("What that memory may be (cache.memory)", lambda: budget.limit),
+        "hot_found": ("Answers kept", lambda: len(budget.found)),
+        "hot_absent": ("Negative answers kept", lambda: len(budget.absent)),
+        "hot_evicted": ("Answers that left because memory ran out", lambda: budget.evicted),
+        "hot_expired": ("Answers whose time was over", lambda: budget.expired),
+        "hot_forgotten": ("Answers that left because something behind them changed", lambda: budget.forgotten),
+        "hkp_negative_hits": ("Absences given from memory", lambda: sum(h.counts().negative_hits for h in hot)),
+    }
+
+
 def _show(parts: Parts, listeners: Listeners, budget: Budget) -> None:
     """Gauges, read at every scrape."""
-    observer = parts.observer
+    observer, fronts = parts.observer, listeners.fronts
 
     def connections(face: str) -> int:
+        if fronts is not None:
+            return fronts.total(f"{face}_connections")
         return sum(reception.present for reception in listeners.of(face))
 
     def refused(*faces: str) -> int:
-        return sum(reception.refused for reception in listeners.of(*faces))
+        elsewhere = sum(fronts.total(f"{face}_refused") for face in faces) if fronts is not None else 0
+        return elsewhere + sum(reception.refused for reception in listeners.of(*faces))
+
+    def both(name: str, here: Callable[[], int]) -> int:
+        return here() + (fronts.total(name) if fronts is not None else 0)
 
     observer.gauge("searches_under_way", "Searches under way", lambda: parts.resolver.searches)
-    observer.gauge("hot_octets", "Memory of answers kept, all faces together", lambda: budget.octets)
-    observer.gauge("hot_limit_octets", "What that memory may be (cache.memory)", lambda: budget.limit)
-    observer.gauge("hot_found", "Answers kept", lambda: len(budget.found))
-    observer.gauge("hot_absent", "Negative answers kept", lambda: len(budget.absent))
-    observer.gauge("hot_evicted", "Answers that left because memory ran out", lambda: budget.evicted)
-    observer.gauge("hot_expired", "Answers whose time was over", lambda: budget.expired)
-    observer.gauge("hot_forgotten", "Answers that left because something behind them changed", lambda: budget.forgotten)
-    observer.gauge(
-        "hkp_negative_hits",
-        "Absences given from memory",
-        lambda: sum(hot.counts().negative_hits for hot in parts.hot),
-    )
+    for name, (meaning, read) in hot_gauges(budget, parts.hot).items():
+        observer.gauge(name, meaning, partial(both, name, read))
     for face in FACES:
         observer.gauge(f"{face.name}_connections", "Open connections of this face", partial(connections, face.name))
         observer.gauge(f"{face.name}_refused", "Connections over a limit", partial(refused, face.name))
@@ -194,18 +217,36 @@ async def _open_face(parts: Parts, listeners: Listeners, budget: Budget, face: F
     )
 
 
-async def _bind(reception: Reception[Any], wanted: Sequence[Listening], ready: Callable[[str], None]) -> None:
-    """Open a face's listeners one by one, and say where each is. Raises CannotStart."""
+async def _bind(
+    reception: Reception[Any],
+    wanted: Sequence[Listening],
+    ready: Callable[[str], None],
+    given: Mapping[Listening, Sequence[socket.socket]],
+) -> None:
+    """Open a face's listeners one by one, and say where each is. `given`: sockets that are bound. Raises
+    CannotStart."""
     for one in wanted:
+        bound: list[Address] = [sock.getsockname() for sock in given.get(one, ())]
         try:
-            bound = await reception.open(one.listener)
+            for sock in given.get(one, ()):
+                await reception.serve(one.listener, sock)
+            bound = bound or await reception.open(one.listener)
         except OSError as problem:
-            why = problem.strerror or str(problem)
-            raise CannotStart(f"{one.key}: cannot listen on {one.listener}: {why}") from None
+            raise taken(one, problem) from None
         if one.face in MAIL and one.listener.unix is not None:
             one.listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
         for address in bound:
-            ready(f"ready {one.face} {_spelled(one.face, one.listener, address)}")
+            ready(ready_line(one, address))
+
+
+def ready_line(one: Listening, address: Address) -> str:
+    """What is said of a listener that is open."""
+    return f"ready {one.face} {_spelled(one.face, one.listener, address)}"
+
+
+def taken(one: Listening, problem: OSError) -> CannotStart:
+    """What is said where a listener's address cannot be had."""
+    return CannotStart(f"{one.key}: cannot listen on {one.listener}: {problem.strerror or problem}")
 
 
 async def admin_door(parts: Parts, listeners: Listeners) -> Door:

@@ -16,12 +16,11 @@ from keyserver.app.cache import open_cache
 from keyserver.app.context import Context
 from keyserver.app.mailflow import open_mailflow
 from keyserver.app.resolver import open_resolver
-from keyserver.app.upkeep import open_upkeep
+from keyserver.app.upkeep import Remembers, open_upkeep
 from keyserver.app.upstreams import open_upstreams
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config import Config
-from keyserver.faces.http.hot import HotAnswers
 from keyserver.install import Installation
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.intake import Intake
@@ -47,7 +46,7 @@ class Parts:
     keeper: Keeper
     intake: Intake
     service: Service
-    hot: list[HotAnswers]
+    hot: list[Remembers]
     """Each face adds its own: the keeper asks them what they were asked for."""
 
 
@@ -59,7 +58,7 @@ async def opened(
 ) -> AsyncIterator[Parts]:
     """Everything but the listeners, open until the block ends. Raises CannotStart."""
     context = Context.of(config, clocks)
-    hot: list[HotAnswers] = []
+    hot: list[Remembers] = []
     async with (
         upstreams(context) as peers,
         open_cache(context) as cache,

@@ -6,17 +6,25 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from keyserver.app.context import CannotStart
 from keyserver.app.desk import open_desk
 from keyserver.app.listening import DRAIN, Listeners, open_all
-from keyserver.app.parts import opened
+from keyserver.app.parts import Parts, opened
+from keyserver.app.several import supervise
 from keyserver.clocks import Clocks
-from keyserver.config import Config
+from keyserver.config import Config, Listening
+from keyserver.faces.register import FACES
 from keyserver.listen.descriptors import raise_limit
 from keyserver.observe import LogFormat
+from keyserver.processes.control import Control
+from keyserver.processes.fronts import Fronts
+from keyserver.processes.news import Counter
 from keyserver.state import State, StateError
 
 log = logging.getLogger("keyserver")
@@ -44,15 +52,20 @@ async def _serve(
     stop: asyncio.Event,
     ready: Callable[[str], None],
     hangup: Callable[[Callable[[], None]], None],
+    among: Callable[[Parts, Listeners], Callable[[], None]] | None = None,
 ) -> None:
+    """`among`: joins other processes, whose listeners it enters; what it returns is called when everything is open."""
     async with opened(config, Clocks.system()) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners(parts.clocks.monotonic)
+        joined = among(parts, listeners) if among is not None else None
         keeper: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
         hangup(listeners.reload)
         try:
             await open_desk(parts, listeners, state)
             await open_all(parts, listeners, ready)
+            if joined is not None:
+                joined()
             keeper = group.create_task(parts.keeper.run())
             await stop.wait()
             log.info("stopping")
@@ -96,15 +109,52 @@ def run(config: Config) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await serve(
-            config,
-            stop,
-            ready=lambda line: print(line, file=sys.stderr, flush=True),
-            hangup=lambda reload: loop.add_signal_handler(signal.SIGHUP, reload),
-        )
+        await serve(config, stop, ready=_say, hangup=lambda reload: loop.add_signal_handler(signal.SIGHUP, reload))
 
     raise_limit()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
+    if not config.workers:
+        return _run(main)
+    try:
+        with _owned(State(config.state_dir, config.cache.path)):  # the children hold the locks, too
+            return supervise(config, Clocks.system(), partial(_core, config), _run, _say)
+    except CannotStart as problem:
+        print(f"keyserver: {problem}", file=sys.stderr)
+        return EXIT_CANNOT_START
+
+
+async def _core(
+    config: Config, control: Control, counter: Counter, bound: Mapping[Listening, Sequence[socket.socket]]
+) -> None:
+    """The core of a service of several processes, until the supervisor ends it."""
+    stop = asyncio.Event()
+    lines: list[str] = []
+    again: list[Callable[[], None]] = []
+
+    def reload() -> None:
+        for read in again:
+            read()
+
+    def among(parts: Parts, listeners: Listeners) -> Callable[[], None]:
+        fronts = Fronts(counter, control, faces=[face.name for face in FACES], stop=stop.set, reload=reload)
+        listeners.fronts, listeners.bound = fronts, bound
+        parts.hot.append(fronts)
+
+        def join() -> None:
+            fronts.begin(
+                parts.changes,
+                hits=parts.observer.hot,
+                searched=lambda names: parts.resolver.note_asked(names, parts.clocks.now()),
+            )
+            fronts.ready(lines)
+
+        return join
+
+    await _serve(config, State(config.state_dir, config.cache.path), stop, lines.append, again.append, among)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """A process's main coroutine in a loop of its own; the exit code."""
     code = 0
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -116,6 +166,10 @@ def run(config: Config) -> int:
         for handler in logging.getLogger().handlers:  # before whatever ended us shows
             handler.flush()
     return code
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _first(group: BaseExceptionGroup[CannotStart]) -> BaseException:

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from typing import Protocol
 
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
-from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.hot import HotCounts
+from keyserver.model import Name
 from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.resolver import Resolver
 
 LINES_AT_ONCE = 50  # of the log, between which the loop goes on
 
 
+class Remembers(Protocol):
+    """Who answers over HTTP from memory, here or in another process."""
+
+    def asked(self) -> dict[Name, int]:
+        """What was asked for and answered since the last call, and how often."""
+
+    def counts(self) -> HotCounts:
+        """What was answered in this process."""
+
+
 @contextlib.asynccontextmanager
 async def open_upkeep(
-    context: Context, cache: Cache, resolver: Resolver, hot: Iterable[HotAnswers]
+    context: Context, cache: Cache, resolver: Resolver, hot: Iterable[Remembers]
 ) -> AsyncIterator[Keeper]:
     """The keeper; its `run` is the caller's to start. `hot`: of all faces, those that open later too."""
     config, clocks = context.config.cache, context.clocks

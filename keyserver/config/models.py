@@ -6,6 +6,7 @@ Durations are whole seconds and sizes octets once read; a listener or file that 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ class ServerSection(Section):
     """The process, and what it keeps for itself."""
 
     workers: Annotated[int | str, Workers()] = key(
-        0, 'front processes beside one core; 0: one process for all; "auto": processors less one', built=False
+        0, 'front processes beside one core; 0: one process for all; "auto": processors less one'
     )
     state_dir: Annotated[str, Text('a directory that only we may write to; "" for the database\'s own')] = key(
         "", "where token, secret, lock and command socket are; empty: beside a SQLite database"
@@ -337,6 +338,12 @@ class Config(Section):
     history: HistorySection = HistorySection()
     events: EventsSection = EventsSection()
     invite: InviteSection = InviteSection()
+
+    @property
+    def workers(self) -> int:
+        """Front processes; 0: one process for all."""
+        given = self.server.workers
+        return max(1, (os.cpu_count() or 2) - 1) if isinstance(given, str) else given
 
     @property
     def state_dir(self) -> Path:

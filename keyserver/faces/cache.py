@@ -111,7 +111,7 @@ class Budget:
         """Entries that left because one of their names changed."""
         self.expired = 0
         """Entries whose time was over when they were asked for."""
-        self._changes = changes
+        self.changes = changes
         # Names are kept as hashes in buckets: a table of strings would take a kilobyte for each entry.
         self._mask = (1 << max(8, (limit >> 16).bit_length())) - 1
         self._buckets: list[tuple[Entry, ...]] = [()] * (self._mask + 1)
@@ -125,14 +125,14 @@ class Budget:
     @property
     def number(self) -> int:
         """`Changes.number`, for what is true as of now."""
-        return self._changes.number
+        return self.changes.number
 
     def takes(self, shelf: Shelf, octets: int, ground: Ground) -> bool:
         """May something of so many octets be kept: is it still true, and small enough to be worth it?"""
         return (
             octets <= shelf.limit // LARGEST_SHARE
             and ground.until > self.clock()
-            and not self._changes.touched(ground.number, ground.names)
+            and not self.changes.touched(ground.number, ground.names)
         )
 
     def clear(self) -> None:
@@ -197,11 +197,14 @@ class Cache(Generic[K, E]):
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.clock = budget.clock
+        self.changes = budget.changes
         self.table: dict[K, E] = {}
         """Every key known; whoever takes an entry from here calls `fresh` before giving it away."""
 
     def get(self, key: K) -> E | None:
         """The entry under a key, while it holds."""
+        if self.changes.told[0] > self.changes.number:
+            self.changes.catch_up()
         entry = self.table.get(key)
         if entry is None:
             return None

@@ -93,6 +93,10 @@ class Reception(ABC, Generic[G]):
         """Those that are open."""
         return tuple(self._connections)
 
+    def behind(self, client: str, tls: bool) -> asyncio.Protocol:
+        """What answers a connection of this client, whose socket another process has."""
+        raise NotImplementedError
+
     def report(self) -> None:
         """Called once a second, and at the end."""
 
@@ -129,8 +133,12 @@ class Reception(ABC, Generic[G]):
             self._servers.append(await loop.create_unix_server(make, sock=sock, backlog=BACKLOG))
         else:
             self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG))
+        self.begin()
+
+    def begin(self) -> None:
+        """Look after connections from now on, wherever they come from."""
         if self._timer is None:
-            self._timer = loop.call_later(1.0, self._beat)
+            self._timer = asyncio.get_running_loop().call_later(1.0, self._beat)
 
     async def close(self, seconds: float = 5.0) -> None:
         """Accept nothing more; connections end when what is under way is answered, or after so many seconds."""

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "keyserver"
 LADDER: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
     ("app",),
+    ("processes",),
     ("faces", "mailflow", "admin"),
     ("resolver",),
     ("store", "upstreams", "listen"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-
-from aiohttp import web
+from typing import cast
 
 from keyserver.config.listener import Listener
+from keyserver.faces.http.exchange import Behind
 from keyserver.faces.http.front import DoorLimits, Front
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.listen.arrivals import Make
@@ -37,13 +38,14 @@ class DoorCounts:
 class Door(Reception[Front]):
     """What the connections of one view share.
 
-    `server` makes aiohttp's protocols (`AppRunner.server` after `setup`). `own`: our name in `Via`. Once a second
+    `server` makes what answers behind it: aiohttp's protocols (`AppRunner.server` after `setup`), or what speaks to
+    the process that has them. `own`: our name in `Via`. Once a second
     `tell` gets the number of hot hits since the last time. `privileged`: the administrator's, see `Reception`.
     """
 
     def __init__(
         self,
-        server: web.Server,
+        server: Callable[[], Behind],
         hot: HotAnswers,
         limits: DoorLimits | None = None,
         *,
@@ -68,6 +70,7 @@ class Door(Reception[Front]):
         self.hot = hot
         self.lines = hot.table
         self.clock = hot.clock
+        self.changes = hot.changes
         self.plain: set[bytes] = set()
         """Header blocks of HTTP/1.1 after which memory may answer and the connection stays: the quickest way."""
         self.known: dict[bytes, Block] = {}
@@ -83,6 +86,10 @@ class Door(Reception[Front]):
     def maker(self, listener: Listener) -> Make:
         """What makes the connections of a listener."""
         return partial(Front, self)
+
+    def behind(self, client: str, tls: bool) -> asyncio.Protocol:
+        """What answers a connection of this client, whose socket another process has."""
+        return cast(asyncio.Protocol, self.server())
 
     def counts(self) -> DoorCounts:
         """For metrics."""

@@ -9,6 +9,7 @@ the front's again. Once an end cannot be counted (a foreign request, or a reply 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -55,11 +56,36 @@ class Owner(Protocol):
         """aiohttp wants no more octets for now, or wants them again."""
 
 
+class Behind(Protocol):
+    """What answers behind an exchange: aiohttp's protocol, or another process that has one."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The exchange is there."""
+
+    def connection_lost(self, error: Exception | None, /) -> None:
+        """It is gone."""
+
+    def data_received(self, data: bytes) -> None:
+        """Octets of requests."""
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+
+    def close(self) -> None:
+        """End when what is under way is answered."""
+
+    async def shutdown(self, timeout: float | None = ..., /) -> None:
+        """End within so many seconds."""
+
+
 class Exchange(asyncio.Transport):
     """The transport that aiohttp's protocol sees."""
 
     def __init__(
-        self, owner: Owner, server: web.Server, outer: asyncio.Transport, hot: HotAnswers, client: str
+        self, owner: Owner, server: Callable[[], Behind], outer: asyncio.Transport, hot: HotAnswers, client: str
     ) -> None:
         super().__init__()
         self.sticky = False

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from aiohttp import web
-
-from keyserver.faces.http.exchange import Exchange
+from keyserver.changes import Changes
+from keyserver.faces.http.exchange import Behind, Exchange
 from keyserver.faces.http.hot import HotAnswer, HotAnswers
 from keyserver.listen.reception import peer_of
 from keyserver.listen.trust import UNIX, Trust
@@ -46,11 +45,12 @@ class DoorLimits:
 class Shared(Protocol):
     """What the connections of one view share, as one of them sees it."""
 
-    server: web.Server
+    server: Callable[[], Behind]
     hot: HotAnswers
     limits: DoorLimits
     lines: dict[bytes, HotAnswer]
     clock: Callable[[], int]
+    changes: Changes
     plain: set[bytes]
     known: dict[bytes, Block]
     tick: int
@@ -124,6 +124,8 @@ class Front(asyncio.Protocol):
         """Answer a hot request at once: the whole way of a hot hit. Everything else is slower."""
         if self._ready:
             door = self._door
+            if door.changes.told[0] > door.changes.number:
+                door.changes.catch_up()
             cut = data.find(b"\r\n") + 2
             answer = door.lines.get(data[:cut])
             if answer is not None:

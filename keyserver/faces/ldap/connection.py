@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, cast
 
 from keyserver.faces.desk import Desk
 from keyserver.faces.ldap.bind import Account, judge
-from keyserver.faces.ldap.search import Rendered, Searches, render
+from keyserver.faces.ldap.search import Offer, Rendered, Searches, render
 from keyserver.faces.ldap.tree import Reply
 from keyserver.listen.reception import peer_of
 from keyserver.listen.trust import UNIX, Trust, loopback
@@ -97,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._tls = tls
         self._transport: asyncio.Transport | None = None
+        self._offer: Offer | None = None
         self._client = client
         """Its address; before the connection is made only where a proxy named it."""
         self._identity = ""  # who has bound (RFC 4513 section 5.2.1.8), empty for anonymous
@@ -120,6 +121,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._offer = transport.get_extra_info("ldap_answers")
         if self._client is None:
             self._client = peer_of(transport)
         refused = self._server.enter(self, self._client, transport)
@@ -193,7 +195,7 @@ class Connection(asyncio.Protocol):
                 if key == wire.GOODBYE:
                     self._close()
                     return
-                rendered = searches.known(key)
+                rendered = searches.known(key, self._offer)
                 if rendered is not None and rendered.octets <= PIECE:
                     self._write(rendered.messages(data[id_at:key_at]))
                 else:
@@ -307,9 +309,13 @@ class Connection(asyncio.Protocol):
         assert self._server.tls is not None
         seconds = float(self._server.limits.first)
         try:
-            upgraded = await self._server.loop.start_tls(
-                transport, self, self._server.tls, server_side=True, ssl_handshake_timeout=seconds
-            )
+            elsewhere = transport.get_extra_info("start_tls")
+            if elsewhere is not None:  # another process has the socket
+                upgraded = await elsewhere()
+            else:
+                upgraded = await self._server.loop.start_tls(
+                    transport, self, self._server.tls, server_side=True, ssl_handshake_timeout=seconds
+                )
         except (OSError, asyncio.CancelledError):
             transport.abort()
             self.connection_lost(None)
@@ -415,6 +421,10 @@ class Connection(asyncio.Protocol):
         """What it holds now."""
         unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return Held(len(self._rest), len(self._under_way), len(self._pages), unsent, not self._writable.is_set())
+
+    def alive(self) -> None:
+        """The client was here; another process has answered it from memory."""
+        self._moved = self._server.tick
 
     def sweep(self, tick: int) -> None:
         """Look for what takes too long; once a second."""

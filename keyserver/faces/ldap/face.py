@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from keyserver.config import LdapSection
 from keyserver.config.passwords import read_password
 from keyserver.faces.face import Face, Opening
@@ -13,11 +15,14 @@ from keyserver.faces.ldap.tree import Tree
 
 async def _open(opening: Opening) -> LdapServer:
     config, desk = opening.config, opening.desk
+    limits = LdapLimits(connections_per_client=config.limits.connections_per_client, trust=desk.trust)
+    if config.workers:
+        limits = replace(limits, connections=limits.connections * config.workers)
     tls = opening.tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
     return LdapServer(
         desk,
         Tree(config.ldap.base, start_tls=tls is not None, text_search=desk.text_search),
-        LdapLimits(connections_per_client=config.limits.connections_per_client, trust=desk.trust),
+        limits,
         tls=tls,
         account=_account(config.ldap),
         tell=opening.tell,

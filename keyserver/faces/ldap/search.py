@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 
 from cachetools import FIFOCache
 
-from keyserver.faces.cache import Ground, Values, both
+from keyserver.faces.cache import Ground, Row, Values, both
 from keyserver.faces.desk import Desk
 from keyserver.faces.ldap.entries import Node, Selection
 from keyserver.faces.ldap.tree import (
@@ -77,6 +77,10 @@ class Rendered:
         return b"".join(parts)
 
 
+Offer = Callable[[bytes, Rendered, Ground], None]
+"""(request, its reply, what that stands on)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What came of the lookups of one search."""
@@ -103,13 +107,13 @@ class Searches:
         self.hits = 0
         """Searches answered from memory, since the start."""
 
-    def known(self, request: bytes) -> Rendered | None:
+    def known(self, request: bytes, offer: Offer | None = None) -> Rendered | None:
         """The reply to a request from memory alone, if that can be had without decoding all of it. Raises Malformed.
 
-        `request`: what stands behind the message ID."""
+        `request`: what stands behind the message ID. `offer` hears of a reply for whoever asks the same."""
         row = self._rendered.get(request)
         if row is not None:
-            return self._hit(row.value)
+            return self._hit(request, row, offer)
         understood = self._understood(request)
         if understood is None:
             return None
@@ -123,9 +127,13 @@ class Searches:
         else:  # twice in the same way: from now on by its octets, and by these alone, or it would count twice
             self._rendered.forget(key)
             self._keep(request, row.value, row.ground)
-        return self._hit(row.value)
+        return self._hit(request, row, offer)
 
-    def _hit(self, rendered: Rendered) -> Rendered:
+    def _hit(self, request: bytes, row: Row[Rendered], offer: Offer | None) -> Rendered:
+        rendered = row.value
+        if offer is not None:
+            ground = row.ground  # stands as of now, whenever it was made
+            offer(request, rendered, Ground(ground.names, ground.until, self._budget.number))
         if rendered.asked:
             self.hits += 1
             self._desk.lookups.note_asked(rendered.asked, self._desk.clock())

@@ -74,6 +74,10 @@ class LdapServer(Reception[Connection]):
         """What makes the connections of a listener."""
         return partial(Connection, self, listener.tls)
 
+    def behind(self, client: str, tls: bool) -> asyncio.Protocol:
+        """What answers a connection of this client, whose socket another process has."""
+        return Connection(self, tls, client)
+
     def counts(self) -> LdapCounts:
         """For metrics."""
         searches = self.searches

@@ -414,9 +414,7 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("[server]\nworkers = 2", "server.workers"),
-        ('[server]\nworkers = "auto"', "server.workers"),
-        ("[server]\nworkers = -1", "server.workers"),
+        ('[server]\nnode = "a"', "server.node"),
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[policy]\nsubaddress = "+"', "policy.subaddress"),
         ('[admin]\nhosts = ["keys.example.org"]', "admin.hosts"),

@@ -1,0 +1,77 @@
+"""The service in several processes: sockets bound, the core and the fronts composed, all handed to the supervisor."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from keyserver.app.context import CannotStart
+from keyserver.app.front import FrontProcess, Setting
+from keyserver.app.listening import ready_line, taken
+from keyserver.clocks import Clocks
+from keyserver.config import Config, Listening
+from keyserver.faces.register import FACES
+from keyserver.install import InstallError, installation
+from keyserver.listen.sockets import bind_for
+from keyserver.processes.control import Control
+from keyserver.processes.news import Counter
+from keyserver.processes.supervisor import Main, Supervisor
+
+Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], int]
+"""Runs a process's main coroutine in a loop of its own; the exit code."""
+
+Bound = Mapping[Listening, Sequence[socket.socket]]
+
+CoreMain = Callable[[Control, Counter, Bound], Coroutine[Any, Any, None]]
+
+
+def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: Callable[[str], None]) -> int:
+    """Serve in `config.workers` fronts and a core, until SIGTERM or SIGINT; the exit code. The locks are the caller's.
+
+    Raises CannotStart."""
+    if not hasattr(os, "pidfd_open"):
+        raise CannotStart("server.workers: several processes need Linux; set it to 0")
+    try:
+        instance = installation(config.state_dir, config.admin.token_file).instance
+    except InstallError as problem:
+        raise CannotStart(str(problem)) from None
+    counter = Counter()
+    faces = {face.name for face in FACES}
+    lines: list[str] = []
+    fronts: list[dict[Listening, Sequence[socket.socket]]] = [{} for _ in range(config.workers)]
+    cores: dict[Listening, Sequence[socket.socket]] = {}
+    for one in config.listeners:
+        if one.face in faces:
+            for bound, socks in zip(fronts, _bind(one, config.workers), strict=True):
+                bound[one] = socks
+            lines += [ready_line(one, sock.getsockname()) for sock in fronts[0][one]]
+        else:  # bound here, too: so the core keeps its ports when it is started again
+            cores[one] = _bind(one, 1)[0]
+
+    def say(more: Sequence[str]) -> None:
+        for line in (*lines, *more):
+            ready(line)
+
+    def front(bound: Bound) -> Main:
+        return lambda control: run(lambda: FrontProcess(Setting(config, clocks, counter, instance, bound)).run(control))
+
+    listening = [(None, sock) for socks in cores.values() for sock in socks]
+    return Supervisor(
+        core=lambda control: run(lambda: core(control, counter, cores)),
+        fronts=[front(bound) for bound in fronts],
+        listening=[
+            *listening,
+            *((number, sock) for number, bound in enumerate(fronts) for socks in bound.values() for sock in socks),
+        ],
+        clocks=clocks,
+        ready=say,
+    ).run()
+
+
+def _bind(one: Listening, processes: int) -> list[list[socket.socket]]:
+    try:
+        return bind_for(one.listener, processes)
+    except OSError as problem:
+        raise taken(one, problem) from None

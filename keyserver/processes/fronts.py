@@ -1,0 +1,177 @@
+"""What the core knows of its fronts: their lines, what they answered from memory, who they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Any
+
+from keyserver.changes import Changes
+from keyserver.faces.http.hot import HotCounts
+from keyserver.model import Name
+from keyserver.processes.control import Control, Message
+from keyserver.processes.news import Counter, Teller
+from keyserver.processes.streams import Place, Streams
+
+MAX_ASKED = 100_000  # names remembered for `asked`
+
+_LOG = logging.getLogger("keyserver.processes")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process, for `keyserver nodes`. `since`: Unix seconds."""
+
+    kind: str
+    pid: int
+    since: int
+    restarts: int
+    connections: int = 0
+    hot_answers: int = 0
+    """Given from memory since its start."""
+
+
+@dataclass(slots=True)
+class _Front:
+    pid: int
+    pidfd: int
+    since: int
+    restarts: int
+    streams: Streams | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Fronts:
+    """The register of all fronts. stop(), reload(): what the supervisor may order."""
+
+    def __init__(
+        self,
+        counter: Counter,
+        control: Control,
+        *,
+        faces: Collection[str],
+        stop: Callable[[], None],
+        reload: Callable[[], None],
+    ) -> None:
+        self.faces = faces
+        """What they listen for."""
+        self.places: dict[str, Place] = {}
+        """Listeners' protocols by their configuration's keys, to be filled before `begin`."""
+        self._counter = counter
+        self._control = control
+        self._stop = stop
+        self._reload = reload
+        self._fronts: dict[int, _Front] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: dict[Name, int] = {}
+        self._core: Message = {}
+
+    def begin(
+        self, changes: Changes, hits: Callable[[str, int], None], searched: Callable[[Sequence[Name]], None]
+    ) -> None:
+        """Admit fronts. hits(face, count) and searched(names of LDAP searches): what they answered, once a second."""
+        self._hits, self._searched = hits, searched
+        self._teller = Teller(changes, self._counter, self._late)
+        self._control.listen(self._heard)
+
+    def ready(self, lines: Sequence[str]) -> None:
+        """Say that the core serves."""
+        self._control.tell({"ready": list(lines)})
+
+    def close(self) -> None:
+        """Nobody is told or served any more."""
+        self._teller.close()
+        for front in self._fronts.values():
+            if front.streams is not None:
+                front.streams.close()
+
+    def counts(self) -> HotCounts:
+        """Nothing was answered from memory in this process; for fronts there is `total`."""
+        return HotCounts(0, 0)
+
+    def asked(self) -> dict[Name, int]:
+        """What was asked for over HTTP and answered by fronts since the last call, and how often."""
+        asked, self._asked = self._asked, {}
+        return asked
+
+    def total(self, what: str) -> int:
+        """The sum of one of the fronts' counts."""
+        return sum(front.counts.get(what, 0) for front in self._fronts.values())
+
+    def nodes(self) -> Sequence[Node]:
+        """Everybody."""
+        core = self._core
+        found = [
+            Node("supervisor", os.getppid(), int(core.get("began", 0)), 0),
+            Node("core", os.getpid(), int(core.get("since", 0)), int(core.get("restarts", 0))),
+        ]
+        for _, front in sorted(self._fronts.items()):
+            counts = front.counts
+            hot = counts.get("hkp_hits", 0) + counts.get("ldap_hits", 0)
+            connections = counts.get("hkp_connections", 0) + counts.get("ldap_connections", 0)
+            found.append(Node("front", front.pid, front.since, front.restarts, connections, hot))
+        return found
+
+    # orders
+
+    def _heard(self, message: Message, files: list[int]) -> None:
+        match message["do"]:
+            case "admit":
+                self._core = message["core"]
+                self._admit(message, *files)
+            case "reload":
+                self._reload()
+            case "stop":
+                self._stop()
+
+    def _admit(self, message: Message, line: int, news: int, pidfd: int) -> None:
+        number = message["front"]
+        if (before := self._fronts.get(number)) is not None:
+            self._dismiss(number, before)
+        front = _Front(message["pid"], pidfd, message["since"], message["restarts"])
+        self._fronts[number] = front
+        self._teller.admit(number, socket(fileno=news))
+        front.streams = Streams(
+            self.places, lambda counts: self._count(front, counts), lambda: self._dismiss(number, front)
+        )
+        task = asyncio.get_running_loop().create_task(front.streams.begin(socket(fileno=line)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _dismiss(self, number: int, front: _Front) -> None:
+        """A front is gone."""
+        if self._fronts.get(number) is not front:
+            return
+        del self._fronts[number]
+        self._teller.dismiss(number)
+        os.close(front.pidfd)
+        if front.streams is not None:
+            front.streams.close()
+
+    def _late(self, number: int) -> None:
+        """A front could not be told of a change: it never answers from memory again, so it is of no use."""
+        front = self._fronts.get(number)
+        if front is None:
+            return
+        _LOG.error("a front does not read and is ended", extra={"facts": {"front": number, "pid": front.pid}})
+        try:
+            signal.pidfd_send_signal(front.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def _count(self, front: _Front, said: Mapping[str, Any]) -> None:
+        for face in ("hkp", "ldap"):
+            fresh = said["counts"].get(f"{face}_hits", 0) - front.counts.get(f"{face}_hits", 0)
+            if fresh > 0:
+                self._hits(face, fresh)
+        front.counts = dict(said["counts"])
+        for name, hits in said["hkp_asked"].items():
+            if name in self._asked or len(self._asked) < MAX_ASKED:
+                self._asked[name] = self._asked.get(name, 0) + hits
+        if said["ldap_asked"]:
+            self._searched(list(said["ldap_asked"]))
