@@ -20,7 +20,7 @@ MOST = 60_000
 """Octets of one message; a change of more names is told as one of all names."""
 
 PATIENCE = 0.25
-"""Seconds that a change waits for a front that does not read."""
+"""Seconds that a change waits for a front that does not read: it may be many changes at once."""
 
 _EVERYTHING = Change(0, frozenset(), everything=True)
 
@@ -38,12 +38,15 @@ class Teller:
     """The core's end: tells fronts what `changes` publishes.
 
     changes: numbered from where the counter stands. late(front): this front could not be told and is out; it must not
-    answer again, which its number sees to, and should be ended."""
+    answer again, which its number sees to, and should be ended. patience: seconds that a change waits for it."""
 
-    def __init__(self, changes: Changes, counter: Counter, late: Callable[[int], None]) -> None:
+    def __init__(
+        self, changes: Changes, counter: Counter, late: Callable[[int], None], patience: float = PATIENCE
+    ) -> None:
         self._changes = changes
         self._cell = counter.cell
         self._late = late
+        self._patience = patience
         self._fronts: dict[int, socket.socket] = {}
         changes.number += self._cell[0]  # of the core before: numbers only rise
         self._cell[0] = changes.number
@@ -82,7 +85,7 @@ class Teller:
             except BlockingIOError:  # many changes at once, or it hangs
                 poll = select.poll()
                 poll.register(sock, select.POLLOUT)
-                poll.poll(PATIENCE * 1000)
+                poll.poll(self._patience * 1000)
                 sock.send(message)
         except BlockingIOError:
             self.dismiss(front)
