@@ -49,6 +49,7 @@ class Observer:
         self._upstream_seconds = Histogram(
             "keyserver_upstream_seconds", "Time to an outcome", ["upstream"], buckets=SECONDS, registry=self.registry
         )
+        self._hot_counts: dict[str, int] = {}
         self._gauges: dict[str, Gauge] = {}
         self._counted: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}  # labels cost more
 
@@ -87,6 +88,11 @@ class Observer:
         """So many requests were answered from memory since the last call."""
         if count:
             self._hot.labels(face).inc(count)
+            self._hot_counts[face] = self._hot_counts.get(face, 0) + count
+
+    def hot_answers(self, face: str) -> int:
+        """How many were, since the start."""
+        return self._hot_counts.get(face, 0)
 
     def upstream(self, upstream: str, outcome: str, seconds: float) -> None:
         """One outcome of one upstream."""

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 
 from aiohttp import web
@@ -42,13 +42,18 @@ _NONCE = re.compile(r"[0-9a-f]{32,128}")
 _LOG = logging.getLogger("keyserver.admin")
 
 
-def make_api(service: Service, token: str, metrics: Callable[[], bytes]) -> web.Application:
+def make_api(
+    service: Service,
+    token: str,
+    metrics: Callable[[], bytes],
+    nodes: Callable[[], Sequence[Mapping[str, object]]] = tuple,
+) -> web.Application:
     """The admin listener's application.
 
-    token: what `Authorization: Bearer` must carry; metrics: the Prometheus text of the moment."""
+    token: what `Authorization: Bearer` must carry; metrics: the Prometheus text of the moment; nodes: the processes."""
     if not token:
         raise ValueError("the admin API needs a token")
-    api = Api(service, metrics, token)
+    api = Api(service, metrics, token, nodes)
     app = web.Application(middlewares=[problems, _guard(token)], client_max_size=MAX_JSON)
     app.add_routes(
         [
@@ -65,6 +70,7 @@ def make_api(service: Service, token: str, metrics: Callable[[], bytes]) -> web.
             web.post("/api/v1/cache/{id}/unblock", api.unblock),
             web.post("/api/v1/harvest", api.harvest),
             web.get("/api/v1/mailflow", api.mailflow),
+            web.get("/api/v1/nodes", api.nodes),
             web.get("/api/v1/upstreams", api.upstreams),
             web.post("/api/v1/upstreams/{name}/test", api.test),
             web.get("/api/v1/lookup", api.lookup),
@@ -78,8 +84,15 @@ def make_api(service: Service, token: str, metrics: Callable[[], bytes]) -> web.
 class Api:
     """The handlers."""
 
-    def __init__(self, service: Service, metrics: Callable[[], bytes], token: str) -> None:
+    def __init__(
+        self,
+        service: Service,
+        metrics: Callable[[], bytes],
+        token: str,
+        nodes: Callable[[], Sequence[Mapping[str, object]]],
+    ) -> None:
         self._service = service
+        self._nodes = nodes
         self._metrics = metrics
         self._token = token
 
@@ -202,6 +215,10 @@ class Api:
     async def mailflow(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/mailflow`: the queue, counts, the latest mails and changes."""
         return _json(self._service.mailflow())
+
+    async def nodes(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/v1/nodes`."""
+        return _json({"nodes": list(self._nodes())})
 
     async def upstreams(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/upstreams`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from keyserver.mailflow import lmtp, milter
 from keyserver.mailflow.peers import Peers, Talk
 from keyserver.model import Answer, View
 from keyserver.observe import Observer
-from keyserver.processes.fronts import Fronts
+from keyserver.processes.fronts import Fronts, Node
 from keyserver.query import Query
 
 DRAIN = 5.0  # seconds that open requests have when we stop
@@ -252,7 +253,16 @@ def taken(one: Listening, problem: OSError) -> CannotStart:
 async def admin_door(parts: Parts, listeners: Listeners) -> Door:
     """The admin API, not open yet. Raises CannotStart."""
     config = parts.config
-    api = make_api(parts.service, parts.installation.token, parts.observer.exposition)
+    since = parts.clocks.now()
+
+    def nodes() -> list[dict[str, object]]:
+        if listeners.fronts is not None:
+            return [asdict(node) for node in listeners.fronts.nodes()]
+        faces = listeners.of(*(face.name for face in FACES))
+        hot = sum(parts.observer.hot_answers(face.name) for face in FACES)
+        return [asdict(Node("service", os.getpid(), since, 0, sum(face.present for face in faces), hot))]
+
+    api = make_api(parts.service, parts.installation.token, parts.observer.exposition, nodes)
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
     await runner.setup()

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from keyserver import __version__
-from keyserver.cli import cache, check, harvest, lookup, serve, upstreams
+from keyserver.cli import cache, check, harvest, lookup, nodes, serve, upstreams
 from keyserver.cli.options import SERVICE, Trouble
 
 
@@ -54,6 +54,7 @@ application.command("lookup")(lookup.lookup)
 application.add_typer(cache.commands, name="cache")
 application.command("harvest")(harvest.harvest)
 application.command("upstreams")(upstreams.upstreams)
+application.command("nodes")(nodes.nodes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -160,6 +160,10 @@ class Service:
         assert status < 400, (status, body)
         return json.loads(body) if body else None
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """What `keyserver nodes` shows."""
+        return list(json.loads(self.cli("nodes", "--json"))["nodes"])
+
     def cli(self, *words: str, code: int | None = 0) -> str:
         """`keyserver WORDS` against this running service (or, when it is stopped, its store); its output."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
