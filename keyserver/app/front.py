@@ -22,6 +22,7 @@ from keyserver.listen.trust import Trust
 from keyserver.model import Name
 from keyserver.processes.control import Control, Message
 from keyserver.processes.ldap import LdapFront
+from keyserver.processes.ledger import Ledger
 from keyserver.processes.news import Counter, Replica
 from keyserver.processes.relay import Relay
 
@@ -31,11 +32,13 @@ DRAIN = 5.0  # seconds that open requests have when we stop
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one front is made of. instance: our name in `Via`. bound: its sockets."""
+    """What one front is made of. number: which it is. instance: our name in `Via`. bound: its sockets."""
 
     config: Config
     clocks: Clocks
     counter: Counter
+    ledger: Ledger
+    number: int
     instance: str
     bound: Mapping[Listening, Sequence[socket.socket]]
 
@@ -52,6 +55,7 @@ class FrontProcess:
         limits = config.limits
         self._setting = setting
         self._clocks = setting.clocks
+        setting.ledger.begin(setting.number)
         self._replica = Replica(setting.counter)
         self._relay = Relay(self._replica)
         self._listeners = Listeners(self._clocks.monotonic)
@@ -98,6 +102,7 @@ class FrontProcess:
         for one, socks in self._setting.bound.items():
             if one.key not in receptions:
                 receptions[one.key] = make[one.face](one.key)
+                receptions[one.key].share(self._setting.ledger.page(self._setting.number, one.key))
             for sock in socks:
                 await receptions[one.key].serve(one.listener, sock)
 

@@ -16,6 +16,7 @@ from keyserver.faces.register import FACES
 from keyserver.install import InstallError, installation
 from keyserver.listen.sockets import bind_for
 from keyserver.processes.control import Control
+from keyserver.processes.ledger import Ledger
 from keyserver.processes.news import Counter
 from keyserver.processes.supervisor import Main, Supervisor
 
@@ -37,7 +38,7 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
         instance = installation(config.state_dir, config.admin.token_file).instance
     except InstallError as problem:
         raise CannotStart(str(problem)) from None
-    counter = Counter()
+    counter, ledger = Counter(), Ledger(config.workers)
     faces = {face.name for face in FACES}
     lines: list[str] = []
     fronts: list[dict[Listening, Sequence[socket.socket]]] = [{} for _ in range(config.workers)]
@@ -54,13 +55,14 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
         for line in (*lines, *more):
             ready(line)
 
-    def front(bound: Bound) -> Main:
-        return lambda control: run(lambda: FrontProcess(Setting(config, clocks, counter, instance, bound)).run(control))
+    def front(number: int, bound: Bound) -> Main:
+        setting = Setting(config, clocks, counter, ledger, number, instance, bound)
+        return lambda control: run(lambda: FrontProcess(setting).run(control))
 
     listening = [(None, sock) for socks in cores.values() for sock in socks]
     return Supervisor(
         core=lambda control: run(lambda: core(control, counter, cores)),
-        fronts=[front(bound) for bound in fronts],
+        fronts=[front(number, bound) for number, bound in enumerate(fronts)],
         listening=[
             *listening,
             *((number, sock) for number, bound in enumerate(fronts) for socks in bound.values() for sock in socks),

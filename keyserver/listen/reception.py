@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from keyserver.config.listener import Listener
 from keyserver.listen.arrivals import Arrivals, Make, Manner
-from keyserver.listen.clients import Clients
+from keyserver.listen.clients import Clients, Elsewhere
 from keyserver.listen.descriptors import Descriptors
 from keyserver.listen.sockets import BACKLOG, bind
 from keyserver.listen.trust import UNIX, Trust
@@ -92,6 +92,10 @@ class Reception(ABC, Generic[G]):
     def connections(self) -> tuple[G, ...]:
         """Those that are open."""
         return tuple(self._connections)
+
+    def share(self, elsewhere: Elsewhere) -> None:
+        """Count each client's connections together with other processes."""
+        self._clients.share(elsewhere)
 
     def behind(self, client: str, tls: bool) -> asyncio.Protocol:
         """What answers a connection of this client, whose socket another process has."""

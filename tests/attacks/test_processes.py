@@ -212,3 +212,20 @@ async def test_a_front_that_never_reads_is_ended(tmp_path: Path) -> None:
             assert slowest < 2
             assert (await service.lookup("bob@example.org"))[0] == 200
             assert nodes(service)["front"] != [front]
+
+
+async def test_a_client_has_its_limit_in_all_fronts_together(tmp_path: Path) -> None:
+    settings = {"server.workers": "3", "limits.connections_per_client": "6", "limits.trusted": "[]"}
+    with Service(tmp_path, settings=settings) as service:
+        ends = [await asyncio.open_connection("127.0.0.1", service.port()) for _ in range(24)]
+        await asyncio.sleep(0.5)
+        served = 0
+        for reader, writer in ends:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+                served += (await reply(reader))[0] == 200
+        assert served == 6
+        await asyncio.sleep(1.1)
+        assert sum(node["connections"] for node in service.nodes()) == 6
+        for _, writer in ends:
+            writer.close()
