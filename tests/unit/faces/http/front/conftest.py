@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import logging
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -22,6 +23,9 @@ from keyserver.faces.http.facts import Facts, offer
 from keyserver.faces.http.front import Front
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.model import Change
+from keyserver.processes.news import Counter, Replica, Teller
+from keyserver.processes.relay import Relay
+from keyserver.processes.streams import Streams
 
 START = 1_800_000_000
 
@@ -240,14 +244,19 @@ def world() -> World:
 
 @asynccontextmanager
 async def staged(
-    world: World, limits: DoorLimits | None = None, memory: int = 1 << 20, **door: Any
+    world: World, limits: DoorLimits | None = None, memory: int = 1 << 20, apart: bool = False, **door: Any
 ) -> AsyncIterator[Stage]:
+    """`apart`: the front door and the application speak as two processes do."""
     silent = logging.Logger("silent", logging.CRITICAL + 1)  # aiohttp logs every malformed request
     runner = web.AppRunner(world.application(), access_log=None, handle_signals=False, logger=silent)
     await runner.setup()
     assert runner.server is not None
-    hot = HotAnswers(Budget(memory, world.changes, lambda: world.now))
-    stage = Stage(world, runner, hot, Door(runner.server, hot, limits or DoorLimits(1000), own="me.example", **door))
+    server: Callable[[], Any] = runner.server
+    changes, teller = world.changes, None
+    if apart:
+        server, changes, teller = await parted(world, runner)
+    hot = HotAnswers(Budget(memory, changes, lambda: world.now))
+    stage = Stage(world, runner, hot, Door(server, hot, limits or DoorLimits(1000), own="me.example", **door))
     try:
         (at,) = await stage.door.open(Listener("127.0.0.1", 0))
         stage.door_at = str(at[0]), int(str(at[1]))
@@ -258,11 +267,35 @@ async def staged(
     finally:
         await stage.door.close(1)
         await runner.cleanup()
+        if teller is not None:
+            teller()
+            await settle()
 
 
-@pytest.fixture
-async def stage(world: World) -> AsyncIterator[Stage]:
-    async with staged(world) as ready:
+async def parted(world: World, runner: web.AppRunner) -> tuple[Callable[[], Any], Changes, Callable[[], None]]:
+    """What stands behind a front's exchanges, its changes, and how both end."""
+    counter = Counter()
+    replica, teller = Replica(counter), Teller(world.changes, counter, lambda _: None)
+    relay = Relay(replica)
+    streams = Streams({"hkp": lambda client, tls: cast(Any, runner.server)()}, lambda _: None, lambda: None)
+    line, their_line = socket.socketpair()
+    news, their_news = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    teller.admit(0, news)
+    await relay.connect(their_line, their_news)
+    await streams.begin(line)
+    await relay.ready()
+
+    def end() -> None:
+        teller.close()
+        streams.close()
+        replica.detach()
+
+    return relay.http("hkp"), replica, end
+
+
+@pytest.fixture(params=[False, True], ids=["one process", "front and core"])
+async def stage(world: World, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    async with staged(world, apart=request.param) as ready:
         yield ready
 
 
