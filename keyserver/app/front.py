@@ -79,7 +79,7 @@ class FrontProcess:
         if not self._stop.is_set():
             await self._open()
             control.tell({"ready": []})
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._relay.deserted:
             await asyncio.wait((stopped,), timeout=1.0)
             self._report()
         receptions: tuple[Reception[Any], ...] = (*self._doors, *self._ldap)

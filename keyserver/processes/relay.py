@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,8 +18,13 @@ from keyserver.processes.streams import Opening, read_facts
 GRACE = 1.0
 """Seconds that what is hot and true is given without a core."""
 
+DESERTED = 30.0
+"""Seconds after which a front without a core gives up: the supervisor starts another, with another line."""
+
 RETRY = 2
 """Seconds after which a client may ask again: the core is back by then, or not soon."""
+
+_LOG = logging.getLogger("keyserver.processes")
 
 _TEXT = b"The service is starting again. Please try again in a moment.\n"
 _HEAD = (
@@ -52,6 +58,7 @@ class Relay:
         self._last = 0
         self._grace: asyncio.TimerHandle | None = None
         self._came = asyncio.Event()
+        self._lost_at: float | None = None
 
     async def connect(self, line: socket.socket, news: socket.socket) -> None:
         """A core is there, in place of the one before."""
@@ -65,6 +72,12 @@ class Relay:
         mine: list[Line] = []
         self._line = await Line.over(line, self._take, lambda: self._lost(mine), self._choked)
         mine.append(self._line)
+
+    @property
+    def deserted(self) -> bool:
+        """Has there been no core for so long that there will not be one?"""
+        lost = self._lost_at
+        return lost is not None and asyncio.get_running_loop().time() - lost > DESERTED
 
     async def ready(self) -> None:
         """Return when a core serves."""
@@ -116,9 +129,15 @@ class Relay:
     def _take(self, frame: Frame) -> None:
         if frame.kind is Kind.HELLO:
             self._serves = True
+            self._lost_at = None
             self._came.set()
         elif (end := self._ends.get(frame.stream)) is not None:
-            end.take(frame)
+            try:
+                end.take(frame)
+            except Exception:  # a bug, which is one client's and not everybody's
+                _LOG.exception("a connection ends for an error of ours")
+                self.end(frame.stream)
+                end.orphaned()
 
     def _choked(self, choked: bool) -> None:
         for end in tuple(self._ends.values()):
@@ -137,6 +156,8 @@ class Relay:
     def _leave(self) -> None:
         """The core that was here is gone."""
         line, self._line = self._line, None
+        if self._serves:
+            self._lost_at = asyncio.get_running_loop().time()
         self._serves = False
         self._came.clear()
         if self.replica.sock is not None:

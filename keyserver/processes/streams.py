@@ -288,7 +288,11 @@ class Streams:
             make = self.places[opening.place]
             self._streams[frame.stream] = Stream(self, frame.stream, opening, make(opening.client, opening.tls))
         elif (stream := self._streams.get(frame.stream)) is not None:
-            stream.take(frame)
+            try:
+                stream.take(frame)
+            except Exception:  # a bug, which is one client's and not the whole front's
+                _LOG.exception("a connection ends for an error of ours")
+                stream.abort()
 
     def _lost(self) -> None:
         for stream in tuple(self._streams.values()):
