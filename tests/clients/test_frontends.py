@@ -6,10 +6,14 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from support.openpgp import make
 from support.ports import free_port
 from support.running import Service
 from support.scripted import Scripted, key
+
+pytestmark = pytest.mark.usefixtures("both_shapes")
 
 
 def frontend(directory: Path, port: int, *upstreams: str) -> Service:

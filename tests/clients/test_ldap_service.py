@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives import hashes
 
 from support.directory import Slapd, base_entry, person
@@ -16,6 +17,9 @@ from support.running import Gpg, Service
 from support.scripted import Scripted, key
 from support.x509 import authority
 from support.x509 import person as certificate_of
+
+pytestmark = pytest.mark.usefixtures("both_shapes")
+
 
 BASE = "ou=people,dc=example,dc=org"
 CA = authority("Company CA")

@@ -13,6 +13,9 @@ from support.openpgp import make
 from support.running import Gpg, Service
 from support.scripted import Scripted, key, reply, slow
 
+pytestmark = pytest.mark.usefixtures("both_shapes")
+
+
 NOT_FOUND = reply(404, "Not found")
 
 

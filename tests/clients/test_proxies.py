@@ -20,6 +20,9 @@ from support.running import Service
 from support.scripted import NOT_FOUND, Scripted
 from support.tls import Authority, Issued
 
+pytestmark = pytest.mark.usefixtures("both_shapes")
+
+
 PATHS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 MISSES = 5
 

@@ -33,6 +33,9 @@ ROOT = Path(__file__).parents[2]
 class Service:
     """`keyserver serve` on ports that the system chooses; its log is in `.log`."""
 
+    fronts = 0
+    """Of services whose settings do not say `server.workers`."""
+
     def __init__(
         self,
         directory: Path,
@@ -49,6 +52,7 @@ class Service:
             "hkp.listen": '["127.0.0.1:0"]',
             "ldap.listen": '["127.0.0.1:0"]',
             "admin.listen": '"127.0.0.1:0"',
+            "server.workers": str(self.fronts),
             "cache.database": f'"sqlite:///{directory / "keyserver.db"}"',
             **(settings or {}),
         }
