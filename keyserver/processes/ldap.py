@@ -215,7 +215,7 @@ class LdapGuest(asyncio.Protocol):
         elif self._rest and tick - self._half > limits.first:
             self.dismiss(Code.UNAVAILABLE, f"half a message for {limits.first} seconds")
         elif self._stream:
-            if self._moved > self._told:
+            if self._moved >= self._told:  # since the last look
                 self._server.relay.send(Kind.ALIVE, self._stream)
             self._told = tick
         elif waited > (limits.idle if self._greeted else limits.first):
@@ -308,11 +308,11 @@ class LdapGuest(asyncio.Protocol):
 
     def _gate(self) -> None:
         """Read on, or stop reading."""
-        if self._transport is None or self._transport.is_closing() or self._ended:
+        if self._transport is None or self._transport.is_closing() or self._ended or self._upgrade is not None:
             return
         if self._waiting or self._full or self._choked or self._asked_tls:
             self._transport.pause_reading()
-        elif self._upgrade is None:
+        else:
             self._transport.resume_reading()
 
     # TLS
@@ -356,6 +356,7 @@ class LdapGuest(asyncio.Protocol):
         self._choked = False
         self._moved = server.tick
         server.relay.send(Kind.START_TLS, self._stream)
+        self._go_on()  # the first message may have come with the handshake's last octets
 
     # the end
 

@@ -79,6 +79,11 @@ class Relay:
         lost = self._lost_at
         return lost is not None and asyncio.get_running_loop().time() - lost > DESERTED
 
+    def close(self) -> None:
+        """No core is needed any more."""
+        self._leave()
+        self.replica.detach()
+
     async def ready(self) -> None:
         """Return when a core serves."""
         await self._came.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.ldap_memory import Face
 from support.running import Service
 
 
@@ -11,3 +12,4 @@ from support.running import Service
 def both_shapes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the test with one process for all, then with a front beside a core."""
     monkeypatch.setattr(Service, "fronts", request.param)
+    monkeypatch.setattr(Face, "apart", bool(request.param))

@@ -39,6 +39,9 @@ from support.tls import Authority
 from support.x509 import authority as mail_authority
 from support.x509 import name, person
 
+pytestmark = pytest.mark.usefixtures("both_shapes")
+
+
 with warnings.catch_warnings():  # ldap3 2.9.1 imports two names that pyasn1 0.6 calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     import ldap3

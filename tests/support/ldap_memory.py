@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -15,10 +16,16 @@ from keyserver.changes import Changes
 from keyserver.config.listener import Listener
 from keyserver.faces.cache import Budget
 from keyserver.faces.desk import Desk
+from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.server import LdapServer
 from keyserver.faces.ldap.tree import Tree
+from keyserver.listen.reception import Reception
 from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View
 from keyserver.openpgp.clean import clean as clean_openpgp
+from keyserver.processes.ldap import LdapFront
+from keyserver.processes.news import Counter, Replica, Teller
+from keyserver.processes.relay import Relay
+from keyserver.processes.streams import Streams
 from keyserver.query import ByText, Query
 from keyserver.resolver.resolver import Resolver
 from keyserver.smime.x509 import clean as clean_x509
@@ -92,12 +99,17 @@ def _says(answered: Answered, text: str) -> bool:
 class Face:
     """A running LDAP face and what stands behind it, on a thread and a loop of its own."""
 
+    apart = False
+    """Its sockets are a front's, with which it speaks as with another process."""
+
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.changes = Changes()
         self.notes: list[tuple[object, ...]] = []
         self.port = 0
         self.server: LdapServer
+        self.front: LdapFront | None = None
+        self.ends: list[Callable[[], None]] = []
         self.loop: asyncio.AbstractEventLoop
         self.stop: asyncio.Event
 
@@ -126,6 +138,8 @@ class Face:
 
         def beat() -> None:
             for _ in range(seconds):
+                if self.front is not None:
+                    self.front.second()
                 self.server.second()
 
         self.call(beat)
@@ -138,11 +152,36 @@ class Face:
         tls = options.get("tls")
         tree = Tree(options.pop("base", BASE), start_tls=tls is not None, text_search=options.pop("text_search", False))
         self.server = LdapServer(around, tree, **options)
-        bound = await self.server.open(listener)
+        opened: Reception[Any] = self.server
+        if self.apart:
+            opened = self.front = await self.parted(options, around.clock)
+        bound = await opened.open(listener)
         self.port = int(cast(Any, bound[0][1])) if listener.unix is None else 0
         ready.set()
         await self.stop.wait()
+        if self.front is not None:
+            await self.front.close(0.2)
         await self.server.close(0.2)
+        for end in self.ends:
+            end()
+        await asyncio.sleep(0)
+
+    async def parted(self, options: dict[str, Any], clock: Callable[[], int]) -> LdapFront:
+        """A front before the face."""
+        self.server.begin()
+        counter = Counter()
+        replica, teller = Replica(counter), Teller(self.changes, counter, lambda _: None)
+        relay = Relay(replica)
+        streams = Streams({"ldap": self.server.behind}, lambda _: None, lambda: None)
+        line, their_line = socket.socketpair()
+        news, their_news = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        teller.admit(0, news)
+        await relay.connect(their_line, their_news)
+        await streams.begin(line)
+        await relay.ready()
+        self.ends = [teller.close, streams.close, relay.close]
+        limits = options.get("limits") or LdapLimits()
+        return LdapFront(relay, "ldap", replica, limits, 1 << 20, clock, tls=options.get("tls"))
 
 
 def desk(

@@ -326,6 +326,7 @@ class Connection(asyncio.Protocol):
             return
         self._transport, self._tls, self._upgrade = upgraded, True, None
         self._moved = self._server.tick
+        self.go_on()  # the first message may have come with the handshake's last octets
 
     # searches
 

@@ -288,7 +288,7 @@ async def parted(world: World, runner: web.AppRunner) -> tuple[Callable[[], Any]
     def end() -> None:
         teller.close()
         streams.close()
-        replica.detach()
+        relay.close()
 
     return relay.http("hkp"), replica, end
 
