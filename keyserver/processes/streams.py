@@ -64,7 +64,12 @@ def read_facts(payload: bytes) -> Facts:
     """The opposite."""
     said, _ = unpack(payload)
     return Facts(
-        frozenset(said["names"]), said["since"], said["until"], said["number"], said["positive"], said["query"]
+        names=frozenset(said["names"]),
+        since=said["since"],
+        until=said["until"],
+        number=said["number"],
+        positive=said["positive"],
+        query=said["query"],
     )
 
 

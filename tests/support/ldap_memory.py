@@ -181,7 +181,7 @@ class Face:
         await relay.ready()
         self.ends = [teller.close, streams.close, relay.close]
         limits = options.get("limits") or LdapLimits()
-        return LdapFront(relay, "ldap", replica, limits, 1 << 20, clock, tls=options.get("tls"))
+        return LdapFront(relay, "ldap", Budget(1 << 20, replica, clock), limits, tls=options.get("tls"))
 
 
 def desk(

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from keyserver.changes import Changes
+from keyserver.faces.cache import Budget, Ground, Values
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.faces.kept import Ground, Kept
 from keyserver.model import Change
 from keyserver.processes.news import Counter, Replica, Teller
 from keyserver.wire.http_hot import Reply
@@ -66,7 +66,7 @@ class Pipe(socket.socket):
 class Front:
     replica: Replica
     hot: HotAnswers
-    kept: Kept[str, int | None]
+    kept: Values[str, int | None]
     asleep: bool = False  # its loop does not run: it reads nothing by itself
     out: bool = False  # the core has given it up; it may still be asked until it is dead
     under_way: list[tuple[str, int | None, int, int]] = field(default_factory=list)  # name, value, number, until
@@ -103,7 +103,8 @@ class Fronts(RuleBasedStateMachine):
     def made(self) -> Front:
         replica = self.replica(self.counter)
         clock = lambda: self.now  # noqa: E731
-        return Front(replica, HotAnswers(replica, 1 << 20, clock), Kept(1 << 20, replica, clock))
+        budget = Budget(1 << 20, replica, clock)
+        return Front(replica, HotAnswers(budget), Values(budget))
 
     def admit(self, number: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -131,8 +132,6 @@ class Fronts(RuleBasedStateMachine):
         answer = front.hot.find(line(name))
         if answer is not None:
             assert answer.body in [str(known[name]).encode() for known in allowed], "stale, over HTTP"
-        if front.replica.told[0] > front.replica.number:
-            front.replica.catch_up()
         row = front.kept.get(name)
         if row is not None:
             assert row.value in [known[name] for known in allowed], "stale, over LDAP"
@@ -193,8 +192,13 @@ class Fronts(RuleBasedStateMachine):
         reply = Reply(
             40, b"1.1", 404 if value is None else 200, b"", ((b"Content-Length", b"%d" % len(body)),), len(body)
         )
-        front.hot.fill(line(name), reply, body, Facts(frozenset({name}), 0, until, since, value is not None))
-        front.kept.put(name, value, 10, Ground(frozenset({name}), until, since))
+        front.hot.fill(
+            line(name),
+            reply,
+            body,
+            Facts(names=frozenset({name}), since=0, until=until, number=since, positive=value is not None),
+        )
+        front.kept.keep(name, value, 10, Ground(frozenset({name}), until, since), front.kept.budget.found)
 
     @rule(number=fronts)
     def refilled(self, number: int) -> None:
