@@ -141,14 +141,16 @@ class Model(RuleBasedStateMachine):
         told = [[n for n in tier if n != "partner" or "@" not in term or "@partner" in term] for tier in TIERS]
         return [tier for tier in told if tier]
 
-    def age(self, place: Place, row: Row) -> str:
+    def age(self, place: Place, row: Row, before: int = 0) -> str:
+        """`before`: so many seconds ago."""
         _, source, origin = place
+        now = self.world.now - before
         if source is Source.LOCAL:
             return "fresh"
         end = row.at + (MAILFLOW_TTL if source is Source.MAILFLOW else self.ttl(origin))
-        if self.world.now < end:
+        if now < end:
             return "fresh"
-        stale = source is Source.KEYSERVER and self.world.now < end + self.world.terms.serve_stale
+        stale = source is Source.KEYSERVER and now < end + self.world.terms.serve_stale
         return "stale" if stale else "expired"
 
     def tellable(self, term: str, view: View, stale: bool) -> dict[str, list[tuple[Place, Row]]]:
@@ -357,7 +359,9 @@ class Model(RuleBasedStateMachine):
     @rule()
     def purge_what_has_expired(self) -> None:
         self.run(self.world.keeper.purge())
-        self.entries = {p: r for p, r in self.entries.items() if self.age(p, r) != "expired"}
+        if self.world.keeper.clockwatch.complaint:  # half a year has passed unseen: nothing is deleted
+            return
+        self.entries = {p: r for p, r in self.entries.items() if self.age(p, r, before=1) != "expired"}
         terms = {k[0] for k in self.records}
         alive = {(term, name) for term in terms for name in self.living(term)}
         assert not {k for k in self.records if k in alive and k not in self.records}
