@@ -1,4 +1,4 @@
-"""The one door of invalidation: every finished change of the store, with the names it touches.
+"""The one place of invalidation: every finished change of the store, with the names it touches.
 
 The store publishes after its transaction committed and before the changing call returns; whoever keeps something
 derived from the store (hot answers, searches under way) listens here and nowhere else.
@@ -11,40 +11,40 @@ from collections.abc import Callable, Iterable, Sequence
 
 from keyserver.model import Change, Name
 
-Listener = Callable[[Change], None]
+Subscriber = Callable[[Change], None]
 
 
 class Changes:
     """Change events of one process, in order, with a short memory for fills that race with a change."""
 
     def __init__(self, memory: int = 4096) -> None:
-        self._listeners: list[Listener] = []
+        self._subscribers: list[Subscriber] = []
         self._recent: deque[tuple[int, Change]] = deque(maxlen=memory)
-        self.number = 0
+        self.published = 0
         """Counts published changes; note it before reading the store, hand it to `touched`."""
         self.told: Sequence[int] = (0,)
-        """Its first item above `number`: changes were acknowledged that are not published here yet; before anything is
-        given from memory, `catch_up` is called. Never so in the process that changes the store."""
+        """Its first item above `published`: changes were acknowledged that are not published here yet; before anything
+        is given from memory, `catch_up` is called. Never so in the process that changes the store."""
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` with every change, on the loop's thread; it must not raise or block."""
-        self._listeners.append(listener)
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call `subscriber` with every change, on the loop's thread; it must not raise or block."""
+        self._subscribers.append(subscriber)
 
     def publish(self, change: Change) -> None:
         """Tell everybody; to be called on the loop's thread."""
-        self.number += 1
-        self._recent.append((self.number, change))
-        for listener in self._listeners:
-            listener(change)
+        self.published += 1
+        self._recent.append((self.published, change))
+        for subscriber in self._subscribers:
+            subscriber(change)
 
     def catch_up(self) -> None:
         """Publish what was acknowledged elsewhere, or else make everybody forget everything."""
 
     def touched(self, since: int, names: Iterable[Name]) -> bool:
         """Has any of `names` changed after `since`? True also when the memory does not reach back that far."""
-        if since == self.number:
+        if since == self.published:
             return False
-        oldest = self._recent[0][0] if self._recent else self.number + 1
+        oldest = self._recent[0][0] if self._recent else self.published + 1
         if oldest > since + 1:
             return True
         wanted = frozenset(names)

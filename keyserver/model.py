@@ -325,7 +325,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a lookup's story: `at` in milliseconds since it began."""
+    """One step of a lookup's trace: `at` in milliseconds since it began."""
 
     at: float
     who: str  # "cache", "records", an upstream's name, "clean", "answer", …

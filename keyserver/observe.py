@@ -149,7 +149,6 @@ class _Lines(logging.StreamHandler[TextIO]):
         self._write()
 
     def flush(self) -> None:
-        """Write what waits."""
         self.acquire()
         try:
             if self._waiting:

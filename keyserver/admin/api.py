@@ -393,7 +393,7 @@ async def _body(request: web.Request, accepted: dict[str, type]) -> dict[str, ob
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """A body as it comes. Raises HTTPRequestTimeout when nothing comes for a minute: the front door waits for us."""
+    """A body as it comes. Raises HTTPRequestTimeout when nothing comes for a minute: the HTTP server waits for us."""
     chunks = request.content.iter_chunked(CHUNK)
     while True:
         try:

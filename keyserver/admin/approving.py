@@ -10,7 +10,7 @@ from keyserver.policy import Terms, speaks
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EntryChoice:
     """One entry and one address that an approval may mean."""
 
     fingerprint: str
@@ -21,7 +21,7 @@ class Choice:
 
 def choices(
     entries: Iterable[tuple[Entry, Proof]], address: str | None, source: Source | None, upstream: str | None
-) -> Iterator[tuple[Entry, Choice]]:
+) -> Iterator[tuple[Entry, EntryChoice]]:
     """What may be meant: entries of this source and upstream (an upstream's name alone means its own entries), each
     with every address that it names, or with the one that is given."""
     for entry, proof in entries:
@@ -31,7 +31,7 @@ def choices(
             continue
         for named in sorted({user_id.address for user_id in proof.user_ids if user_id.address}):
             if address is None or named == address:
-                yield entry, Choice(entry.fingerprint, entry.source.value, entry.origin, named)
+                yield entry, EntryChoice(entry.fingerprint, entry.source.value, entry.origin, named)
 
 
 def without_effect(entry: Entry, address: str, view: View, terms: Terms) -> str:

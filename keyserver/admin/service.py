@@ -14,14 +14,14 @@ from functools import partial
 from typing import Protocol
 
 from keyserver.admin.acts import note
-from keyserver.admin.approving import Choice, choices, without_effect
+from keyserver.admin.approving import EntryChoice, choices, without_effect
 from keyserver.admin.importing import Importing, ImportReport
-from keyserver.admin.shown import (
-    Asked,
-    Looked,
-    Refreshed,
-    Row,
-    Shown,
+from keyserver.admin.resources import (
+    CertificateResource,
+    EntryResource,
+    LookupResult,
+    RefreshResult,
+    TestResult,
     asked_of,
     looked_of,
     refreshed_of,
@@ -44,11 +44,11 @@ from keyserver.model import (
 from keyserver.openpgp.armor import armor
 from keyserver.policy import Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
+from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.gate import UpstreamStatus
 from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.resolver.resolver import Resolver
-from keyserver.resolver.sift import merged_of
+from keyserver.resolver.select import merged_of
 from keyserver.store.base import Store, Stored, StoreError
 
 ADMINISTRATOR = "administrator"
@@ -56,7 +56,7 @@ ADMINISTRATOR = "administrator"
 
 MAX_LISTED = 1000  # entries in one page of a listing
 _PAGE = 200  # entries read at once while exporting
-_WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's story
+_WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's trace
 
 
 class Problem(Exception):
@@ -86,7 +86,7 @@ class Ambiguous(Refusal):
 class Undecided(Refusal):
     """An approval that fits several entries or addresses; one of them must be named."""
 
-    def __init__(self, fit: Sequence[Choice]) -> None:
+    def __init__(self, fit: Sequence[EntryChoice]) -> None:
         super().__init__(
             f"an approval of {fit[0].fingerprint} fits {len(fit)} entries or addresses:"
             " name one by its address, source and upstream"
@@ -106,7 +106,7 @@ class Candidate:
 class Listing:
     """One page of entries; `next` continues it, None at its end."""
 
-    entries: tuple[Row, ...]
+    entries: tuple[EntryResource, ...]
     next: str | None
 
 
@@ -176,21 +176,21 @@ class Service:
         now = self._clock()
         return Listing(tuple(row_of(e, now, self._terms, self._view, blocked) for e in page.entries), page.next)
 
-    async def show(self, term: str) -> Shown:
+    async def show(self, term: str) -> CertificateResource:
         """One certificate, merged of all its entries, with each of them."""
         fingerprint = await self.find(term)
-        shelf = await self._store.certificate(fingerprint)
+        snapshot = await self._store.certificate(fingerprint)
         blocked = frozenset(await self._store.blocked())
         now = self._clock()
         merged = None
-        if shelf.entries:
-            own = self._hygiene[shelf.entries[0].kind]
-            merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), own, now)
+        if snapshot.entries:
+            own = self._hygiene[snapshot.entries[0].kind]
+            merged = merged_of(snapshot.entries, snapshot.revocations.get(fingerprint, b""), own, now)
         if merged is None:
             if fingerprint in blocked:
                 raise NotKnown(f"{fingerprint} is blocked, and not cached")
             raise NotKnown(f"{fingerprint} is not cached")
-        rows = tuple(row_of(e, now, self._terms, self._view, blocked) for e in shelf.entries)
+        rows = tuple(row_of(e, now, self._terms, self._view, blocked) for e in snapshot.entries)
         return shown_of(merged.proof, rows, blocked=fingerprint in blocked)
 
     async def delete(self, term: str, source: Source | None = None, origin: str | None = None) -> Done:
@@ -225,7 +225,7 @@ class Service:
 
     async def approve(
         self, term: str, address: str | None = None, source: Source | None = None, upstream: str | None = None
-    ) -> Choice:
+    ) -> EntryChoice:
         """Approve one entry for one address; where several fit, Ambiguous or Undecided lists them and none is chosen.
 
         `address` defaults to `term` where that is one, else to the only one for which an approval has an effect."""
@@ -239,7 +239,7 @@ class Service:
             named = several.candidates
         shelves = [await self._store.certificate(candidate.fingerprint) for candidate in named]
         now = self._clock()
-        proved = [(e, self._hygiene[e.kind].prove(e.octets, now)) for shelf in shelves for e in shelf.entries]
+        proved = [(e, self._hygiene[e.kind].prove(e.octets, now)) for snapshot in shelves for e in snapshot.entries]
         judged = [
             (choice, without_effect(entry, choice.address, self._view, self._terms))
             for entry, choice in choices(proved, wanted, source, upstream)
@@ -260,11 +260,11 @@ class Service:
         self._note("approve", choice.fingerprint, source=choice.source, address=self._identity(choice.address))
         return choice
 
-    async def refresh(self, term: str) -> Refreshed:
+    async def refresh(self, term: str) -> RefreshResult:
         """Ask the upstreams for a certificate again, whatever is cached; what is there stays if they have no news."""
         fingerprint = await self.find(term)
-        shelf = await self._store.certificate(fingerprint)
-        kind = shelf.entries[0].kind if shelf.entries else Kind.OPENPGP
+        snapshot = await self._store.certificate(fingerprint)
+        kind = snapshot.entries[0].kind if snapshot.entries else Kind.OPENPGP
         queries: list[Query] = [ByFingerprint(fingerprint, kind)]
         asked = self._read(term)
         if isinstance(asked, ByAddress):
@@ -277,15 +277,15 @@ class Service:
     async def keep(self, term: str) -> Done:
         """Make a certificate `local`, for good: the merge of everything that is cached of it."""
         fingerprint = await self.find(term)
-        shelf = await self._store.certificate(fingerprint)
+        snapshot = await self._store.certificate(fingerprint)
         now = self._clock()
-        if not shelf.entries:
+        if not snapshot.entries:
             raise NotKnown(f"{fingerprint} is not cached")
         begun = await self._store.begin()
-        own = self._hygiene[shelf.entries[0].kind]
-        merged = merged_of(shelf.entries, shelf.revocations.get(fingerprint, b""), own, now)
+        own = self._hygiene[snapshot.entries[0].kind]
+        merged = merged_of(snapshot.entries, snapshot.revocations.get(fingerprint, b""), own, now)
         assert merged is not None  # there are entries
-        chained = any(e.chained for e in shelf.entries)
+        chained = any(e.chained for e in snapshot.entries)
         find = Find(merged, Source.LOCAL, ADMINISTRATOR, chained=chained)
         (verdict,) = await self._store.put([find], [], begun, now)
         if verdict is Stored.BLOCKED:
@@ -328,9 +328,9 @@ class Service:
                 if entry.fingerprint == last or entry.fingerprint in blocked:
                     continue
                 last = entry.fingerprint
-                shelf = await self._store.certificate(entry.fingerprint)
-                revocations = shelf.revocations.get(entry.fingerprint, b"")
-                merged = merged_of(shelf.entries, revocations, own, self._clock())
+                snapshot = await self._store.certificate(entry.fingerprint)
+                revocations = snapshot.revocations.get(entry.fingerprint, b"")
+                merged = merged_of(snapshot.entries, revocations, own, self._clock())
                 if merged is None:
                     continue
                 if kind is Kind.X509:
@@ -369,7 +369,7 @@ class Service:
         """Every upstream's health, counts and latencies."""
         return self._resolver.statuses()
 
-    async def test(self, upstream: str, search: str) -> Asked:
+    async def test(self, upstream: str, search: str) -> TestResult:
         """Ask one upstream once, whatever its health; nothing of it is kept."""
         query = self._read(search)
         began = self._monotonic()
@@ -385,7 +385,7 @@ class Service:
                 certificates += await self._cleaner.clean(raw.kind, raw.octets, self._clock())
         return asked_of(upstream, str(query), outcome, certificates, taken)
 
-    async def lookup(self, search: str, *, trace: bool = False) -> Looked:
+    async def lookup(self, search: str, *, trace: bool = False) -> LookupResult:
         """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step."""
         query = self._read(search)
         if isinstance(query, ByText) and not self._text_search:
@@ -396,7 +396,7 @@ class Service:
         other = await self._in_x509(query)
         asked = [query] if other is None else [query, other]
         found = await asyncio.gather(*(self._resolver.lookup(q, self._view) for q in asked))
-        # Where nobody may be asked for the other kind, its story would only be noise.
+        # Where nobody may be asked for the other kind, its trace would only be noise.
         answers = {
             q.kind: answer
             for q, answer in zip(asked, found, strict=True)
@@ -415,7 +415,7 @@ class Service:
             shelves = [(query, await self._store.look(query.name)) for query in asked]
         except StoreError:
             return False
-        entries = [e for query, shelf in shelves for e in shelf.entries if _concerns(e, query)]
+        entries = [e for query, snapshot in shelves for e in snapshot.entries if _concerns(e, query)]
         verdicts = [judge(e, self._view, now, self._terms) for e in entries]
         return any(not v.answerable and v.freshness is not Freshness.EXPIRED for v in verdicts)
 

@@ -8,10 +8,10 @@ from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
 from keyserver.mailflow.intake import Intake
 from keyserver.model import View
-from keyserver.resolver.keeper import Keeper
+from keyserver.resolver.upkeep import Upkeep
 
 
-def make_service(context: Context, cache: Cache, lookups: Lookups, keeper: Keeper, intake: Intake) -> Service:
+def make_service(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake) -> Service:
     """The operations; they answer as the default view does."""
     policy, clocks = context.config.policy, context.clocks
     return Service(
@@ -24,7 +24,7 @@ def make_service(context: Context, cache: Cache, lookups: Lookups, keeper: Keepe
         clock=clocks.now,
         monotonic=clocks.monotonic,
         harvester=intake,
-        purge_expired=keeper.purge_now,
+        purge_expired=upkeep.purge_now,
         max_certificate=policy.max_certificate_size,
         text_search=policy.text_search != "off",
         identity=context.observer.identity,

@@ -13,7 +13,7 @@ from keyserver.app.context import CannotStart, Context
 from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
 from keyserver.model import Kind
-from keyserver.resolver.proofs import Proofs
+from keyserver.resolver.proof_cache import ProofCache
 from keyserver.store.base import Store, StoreRefused
 from keyserver.store.opening import open_store
 
@@ -45,7 +45,7 @@ async def open_cache(context: Context) -> AsyncIterator[Cache]:
 
 def hygiene_of(anchors: smime.Anchors | None = None) -> Mapping[Kind, Hygiene]:
     """The pure functions of each kind of certificate; without anchors no chain leads to one."""
-    pgp, x509 = Proofs(openpgp.prove), Proofs(smime.prove)
+    pgp, x509 = ProofCache(openpgp.prove), ProofCache(smime.prove)
     return {
         Kind.OPENPGP: Hygiene(
             clean=openpgp.clean,

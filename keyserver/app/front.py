@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from keyserver.app.listening import CORES_PART, Listeners, hot_gauges
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
-from keyserver.faces.cache import Budget
-from keyserver.faces.http.door import Door
-from keyserver.faces.http.front import DoorLimits
+from keyserver.faces.cache import MemoryLimit
+from keyserver.faces.http.connection import HttpLimits
 from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.server import HttpServer
 from keyserver.faces.ldap.connection import LdapLimits
-from keyserver.listen.reception import Reception
+from keyserver.listen.server import ListeningServer
 from keyserver.listen.trust import Trust
 from keyserver.model import Name
 from keyserver.processes.control import Control, Message
@@ -58,13 +58,13 @@ class FrontProcess:
         setting.ledger.begin(setting.number)
         self._replica = Replica(setting.counter)
         self._relay = Relay(self._replica)
-        self._listeners = Listeners(self._clocks.monotonic)
+        self._subscribers = Listeners(self._clocks.monotonic)
         self._stop = asyncio.Event()
         self._connecting: asyncio.Task[None] | None = None
         self._trust = Trust(limits.trusted, limits.proxies, limits.proxy_header)
         memory = config.cache.memory * (CORES_PART - 1) // CORES_PART // config.workers
-        self._budget = Budget(memory, self._replica, self._clocks.now)
-        self._doors: list[Door] = []
+        self._budget = MemoryLimit(memory, self._replica, self._clocks.now)
+        self._http: list[HttpServer] = []
         self._hot: list[HotAnswers] = []
         self._ldap: list[LdapFront] = []
 
@@ -82,8 +82,8 @@ class FrontProcess:
         while not self._stop.is_set() and not self._relay.deserted:
             await asyncio.wait((stopped,), timeout=1.0)
             self._report()
-        receptions: tuple[Reception[Any], ...] = (*self._doors, *self._ldap)
-        await asyncio.gather(*(reception.close(DRAIN) for reception in receptions))
+        servers: tuple[ListeningServer[Any], ...] = (*self._http, *self._ldap)
+        await asyncio.gather(*(server.close(DRAIN) for server in servers))
         self._report()
 
     def _heard(self, message: Message, files: list[int]) -> None:
@@ -92,32 +92,32 @@ class FrontProcess:
                 line, news = (socket.socket(fileno=file) for file in files)
                 self._connecting = asyncio.get_running_loop().create_task(self._relay.connect(line, news))
             case "reload":
-                self._listeners.reload()
+                self._subscribers.reload()
             case "stop":
                 self._stop.set()
 
     async def _open(self) -> None:
-        make: Mapping[str, Callable[[str], Reception[Any]]] = {"hkp": self._hkp, "ldap": self._ldap_face}
-        receptions: dict[str, Reception[Any]] = {}
+        make: Mapping[str, Callable[[str], ListeningServer[Any]]] = {"hkp": self._hkp, "ldap": self._ldap_face}
+        servers: dict[str, ListeningServer[Any]] = {}
         for one, socks in self._setting.bound.items():
-            if one.key not in receptions:
-                receptions[one.key] = make[one.face](one.key)
-                receptions[one.key].share(self._setting.ledger.page(self._setting.number, one.key))
+            if one.key not in servers:
+                servers[one.key] = make[one.face](one.key)
+                servers[one.key].share(self._setting.ledger.page(self._setting.number, one.key))
             for sock in socks:
-                await receptions[one.key].serve(one.listener, sock)
+                await servers[one.key].serve(one.listener, sock)
 
-    def _hkp(self, key: str) -> Door:
+    def _hkp(self, key: str) -> HttpServer:
         config = self._setting.config
-        door = Door(
+        server = HttpServer(
             self._relay.http(key),
             HotAnswers(self._budget),
-            DoorLimits(config.limits.connections_per_client, self._trust),
+            HttpLimits(config.limits.connections_per_client, self._trust),
             own=self._setting.instance,
-            tls=self._listeners.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
+            tls=self._subscribers.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
         )
-        self._doors.append(door)
-        self._hot.append(door.hot)
-        return door
+        self._http.append(server)
+        self._hot.append(server.hot)
+        return server
 
     def _ldap_face(self, key: str) -> LdapFront:
         config = self._setting.config
@@ -126,7 +126,7 @@ class FrontProcess:
             key,
             self._budget,
             LdapLimits(connections_per_client=config.limits.connections_per_client, trust=self._trust),
-            tls=self._listeners.tls(config.ldap.tls_certificate, config.ldap.tls_key_file),
+            tls=self._subscribers.tls(config.ldap.tls_certificate, config.ldap.tls_key_file),
         )
         self._ldap.append(server)
         return server
@@ -137,8 +137,8 @@ class FrontProcess:
         counts = {
             **{name: read() for name, (_, read) in hot_gauges(self._budget, self._hot).items()},
             "hkp_hits": sum(c.hits + c.negative_hits for c in hot),
-            "hkp_connections": sum(door.present for door in self._doors),
-            "hkp_refused": sum(door.refused for door in self._doors),
+            "hkp_connections": sum(server.present for server in self._http),
+            "hkp_refused": sum(server.refused for server in self._http),
             "ldap_hits": sum(one.hits for one in self._ldap),
             "ldap_connections": sum(one.present for one in self._ldap),
             "ldap_refused": sum(one.refused for one in self._ldap),

@@ -19,19 +19,19 @@ from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
 from keyserver.app.upkeep import Remembers
 from keyserver.config import Listener, Listening
-from keyserver.faces.cache import Budget
-from keyserver.faces.desk import Desk
+from keyserver.faces.cache import MemoryLimit
+from keyserver.faces.context import FaceContext
 from keyserver.faces.face import Face, Opening
 from keyserver.faces.http.app import make_runner
-from keyserver.faces.http.door import Door
+from keyserver.faces.http.connection import HttpLimits
 from keyserver.faces.http.exchange import at_work
-from keyserver.faces.http.front import DoorLimits
 from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.server import HttpServer
 from keyserver.faces.register import FACES
-from keyserver.listen.certificate import Certificate
-from keyserver.listen.reception import Address, Reception
+from keyserver.listen.server import Address, ListeningServer
+from keyserver.listen.tls import TlsCertificate
 from keyserver.mailflow import lmtp, milter
-from keyserver.mailflow.peers import Peers, Talk
+from keyserver.mailflow.server import MailConnection, MailServer
 from keyserver.model import Answer, View
 from keyserver.observe import Observer
 from keyserver.processes.fronts import Fronts, Node
@@ -53,8 +53,8 @@ class Listeners:
     monotonic: seconds."""
 
     monotonic: Callable[[], float]
-    receptions: list[Reception[Any]] = field(default_factory=list)
-    certificates: dict[tuple[Path, Path | None], Certificate] = field(default_factory=dict)
+    servers: list[ListeningServer[Any]] = field(default_factory=list)
+    certificates: dict[tuple[Path, Path | None], TlsCertificate] = field(default_factory=dict)
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
     fronts: Fronts | None = None
     """Other processes that have the sockets of all faces, if there are any."""
@@ -63,12 +63,12 @@ class Listeners:
 
     async def close(self) -> None:
         """Take nothing new, let open requests end."""
-        await asyncio.gather(*(reception.close(DRAIN) for reception in self.receptions))
+        await asyncio.gather(*(server.close(DRAIN) for server in self.servers))
         await self.closing.aclose()
 
-    def of(self, *faces: str) -> list[Reception[Any]]:
+    def of(self, *faces: str) -> list[ListeningServer[Any]]:
         """Those of some faces."""
-        return [reception for reception in self.receptions if reception.face in faces]
+        return [server for server in self.servers if server.face in faces]
 
     def reload(self) -> None:
         """Read again what can be read again: the certificates. Connections stay; what is broken is left as it was."""
@@ -82,20 +82,20 @@ class Listeners:
             return None
         if (chain, key) not in self.certificates:
             try:
-                self.certificates[chain, key] = Certificate(chain, key, self.monotonic)
+                self.certificates[chain, key] = TlsCertificate(chain, key, self.monotonic)
             except OSError as problem:
                 raise CannotStart(f"{chain}: cannot be used as a TLS certificate: {problem}") from None
         return self.certificates[chain, key].context
 
 
-Maker = Callable[[View], Awaitable[Reception[Any]]]
+Maker = Callable[[View], Awaitable[ListeningServer[Any]]]
 """Makes what takes a face's connections, for one view; it raises ValueError for what it cannot work with."""
 
 
 async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], None]) -> None:
     """Open what is configured, the admin listener last. `ready` hears one line per listener. Raises CannotStart."""
     memory = parts.config.cache.memory // (CORES_PART if listeners.fronts is not None else 1)
-    budget = Budget(memory, parts.changes, parts.clocks.now)
+    budget = MemoryLimit(memory, parts.changes, parts.clocks.now)
     policy = {view.name: view.answer_mailflow for view in parts.config.view}
     views = {"default": parts.config.policy.answer_mailflow, **policy}
     for name, make in _makers(parts, listeners, budget).items():
@@ -103,22 +103,22 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
             wanted = [one for one in parts.config.listeners if (one.face, one.view) == (name, view)]
             if wanted:
                 try:
-                    reception = await make(View(view, answer_mailflow))
+                    server = await make(View(view, answer_mailflow))
                 except ValueError as problem:
                     raise CannotStart(str(problem)) from None
-                listeners.receptions.append(reception)
+                listeners.servers.append(server)
                 if listeners.fronts is not None and name in listeners.fronts.faces:
-                    listeners.fronts.places[wanted[0].key] = reception.behind
-                    reception.begin()
+                    listeners.fronts.places[wanted[0].key] = server.behind
+                    server.begin()
                 else:
-                    await _bind(reception, wanted, ready, listeners.bound)
+                    await _bind(server, wanted, ready, listeners.bound)
     _show(parts, listeners, budget)
 
 
-def _makers(parts: Parts, listeners: Listeners, budget: Budget) -> Mapping[str, Maker]:
+def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[str, Maker]:
     """Every face by its name, in the order in which they open."""
     config, intake = parts.config, parts.intake
-    talks: Mapping[str, tuple[Listener | None, int, Callable[[Peers], Talk]]] = {
+    mail_servers: Mapping[str, tuple[Listener | None, int, Callable[[MailServer], MailConnection]]] = {
         "milter": (config.mailflow.milter_listen, milter.MAX_CONNECTIONS, partial(milter.Connection, intake)),
         "lmtp": (
             config.mailflow.lmtp_listen,
@@ -127,22 +127,22 @@ def _makers(parts: Parts, listeners: Listeners, budget: Budget) -> Mapping[str, 
         ),
     }
 
-    async def mail(name: str, view: View) -> Reception[Any]:
-        listener, most, talk = talks[name]
+    async def mail(name: str, view: View) -> ListeningServer[Any]:
+        listener, most, connection = mail_servers[name]
         assert listener is not None
-        return Peers(name, listener, config.mailflow.allowed_clients, most, talk)
+        return MailServer(name, listener, config.mailflow.allowed_clients, most, connection)
 
-    async def admin(view: View) -> Reception[Any]:
-        return await admin_door(parts, listeners)
+    async def admin(view: View) -> ListeningServer[Any]:
+        return await admin_server(parts, listeners)
 
     return {
         **{face.name: partial(_open_face, parts, listeners, budget, face) for face in FACES},
-        **{name: partial(mail, name) for name in talks},
+        **{name: partial(mail, name) for name in mail_servers},
         "admin": admin,
     }
 
 
-def hot_gauges(budget: Budget, hot: Iterable[Remembers]) -> Mapping[str, tuple[str, Callable[[], int]]]:
+def hot_gauges(budget: MemoryLimit, hot: Iterable[Remembers]) -> Mapping[str, tuple[str, Callable[[], int]]]:
     """What is shown of the answers that a process keeps, by name: meaning, value."""
     return {
         "hot_octets": ("Memory of answers kept, all faces together", lambda: budget.octets),
@@ -156,18 +156,18 @@ def hot_gauges(budget: Budget, hot: Iterable[Remembers]) -> Mapping[str, tuple[s
     }
 
 
-def _show(parts: Parts, listeners: Listeners, budget: Budget) -> None:
+def _show(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> None:
     """Gauges, read at every scrape."""
     observer, fronts = parts.observer, listeners.fronts
 
     def connections(face: str) -> int:
         if fronts is not None:
             return fronts.total(f"{face}_connections")
-        return sum(reception.present for reception in listeners.of(face))
+        return sum(server.present for server in listeners.of(face))
 
     def refused(*faces: str) -> int:
         elsewhere = sum(fronts.total(f"{face}_refused") for face in faces) if fronts is not None else 0
-        return elsewhere + sum(reception.refused for reception in listeners.of(*faces))
+        return elsewhere + sum(server.refused for server in listeners.of(*faces))
 
     def both(name: str, here: Callable[[], int]) -> int:
         return here() + (fronts.total(name) if fronts is not None else 0)
@@ -189,9 +189,11 @@ def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int
     return note
 
 
-async def _open_face(parts: Parts, listeners: Listeners, budget: Budget, face: Face, view: View) -> Reception[Any]:
+async def _open_face(
+    parts: Parts, listeners: Listeners, budget: MemoryLimit, face: Face, view: View
+) -> ListeningServer[Any]:
     config = parts.config
-    desk = Desk(
+    context = FaceContext(
         lookups=parts.resolver,
         store=parts.store,
         budget=budget,
@@ -202,14 +204,14 @@ async def _open_face(parts: Parts, listeners: Listeners, budget: Budget, face: F
         instance=parts.installation.instance,
         explain=config.hkp.explain,
         text_search=config.policy.text_search != "off",
-        complaint=lambda: parts.keeper.clockwatch.complaint,
+        complaint=lambda: parts.upkeep.clockwatch.complaint,
         trust=parts.trust,
         max_size=config.cache.max_size,
     )
     return await face.open(
         Opening(
             config=config,
-            desk=desk,
+            context=context,
             tls=listeners.tls,
             tell=lambda hits: parts.observer.hot(face.name, hits),
             remember=parts.hot.append,
@@ -219,7 +221,7 @@ async def _open_face(parts: Parts, listeners: Listeners, budget: Budget, face: F
 
 
 async def _bind(
-    reception: Reception[Any],
+    server: ListeningServer[Any],
     wanted: Sequence[Listening],
     ready: Callable[[str], None],
     given: Mapping[Listening, Sequence[socket.socket]],
@@ -230,8 +232,8 @@ async def _bind(
         bound: list[Address] = [sock.getsockname() for sock in given.get(one, ())]
         try:
             for sock in given.get(one, ()):
-                await reception.serve(one.listener, sock)
-            bound = bound or await reception.open(one.listener)
+                await server.serve(one.listener, sock)
+            bound = bound or await server.open(one.listener)
         except OSError as problem:
             raise taken(one, problem) from None
         if one.face in MAIL and one.listener.unix is not None:
@@ -250,7 +252,7 @@ def taken(one: Listening, problem: OSError) -> CannotStart:
     return CannotStart(f"{one.key}: cannot listen on {one.listener}: {problem.strerror or problem}")
 
 
-async def admin_door(parts: Parts, listeners: Listeners) -> Door:
+async def admin_server(parts: Parts, listeners: Listeners) -> HttpServer:
     """The admin API, not open yet. Raises CannotStart."""
     config = parts.config
     since = parts.clocks.now()
@@ -268,10 +270,10 @@ async def admin_door(parts: Parts, listeners: Listeners) -> Door:
     await runner.setup()
     listeners.closing.push_async_callback(runner.cleanup)
     assert runner.server is not None
-    return Door(
+    return HttpServer(
         runner.server,
-        HotAnswers(Budget(ADMIN_MEMORY, parts.changes, parts.clocks.now)),
-        DoorLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
+        HotAnswers(MemoryLimit(ADMIN_MEMORY, parts.changes, parts.clocks.now)),
+        HttpLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
         face="admin",
         tls=listeners.tls(config.admin.tls_certificate, config.admin.tls_key_file),
         privileged=True,

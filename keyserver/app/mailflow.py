@@ -10,8 +10,8 @@ from keyserver.app.context import Context
 from keyserver.config import Config
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.room import Room
-from keyserver.mailflow.verdict import Rules
+from keyserver.mailflow.memory import MailMemory
+from keyserver.mailflow.values import Rules
 from keyserver.policy import with_subdomains
 from keyserver.resolver.cleaner import Cleaner
 
@@ -28,7 +28,7 @@ def open_mailflow(context: Context, cache: Cache, cleaner: Cleaner) -> Iterator[
         clock=context.clocks.now,
         counts=Counts(context.observer.registry),
         identity=context.observer.identity,
-        room=Room(),
+        memory=MailMemory(),
     )
     try:
         yield intake

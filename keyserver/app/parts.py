@@ -25,8 +25,8 @@ from keyserver.install import Installation
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.intake import Intake
 from keyserver.observe import Observer
-from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import Store
 from keyserver.upstreams.base import Upstream
 
@@ -43,11 +43,11 @@ class Parts:
     changes: Changes
     store: Store
     resolver: Resolver
-    keeper: Keeper
+    upkeep: Upkeep
     intake: Intake
     service: Service
     hot: list[Remembers]
-    """Each face adds its own: the keeper asks them what they were asked for."""
+    """Each face adds its own: upkeep asks them what they were asked for."""
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +63,7 @@ async def opened(
         upstreams(context) as peers,
         open_cache(context) as cache,
         open_resolver(context, cache, peers) as lookups,
-        open_upkeep(context, cache, lookups.resolver, hot) as keeper,
+        open_upkeep(context, cache, lookups.resolver, hot) as upkeep,
     ):
         with open_mailflow(context, cache, lookups.cleaner) as intake:
             yield Parts(
@@ -75,8 +75,8 @@ async def opened(
                 changes=cache.changes,
                 store=cache.store,
                 resolver=lookups.resolver,
-                keeper=keeper,
+                upkeep=upkeep,
                 intake=intake,
-                service=make_service(context, cache, lookups, keeper, intake),
+                service=make_service(context, cache, lookups, upkeep, intake),
                 hot=hot,
             )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
-from keyserver.resolver.asked import Asked, MissLimit
+from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.gate import Gate
+from keyserver.resolver.inflight import InFlight
+from keyserver.resolver.ratelimit import SearchRateLimit
 from keyserver.resolver.resolver import Resolver, Settings
 from keyserver.resolver.search import Searcher
 from keyserver.upstreams.base import Upstream
@@ -37,7 +38,7 @@ async def open_resolver(context: Context, cache: Cache, upstreams: Mapping[str, 
     searcher = Searcher(
         store=cache.store,
         upstreams=upstreams,
-        gate=Gate(clocks.monotonic, random.random, context.observer.upstream),
+        circuit=CircuitBreaker(clocks.monotonic, random.random, context.observer.upstream),
         cleaner=cleaner,
         hygiene=cache.hygiene,
         terms=context.terms,
@@ -52,8 +53,8 @@ async def open_resolver(context: Context, cache: Cache, upstreams: Mapping[str, 
         searcher=searcher,
         terms=context.terms,
         hygiene=cache.hygiene,
-        asked=Asked(config.limits.searches),
-        misses=MissLimit(config.limits.misses_per_minute, context.trust, clocks.monotonic),
+        asked=InFlight(config.limits.searches),
+        misses=SearchRateLimit(config.limits.misses_per_minute, context.trust, clocks.monotonic),
         clock=clocks.now,
         monotonic=clocks.monotonic,
         settings=Settings(config.policy.text_search),

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from keyserver.app.admin_socket import open_admin_socket
 from keyserver.app.context import CannotStart
-from keyserver.app.desk import open_desk
 from keyserver.app.listening import DRAIN, Listeners, open_all
 from keyserver.app.parts import Parts, opened
 from keyserver.app.several import supervise
@@ -58,15 +58,15 @@ async def _serve(
     async with opened(config, Clocks.system()) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners(parts.clocks.monotonic)
         joined = among(parts, listeners) if among is not None else None
-        keeper: asyncio.Task[None] | None = None
+        upkeep: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
         hangup(listeners.reload)
         try:
-            await open_desk(parts, listeners, state)
+            await open_admin_socket(parts, listeners, state)
             await open_all(parts, listeners, ready)
             if joined is not None:
                 joined()
-            keeper = group.create_task(parts.keeper.run())
+            upkeep = group.create_task(parts.upkeep.run())
             await stop.wait()
             log.info("stopping")
         finally:
@@ -74,8 +74,8 @@ async def _serve(
             await listeners.close()
             await parts.intake.drain(DRAIN)
             reader.cancel()
-            if keeper is not None:
-                keeper.cancel()
+            if upkeep is not None:
+                upkeep.cancel()
 
 
 @contextlib.contextmanager

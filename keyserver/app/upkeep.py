@@ -11,8 +11,8 @@ from keyserver.app.cache import Cache
 from keyserver.app.context import Context
 from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
-from keyserver.resolver.keeper import Keeper
 from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.upkeep import Upkeep
 
 LINES_AT_ONCE = 50  # of the log, between which the loop goes on
 
@@ -30,8 +30,8 @@ class Remembers(Protocol):
 @contextlib.asynccontextmanager
 async def open_upkeep(
     context: Context, cache: Cache, resolver: Resolver, hot: Iterable[Remembers]
-) -> AsyncIterator[Keeper]:
-    """The keeper; its `run` is the caller's to start. `hot`: of all faces, those that open later too."""
+) -> AsyncIterator[Upkeep]:
+    """Upkeep; its `run` is the caller's to start. `hot`: of all faces, those that open later too."""
     config, clocks = context.config.cache, context.clocks
 
     async def gather() -> None:
@@ -42,7 +42,7 @@ async def open_upkeep(
                 if number % LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)  # ten thousand log lines must not hold up a lookup
 
-    keeper = Keeper(
+    upkeep = Upkeep(
         cache.store,
         resolver,
         context.terms,
@@ -53,7 +53,7 @@ async def open_upkeep(
         asked=gather,
     )
     try:
-        yield keeper
+        yield upkeep
     finally:
         with contextlib.suppress(Exception):
-            await keeper.flush()
+            await upkeep.flush()

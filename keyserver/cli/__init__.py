@@ -15,7 +15,7 @@ import typer
 
 from keyserver import __version__
 from keyserver.cli import cache, check, harvest, lookup, nodes, serve, upstreams
-from keyserver.cli.options import SERVICE, Trouble
+from keyserver.cli.options import SERVICE, CommandError
 
 
 def _exit(code: int, **_options: object) -> None:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         application(args=arguments, prog_name="keyserver")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except Trouble as trouble:
+    except CommandError as trouble:
         for line in trouble.lines:
             print(line, file=sys.stderr)
         return trouble.code

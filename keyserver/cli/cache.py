@@ -12,17 +12,17 @@ from keyserver.cli.keyrings import export_keyring, import_keyrings
 from keyserver.cli.options import (
     DONE,
     USAGE,
+    CommandError,
     ConfigOption,
     JsonOption,
     SetOption,
-    Trouble,
     YesOption,
     confirm,
     load_config,
 )
 
 if TYPE_CHECKING:
-    from keyserver.cli.reach import Desk
+    from keyserver.cli.admin_client import AdminClient
 
 commands = typer.Typer(
     help="The key cache: list, show, delete, purge, approve, refresh, keep, block, unblock, export, import.",
@@ -52,14 +52,14 @@ def list_(
     """List the entries of the cache."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
-    from keyserver.cli.reach import reach
+    from keyserver.cli.admin_client import reach
 
     console, count, cursor = show.console(), 0, ""
-    with reach(configuration) as desk:
+    with reach(configuration) as client:
         if as_json:
             sys.stdout.write('{"entries": [')
         while True:
-            page = desk.get(_CACHE, source=source, upstream=upstream, domain=domain, limit=_PAGE, cursor=cursor)
+            page = client.get(_CACHE, source=source, upstream=upstream, domain=domain, limit=_PAGE, cursor=cursor)
             rows = page["entries"]
             if as_json:
                 for number, row in enumerate(rows, count):
@@ -81,10 +81,10 @@ def show_(id_: Id, as_json: JsonOption = False, config: ConfigOption = None, set
     """Show one certificate and its entries."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
-    from keyserver.cli.reach import reach, segment
+    from keyserver.cli.admin_client import reach, segment
 
-    with reach(configuration) as desk:
-        found = _one(lambda: desk.get(f"{_CACHE}/{segment(id_)}"))
+    with reach(configuration) as client:
+        found = _one(lambda: client.get(f"{_CACHE}/{segment(id_)}"))
     if as_json:
         show.print_json(found)
     else:
@@ -145,7 +145,7 @@ def delete(
     """Delete the entries of certificates; the next lookup asks the upstreams again. Of many it asks first."""
     if len(ids) > _MANY:
         confirm(f"delete the entries of {len(ids)} certificates", yes)
-    return _each(config, settings, ids, "deleted", lambda desk, way: desk.delete(way, source=source))
+    return _each(config, settings, ids, "deleted", lambda client, way: client.delete(way, source=source))
 
 
 @commands.command("approve")
@@ -162,13 +162,13 @@ def approve(
     An approval lifts neither `domains` nor `internal_domains`."""
     given = {"address": address, "source": source, "upstream": upstream}
     chosen = {name: value for name, value in given.items() if value}
-    return _each(config, settings, [id_], "approved", lambda desk, way: desk.post(f"{way}/approve", chosen))
+    return _each(config, settings, [id_], "approved", lambda client, way: client.post(f"{way}/approve", chosen))
 
 
 @commands.command("keep")
 def keep(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
     """Make certificates local: they never expire."""
-    return _each(config, settings, ids, "kept", lambda desk, way: desk.post(f"{way}/keep"))
+    return _each(config, settings, ids, "kept", lambda client, way: client.post(f"{way}/keep"))
 
 
 @commands.command("block")
@@ -179,13 +179,13 @@ def block(
     settings: SetOption = None,
 ) -> int:
     """Neither cache nor answer certificates until they are unblocked."""
-    return _each(config, settings, ids, "blocked", lambda desk, way: desk.post(f"{way}/block", {"reason": reason}))
+    return _each(config, settings, ids, "blocked", lambda client, way: client.post(f"{way}/block", {"reason": reason}))
 
 
 @commands.command("unblock")
 def unblock(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
     """Take blocks away."""
-    return _each(config, settings, ids, "unblocked", lambda desk, way: desk.post(f"{way}/unblock"))
+    return _each(config, settings, ids, "unblocked", lambda client, way: client.post(f"{way}/unblock"))
 
 
 @commands.command("refresh")
@@ -193,8 +193,8 @@ def refresh(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -
     """Ask the upstreams again now; what is cached stays unless one has news."""
     from keyserver.cli import show
 
-    def ask(desk: Desk, way: str) -> Any:
-        answer = desk.post(f"{way}/refresh")
+    def ask(client: AdminClient, way: str) -> Any:
+        answer = client.post(f"{way}/refresh")
         for upstream, outcome in answer["outcomes"].items():
             show.console().print("  ", show.word(upstream, "bold"), show.word(outcome))
         return answer
@@ -217,14 +217,14 @@ def purge(
     given = {"expired": expired, "source": source, "upstream": upstream, "domain": domain, "all": everything}
     chosen = {name: value for name, value in given.items() if value}
     if len(chosen) != 1:
-        raise Trouble("purge what? exactly one of --expired, --source, --upstream, --domain, --all", code=USAGE)
+        raise CommandError("purge what? exactly one of --expired, --source, --upstream, --domain, --all", code=USAGE)
     configuration = load_config(config, settings)
-    from keyserver.cli.reach import reach
+    from keyserver.cli.admin_client import reach
 
     if not expired:
         confirm(_sweep(chosen), yes)
-    with reach(configuration) as desk:
-        count = desk.post(f"{_CACHE}/purge", chosen)["purged"]
+    with reach(configuration) as client:
+        count = client.post(f"{_CACHE}/purge", chosen)["purged"]
     print(f"purged {count} entr{'y' if count == 1 else 'ies'}")
     return DONE
 
@@ -245,17 +245,17 @@ commands.command("import")(import_keyrings)
 def _each(config: Any, settings: Any, ids: list[str], done: str, act: Any) -> int:
     """Do one thing to each certificate; what goes wrong with one does not keep the others from it."""
     configuration = load_config(config, settings)
-    from keyserver.cli.reach import ApiError, reach, segment
+    from keyserver.cli.admin_client import ApiError, reach, segment
 
     worst = DONE
-    with reach(configuration) as desk:
+    with reach(configuration) as client:
         for id_ in ids:
             try:
-                answer = _one(lambda id_=id_: act(desk, f"{_CACHE}/{segment(id_)}"))
+                answer = _one(lambda id_=id_: act(client, f"{_CACHE}/{segment(id_)}"))
             except ApiError as error:
                 worst = max(worst, error.code)
                 print("\n".join(error.lines), file=sys.stderr)
-            except Trouble as error:
+            except CommandError as error:
                 if error.code > USAGE:
                     raise
                 worst = max(worst, error.code)
@@ -273,7 +273,7 @@ def _for(answer: dict[str, Any]) -> list[str]:
 def _one(ask: Any) -> Any:
     """An answer about one certificate; where an address fits several, Trouble that lists them."""
     from keyserver.cli import show
-    from keyserver.cli.reach import ApiError
+    from keyserver.cli.admin_client import ApiError
 
     try:
         return ask()
@@ -287,4 +287,4 @@ def _one(ask: Any) -> Any:
             lines.append(show.safe(f"  --address {row['address']} {where}  ({row['origin']})"))
         if not lines:
             raise
-        raise Trouble(*error.lines, *lines, code=error.code) from None
+        raise CommandError(*error.lines, *lines, code=error.code) from None

@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from keyserver.cli.options import DONE, NOT_FOUND, ConfigOption, SetOption, Trouble, load_config
+from keyserver.cli.options import DONE, NOT_FOUND, CommandError, ConfigOption, SetOption, load_config
 from keyserver.wire.mbox import MAX_MAIL, Letter, Splitter, is_mbox
 
 _CHUNK = 1 << 18
@@ -32,13 +32,13 @@ def harvest(
     """Take certificates from mail files as if the mail came in now."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
+    from keyserver.cli.admin_client import reach
     from keyserver.cli.progress import bar
-    from keyserver.cli.reach import reach
 
     counts: Counter[str] = Counter()
     missing = False
     path = f"/api/v1/harvest{'?explain=1' if explain else ''}"
-    with reach(configuration) as desk, bar() as progress:
+    with reach(configuration) as client, bar() as progress:
         for file in files:
             try:
                 places = list(_places(file))
@@ -49,7 +49,7 @@ def harvest(
             task = progress.add_task(show.safe(file), total=_size(places))
             for where, letter in _letters(places, partial(progress.advance, task)):
                 octets = b"x" * (MAX_MAIL + 1) if letter.cut else letter.octets
-                report = desk.upload(path, _pieces(octets), len(octets), "message/rfc822")
+                report = client.upload(path, _pieces(octets), len(octets), "message/rfc822")
                 counts[report["verdict"]] += 1
                 if as_json:
                     print(json.dumps({"mail": where, **report}))
@@ -61,7 +61,7 @@ def harvest(
 
 
 def _print(where: str, report: dict[str, Any]) -> None:
-    """One mail's story: the verdict, then each certificate and each remark."""
+    """The report on one mail: the verdict, then each certificate and each remark."""
     from rich.text import Text
 
     from keyserver.cli import show
@@ -132,7 +132,7 @@ def _letters(places: list[Path | None], advance: Callable[[int], None]) -> Itera
             with sys.stdin.buffer if place is None else place.open("rb") as stream:
                 yield from _of(stream, name, advance)
         except OSError as error:
-            raise Trouble(f"{name}: {error.strerror}", code=NOT_FOUND) from None
+            raise CommandError(f"{name}: {error.strerror}", code=NOT_FOUND) from None
 
 
 def _of(stream: IO[bytes], name: str, advance: Callable[[int], None]) -> Iterator[tuple[str, Letter]]:

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from keyserver.cli.options import DONE, NOT_FOUND, ConfigOption, JsonOption, SetOption, Trouble, load_config
+from keyserver.cli.options import DONE, NOT_FOUND, CommandError, ConfigOption, JsonOption, SetOption, load_config
 from keyserver.cli.progress import bar
 
 _CHUNK = 1 << 16
@@ -26,16 +26,16 @@ def import_keyrings(
     """Import keyrings of any size as local entries, which never expire."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
-    from keyserver.cli.reach import reach
+    from keyserver.cli.admin_client import reach
 
     reports: list[dict[str, Any]] = []
-    with reach(configuration) as desk, bar() as progress:
+    with reach(configuration) as client, bar() as progress:
         for file in files:
             stream, size = _opened(file)
             with stream:
                 task = progress.add_task(show.safe(file), total=size)
                 chunks = _watched(stream, lambda count, task=task: progress.advance(task, count))
-                reports.append({"file": file, **desk.upload("/api/v1/cache/import", chunks, size)})
+                reports.append({"file": file, **client.upload("/api/v1/cache/import", chunks, size)})
     if as_json:
         show.print_json({"imports": reports})
     else:
@@ -66,14 +66,14 @@ def export_keyring(
 ) -> int:
     """Export the OpenPGP certificates of the cache, armored, or the X.509 ones."""
     configuration = load_config(config, settings)
-    from keyserver.cli.reach import reach
+    from keyserver.cli.admin_client import reach
 
-    with reach(configuration) as desk, bar() as progress:
+    with reach(configuration) as client, bar() as progress:
         task = progress.add_task("exporting", total=None)
         blocks = 0
         kind, mark = ("x509", b"-----BEGIN CERT") if x509 else ("openpgp", b"-----BEGIN PGP")
         chosen = {"source": source, "upstream": upstream, "domain": domain, "kind": kind}
-        chunks = desk.download("/api/v1/cache/export", **chosen)
+        chunks = client.download("/api/v1/cache/export", **chosen)
         with _written(file) as stream:
             tail = b""
             for chunk in chunks:
@@ -94,7 +94,7 @@ def _opened(file: str) -> tuple[IO[bytes], int | None]:
         stream = Path(file).open("rb")  # noqa: SIM115  the caller closes it
         return stream, os.fstat(stream.fileno()).st_size if Path(file).is_file() else None
     except OSError as error:
-        raise Trouble(f"{file}: {error.strerror}", code=NOT_FOUND) from None
+        raise CommandError(f"{file}: {error.strerror}", code=NOT_FOUND) from None
 
 
 def _watched(stream: IO[bytes], advance: Any) -> Iterator[bytes]:
@@ -118,7 +118,7 @@ class _written:
         try:
             self._stream = self._draft.open("xb")
         except OSError as error:
-            raise Trouble(f"{self._path}: {error.strerror}", code=NOT_FOUND) from None
+            raise CommandError(f"{self._path}: {error.strerror}", code=NOT_FOUND) from None
         return self._stream
 
     def __exit__(self, kind: object, *_rest: object) -> None:

@@ -38,10 +38,10 @@ def lookup(
     """
     configuration = load_config(config, settings)
     from keyserver.cli import show
-    from keyserver.cli.reach import reach
+    from keyserver.cli.admin_client import reach
 
-    with reach(configuration) as desk:
-        answer = desk.get("/api/v1/lookup", q=query, trace="1" if trace else "")
+    with reach(configuration) as client:
+        answer = client.get("/api/v1/lookup", q=query, trace="1" if trace else "")
     if as_json:
         show.print_json(answer)
     else:
@@ -50,7 +50,7 @@ def lookup(
 
 
 def _print(console: Console, answer: dict[str, Any]) -> None:
-    """The verdict first, then the story, then what was found."""
+    """The verdict first, then the trace, then what was found."""
     from rich.text import Text
 
     from keyserver.cli import show

@@ -10,10 +10,10 @@ def nodes(as_json: JsonOption = False, config: ConfigOption = None, settings: Se
     no service runs."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
-    from keyserver.cli.reach import reach
+    from keyserver.cli.admin_client import reach
 
-    with reach(configuration) as desk:
-        rows = desk.get("/api/v1/nodes")["nodes"]
+    with reach(configuration) as client:
+        rows = client.get("/api/v1/nodes")["nodes"]
     if as_json:
         show.print_json({"nodes": rows})
     elif rows:

@@ -34,7 +34,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without aski
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output; stable.")]
 
 
-class Trouble(Exception):
+class CommandError(Exception):
     """Ends a command with a few clear lines on stderr and an exit code."""
 
     def __init__(self, *lines: str, code: int = SERVICE) -> None:
@@ -51,7 +51,7 @@ def confirm(what: str, yes: bool) -> None:
         return
     print(f"This will {what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Trouble("nothing was done", code=NOT_FOUND)
+        raise CommandError("nothing was done", code=NOT_FOUND)
 
 
 def config_file(given: Path | None) -> Path | None:
@@ -80,4 +80,4 @@ def load_config(given: Path | None, settings: Sequence[str] | None, upstreams: S
     except ConfigError as error:
         count = len(error.problems)
         head = f"{file or DEFAULTS}: {count} mistake{'' if count == 1 else 's'}; nothing was started"
-        raise Trouble(head, *(f"  {problem}" for problem in error.problems), code=USAGE) from None
+        raise CommandError(head, *(f"  {problem}" for problem in error.problems), code=USAGE) from None

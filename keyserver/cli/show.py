@@ -77,7 +77,7 @@ def span(seconds: float) -> str:
 
 
 def steps(rows: Sequence[dict[str, Any]]) -> Table:
-    """The story of a lookup: when, who, what, why."""
+    """The trace of a lookup: when, who, what, why."""
     table = grid("time", "who", "what", "why")
     for row in rows:
         table.add_row(f"{row['at']:.1f} ms", word(row["who"], "bold"), word(row["what"]), word(row["why"], "dim"))

@@ -20,12 +20,12 @@ def upstreams(
     """The upstreams, their health, and with --test what each answers; exit code 1 where none has it."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
-    from keyserver.cli.reach import reach, segment
+    from keyserver.cli.admin_client import reach, segment
 
-    with reach(configuration) as desk:
-        result = desk.get("/api/v1/upstreams")
+    with reach(configuration) as client:
+        result = client.get("/api/v1/upstreams")
         tests = [
-            desk.post(f"/api/v1/upstreams/{segment(row['name'])}/test", {"query": test})
+            client.post(f"/api/v1/upstreams/{segment(row['name'])}/test", {"query": test})
             for row in (result["upstreams"] if test else ())
         ]
     if as_json:

@@ -104,13 +104,11 @@ class Duration(Value):
 
     @property
     def accepts(self) -> str:
-        """The bounds in words."""
         text = f'a duration from {self.brief}, such as "90s", "15m", "1h", "1d" or "1 day"'
         return f'{text}; "" for none of its own' if self.optional else text
 
     @property
     def brief(self) -> str:
-        """Only the bounds."""
         return " to ".join(spell_seconds(seconds(bound) or 0) for bound in (self.low, self.high))
 
     def read(self, value: Any) -> int | None:
@@ -132,12 +130,10 @@ class Size(Value):
 
     @property
     def accepts(self) -> str:
-        """The bounds in words."""
         return f'a size from {self.brief}, such as "1 MiB" (units: {", ".join(_SIZE)})'
 
     @property
     def brief(self) -> str:
-        """Only the bounds."""
         return " to ".join(spell_octets(octets(bound) or 0) for bound in (self.low, self.high))
 
     def read(self, value: Any) -> int:
@@ -157,7 +153,6 @@ class Whole(Value):
 
     @property
     def accepts(self) -> str:
-        """The bounds."""
         return f"a whole number from {self.low} to {self.high}"
 
     def read(self, value: Any) -> int:
@@ -172,11 +167,9 @@ class Workers(Value):
 
     @property
     def accepts(self) -> str:
-        """The bounds, and the word."""
         return 'a whole number from 0 to 1024, or "auto"'
 
     def read(self, value: Any) -> int | str:
-        """The number or the word."""
         return "auto" if value == "auto" else Whole(0, 1024).read(value)
 
 
@@ -186,11 +179,9 @@ class Rows(Value):
 
     @property
     def accepts(self) -> str:
-        """Tables."""
         return "tables of keys and values"
 
     def read(self, value: Any) -> tuple[Any, ...]:
-        """The tables as they are."""
         _require(isinstance(value, list) and all(isinstance(row, dict) for row in value))
         return tuple(value)
 
@@ -201,11 +192,9 @@ class Flag(Value):
 
     @property
     def accepts(self) -> str:
-        """The two words."""
         return "true or false"
 
     def read(self, value: Any) -> bool:
-        """The switch."""
         _require(isinstance(value, bool))
         return bool(value)
 
@@ -218,11 +207,9 @@ class Choice(Value):
 
     @property
     def accepts(self) -> str:
-        """All of them."""
         return "one of " + ", ".join(f'"{word}"' for word in self.words)
 
     def read(self, value: Any) -> str:
-        """The word."""
         _require(isinstance(value, str) and value in self.words)
         return str(value)
 
@@ -237,11 +224,9 @@ class Text(Value):
 
     @property
     def accepts(self) -> str:
-        """What the text should be."""
         return self.what
 
     def read(self, value: Any) -> str:
-        """The text as written."""
         _require(isinstance(value, str) and len(value) <= self.most and not _CONTROL.search(value))
         _require(re.fullmatch(self.pattern, value) is not None)
         return str(value)
@@ -256,7 +241,6 @@ class File(Value):
 
     @property
     def accepts(self) -> str:
-        """What the file should hold."""
         return f'the name of {self.what}{" that exists and can be read" if self.exists else ""}; "" for none'
 
     def read(self, value: Any) -> Path | None:
@@ -285,11 +269,9 @@ class Anchors(Value):
 
     @property
     def accepts(self) -> str:
-        """The two words, or a file."""
         return '"system", "none" or the name of a PEM file that exists and can be read'
 
     def read(self, value: Any) -> str:
-        """The word or the file's name."""
         _require(isinstance(value, str) and bool(value) and len(value) <= 4096 and not _CONTROL.search(value))
         if value not in ("system", "none"):
             readable(Path(value))
@@ -304,18 +286,15 @@ class Listen(Value):
 
     @property
     def accepts(self) -> str:
-        """The spellings of a listener."""
         if not self.plain:
             return f'{LISTENER_ACCEPTED}; "" opens none'
         return '"127.0.0.1:8891", "[::1]:8891" or "unix:/run/keyserver/milter.sock" (no TLS here); "" opens none'
 
     @property
     def brief(self) -> str:
-        """Only what it is."""
         return f'a listener{" without TLS" if self.plain else ""}, or ""'
 
     def read(self, value: Any) -> Listener | None:
-        """The listener, or None."""
         if value == "":
             return None
         listener = read_listener(value)
@@ -329,16 +308,13 @@ class Listeners(Value):
 
     @property
     def accepts(self) -> str:
-        """The spellings of a listener."""
         return f"a list of listeners, each {LISTENER_ACCEPTED}; [] opens none"
 
     @property
     def brief(self) -> str:
-        """Only what it is."""
         return "a list of listeners"
 
     def read(self, value: Any) -> tuple[Listener, ...]:
-        """The listeners."""
         if isinstance(value, str):
             value = [value] if value else []
         _require(isinstance(value, list))
@@ -354,7 +330,6 @@ class Many(Value):
 
     @property
     def accepts(self) -> str:
-        """What the list holds."""
         return f"a list of {self.what}"
 
     def read(self, value: Any) -> tuple[Any, ...]:

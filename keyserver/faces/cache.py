@@ -36,7 +36,7 @@ class Ground:
 
     names: frozenset[Name]  # a change of any of them takes it away
     until: int  # Unix seconds: from then on it is not given
-    number: int  # `Changes.number` before the store was read
+    number: int  # `Changes.published` before the store was read
 
 
 def both(one: Ground, other: Ground) -> Ground:
@@ -44,14 +44,16 @@ def both(one: Ground, other: Ground) -> Ground:
     return Ground(one.names | other.names, min(one.until, other.until), min(one.number, other.number))
 
 
-class Entry:
+class CachedAnswer:
     """What a cache holds under one key or several. Entries that are equal are held once."""
 
-    __slots__ = ("at", "body", "cache", "keys", "marks", "octets", "shelf", "until")
+    __slots__ = ("at", "body", "cache", "keys", "marks", "octets", "segment", "until")
 
-    def __init__(self, cache: Cache[Any, Any], shelf: Shelf, ground: Ground, octets: int, body: bytes = b"") -> None:
+    def __init__(
+        self, cache: Cache[Any, Any], segment: Segment, ground: Ground, octets: int, body: bytes = b""
+    ) -> None:
         self.cache = cache
-        self.shelf = shelf
+        self.segment = segment
         self.until = ground.until
         self.marks = b"".join(sorted(map(_mark, ground.names)))  # 8 octets each
         self.octets = octets + _PER_NAME * len(ground.names)
@@ -63,19 +65,19 @@ class Entry:
         """The second in which it was used last."""
 
 
-class Shelf:
+class Segment:
     """Entries of one sort, least recently used first, with their own count of memory."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.order: OrderedDict[Entry, Entry] = OrderedDict()
+        self.order: OrderedDict[CachedAnswer, CachedAnswer] = OrderedDict()
         self.octets = 0
         self._bodies: dict[bytes, tuple[bytes, int]] = {}  # each with how many entries share it
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: CachedAnswer) -> None:
         """Count an entry."""
         self.order[entry] = entry
         self.octets += entry.octets
@@ -84,7 +86,7 @@ class Shelf:
             self._bodies[entry.body] = entry.body, sharing + 1
             self.octets += 0 if sharing else len(entry.body)
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: CachedAnswer) -> None:
         """Count it no more."""
         del self.order[entry]
         self.octets -= entry.octets
@@ -95,15 +97,15 @@ class Shelf:
             self.octets -= 0 if sharing > 1 else len(body)
 
 
-class Budget:
+class MemoryLimit:
     """The memory that all caches of a process take together: `limit` octets. `clock` gives Unix seconds."""
 
     def __init__(self, limit: int, changes: Changes, clock: Callable[[], int]) -> None:
         self.limit = limit
         self.clock = clock
-        self.found = Shelf(limit)
-        self.absent = Shelf(limit // NEGATIVE_SHARE)
-        self.meanings = Shelf(limit // MEANING_SHARE)
+        self.found = Segment(limit)
+        self.absent = Segment(limit // NEGATIVE_SHARE)
+        self.meanings = Segment(limit // MEANING_SHARE)
         """What requests mean, which is always true."""
         self.evicted = 0
         """Entries that left because memory ran out, since the start."""
@@ -114,8 +116,8 @@ class Budget:
         self.changes = changes
         # Names are kept as hashes in buckets: a table of strings would take a kilobyte for each entry.
         self._mask = (1 << max(8, (limit >> 16).bit_length())) - 1
-        self._buckets: list[tuple[Entry, ...]] = [()] * (self._mask + 1)
-        changes.listen(self._changed)
+        self._buckets: list[tuple[CachedAnswer, ...]] = [()] * (self._mask + 1)
+        changes.subscribe(self._changed)
 
     @property
     def octets(self) -> int:
@@ -124,48 +126,48 @@ class Budget:
 
     @property
     def number(self) -> int:
-        """`Changes.number`, for what is true as of now."""
-        return self.changes.number
+        """`Changes.published`, for what is true as of now."""
+        return self.changes.published
 
-    def takes(self, shelf: Shelf, octets: int, ground: Ground) -> bool:
+    def takes(self, segment: Segment, octets: int, ground: Ground) -> bool:
         """May something of so many octets be kept: is it still true, and small enough to be worth it?"""
         return (
-            octets <= shelf.limit // LARGEST_SHARE
+            octets <= segment.limit // LARGEST_SHARE
             and ground.until > self.clock()
             and not self.changes.touched(ground.number, ground.names)
         )
 
     def clear(self) -> None:
         """Forget everything."""
-        for shelf in (self.found, self.absent, self.meanings):
-            for entry in list(shelf.order):
+        for segment in (self.found, self.absent, self.meanings):
+            for entry in list(segment.order):
                 entry.cache.drop(entry)
 
     # for caches
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: CachedAnswer) -> None:
         """Count an entry, and find it by its names."""
-        entry.shelf.put(entry)
+        entry.segment.put(entry)
         for bucket in self._places(entry):
             self._buckets[bucket] += (entry,)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: CachedAnswer) -> None:
         """The opposite."""
-        entry.shelf.take(entry)
+        entry.segment.take(entry)
         for bucket in self._places(entry):
             self._buckets[bucket] = tuple(other for other in self._buckets[bucket] if other is not entry)
 
     def evict(self) -> None:
         """Drop until every limit holds: of negative answers and meanings first, then of all."""
-        for shelf in (self.meanings, self.absent):
-            while shelf.octets > shelf.limit:
-                self._drop_oldest(shelf)
+        for segment in (self.meanings, self.absent):
+            while segment.octets > segment.limit:
+                self._drop_oldest(segment)
         while self.octets > self.limit:
             self._drop_oldest(self.found if self.found.order else self.absent)
 
-    def _drop_oldest(self, shelf: Shelf) -> None:
+    def _drop_oldest(self, segment: Segment) -> None:
         self.evicted += 1
-        oldest = next(iter(shelf.order))
+        oldest = next(iter(segment.order))
         oldest.cache.drop(oldest)
 
     def _changed(self, change: Change) -> None:
@@ -180,21 +182,21 @@ class Budget:
                     self.forgotten += 1
                     entry.cache.drop(entry)
 
-    def _places(self, entry: Entry) -> set[int]:
+    def _places(self, entry: CachedAnswer) -> set[int]:
         """The buckets that an entry stands in."""
         marks = entry.marks
         return {int.from_bytes(marks[i : i + 8], "little") & self._mask for i in range(0, len(marks), 8)}
 
 
 K = TypeVar("K", bound=Hashable)
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=CachedAnswer)
 V = TypeVar("V")
 
 
 class Cache(Generic[K, E]):
     """Entries by key, within a budget that it shares with others."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryLimit) -> None:
         self.budget = budget
         self.clock = budget.clock
         self.changes = budget.changes
@@ -203,7 +205,7 @@ class Cache(Generic[K, E]):
 
     def get(self, key: K) -> E | None:
         """The entry under a key, while it holds."""
-        if self.changes.told[0] > self.changes.number:
+        if self.changes.told[0] > self.changes.published:
             self.changes.catch_up()
         entry = self.table.get(key)
         if entry is None:
@@ -220,13 +222,13 @@ class Cache(Generic[K, E]):
             self.drop(entry)
             return False
         entry.at = now
-        entry.shelf.order.move_to_end(entry)
+        entry.segment.order.move_to_end(entry)
         return True
 
     def put(self, key: K, entry: E) -> None:
         """Keep an entry that the budget takes, in place of what the key leads to."""
         self.forget(key)
-        known: Any = entry.shelf.order.get(entry)  # of this very cache: others' entries are never equal
+        known: Any = entry.segment.order.get(entry)  # of this very cache: others' entries are never equal
         if known is None:
             known = entry
             self.budget.add(known)
@@ -261,31 +263,33 @@ class Cache(Generic[K, E]):
 
     def _grow(self, entry: E, octets: int) -> None:
         entry.octets += octets
-        entry.shelf.octets += octets
+        entry.segment.octets += octets
 
 
-class Row(Entry, Generic[V]):
+class CachedValue(CachedAnswer, Generic[V]):
     """One value, with what it stands on so that others can be made of it."""
 
     __slots__ = ("ground", "value")
 
-    def __init__(self, cache: Cache[Any, Any], shelf: Shelf, ground: Ground, octets: int, value: V) -> None:
-        super().__init__(cache, shelf, ground, octets)
+    def __init__(self, cache: Cache[Any, Any], segment: Segment, ground: Ground, octets: int, value: V) -> None:
+        super().__init__(cache, segment, ground, octets)
         self.value = value
         self.ground = ground
 
 
-class Values(Cache[K, Row[V]]):
+class Values(Cache[K, CachedValue[V]]):
     """Values by key."""
 
     _OBJECTS = 500  # octets that a row takes beside its value
     _NAMED = 180  # octets of each name in its ground
 
-    def keep(self, key: K, value: V, octets: int, ground: Ground, shelf: Shelf) -> bool:
+    def keep(self, key: K, value: V, octets: int, ground: Ground, segment: Segment) -> bool:
         """Keep a value of so many octets, its key's included; False where the budget does not take it."""
-        if not self.budget.takes(shelf, octets, ground):
+        if not self.budget.takes(segment, octets, ground):
             return False
-        self.put(key, Row(self, shelf, ground, octets + self._OBJECTS + self._NAMED * len(ground.names), value))
+        self.put(
+            key, CachedValue(self, segment, ground, octets + self._OBJECTS + self._NAMED * len(ground.names), value)
+        )
         return True
 
 

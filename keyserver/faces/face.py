@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from keyserver.config import Config
-from keyserver.faces.desk import Desk
+from keyserver.faces.context import FaceContext
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.listen.reception import Reception
+from keyserver.listen.server import ListeningServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Opening:
     """What a face is opened with, for one view."""
 
     config: Config
-    desk: Desk
+    context: FaceContext
     tls: Callable[[Path | None, Path | None], ssl.SSLContext | None]
     """The context of a certificate chain and its key; None without a chain."""
     tell: Callable[[int], None]
@@ -40,5 +40,5 @@ class Face:
     name: str
     scheme: str
     """Of its URLs without TLS; with it they have an s behind."""
-    open: Callable[[Opening], Awaitable[Reception[Any]]]
+    open: Callable[[Opening], Awaitable[ListeningServer[Any]]]
     """The face of one view, without listeners yet. Raises ValueError with one line for who started it."""

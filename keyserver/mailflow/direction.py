@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyserver.config.kinds import Address
 from keyserver.listen.trust import address_of
-from keyserver.mailflow.verdict import Direction, Envelope, Rules, Why
+from keyserver.mailflow.values import Direction, Envelope, Rules, Why
 from keyserver.policy import in_domains
 from keyserver.query import parse_address, parse_domain
 

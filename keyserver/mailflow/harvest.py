@@ -7,7 +7,7 @@ import re
 
 from keyserver.mailflow import direction
 from keyserver.mailflow.signed import chosen
-from keyserver.mailflow.verdict import Candidate, Envelope, Mail, Remark, Rules, Seen, Way, Why
+from keyserver.mailflow.values import Candidate, Envelope, Mail, Remark, Rules, Seen, Way, Why
 from keyserver.model import Kind, Malformed
 from keyserver.openpgp.armor import Armored, read_armor
 from keyserver.smime import cms

@@ -16,15 +16,15 @@ from typing import TypeVar
 from keyserver.hygiene import Hygiene
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.harvest import look
+from keyserver.mailflow.memory import MAX_MAILS, ArrivingMail, MailMemory
 from keyserver.mailflow.report import report_of
-from keyserver.mailflow.room import MAX_MAILS, Holding, Room
 from keyserver.mailflow.signed import names
-from keyserver.mailflow.verdict import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
+from keyserver.mailflow.values import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
 from keyserver.model import Certificate, Find, Kind, Refused, Source, Validity, Voucher
 from keyserver.policy import Terms, is_old_mail, knows, shown_by
 from keyserver.query import name_of
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.store.base import Shelf, Store, Stored, StoreError
+from keyserver.store.base import Snapshot, Store, Stored, StoreError
 
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
@@ -80,7 +80,7 @@ class Intake:
         clock: Callable[[], int],
         counts: Counts,
         identity: Callable[[str], str],
-        room: Room,
+        memory: MailMemory,
     ) -> None:
         self._store = store
         self._cleaner = cleaner
@@ -90,17 +90,17 @@ class Intake:
         self._clock = clock
         self._counts = counts
         self._identity = identity
-        self.room = room
-        self._queue: asyncio.Queue[tuple[Envelope, Holding]] = asyncio.Queue(MAX_MAILS)
+        self.memory = memory
+        self._queue: asyncio.Queue[tuple[Envelope, ArrivingMail]] = asyncio.Queue(MAX_MAILS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mailflow")
         self._turn = asyncio.Lock()  # deciding on one address and storing what was decided
         self._verdicts: Counter[str] = Counter()
         self._shed = 0
         self._changes: deque[Changed] = deque(maxlen=RECENT)
         self._recent: deque[Report] = deque(maxlen=RECENT)
-        counts.watch(lambda: room.used)
+        counts.watch(lambda: memory.used)
 
-    def offer(self, envelope: Envelope, holding: Holding) -> bool:
+    def offer(self, envelope: Envelope, holding: ArrivingMail) -> bool:
         """Take a mail that has arrived, if there is room; never waits, never raises. Is it taken?"""
         if not holding.shed:
             try:
@@ -149,7 +149,7 @@ class Intake:
         """Queue, counts, and the latest reports and changes."""
         return Status(
             waiting=self._queue.qsize(),
-            waiting_octets=self.room.used,
+            waiting_octets=self.memory.used,
             verdicts=dict(self._verdicts),
             shed=self._shed,
             changes=tuple(reversed(self._changes)),
@@ -221,12 +221,12 @@ class Intake:
         kind = certificate.proof.kind
         origin = sender.rpartition("@")[2]
         chained = await self._in_thread(self._chained, certificate, others, now)
-        shelf = await self._store.look(name_of(kind, "addr", sender))
-        mine = [e for e in shelf.entries if e.fingerprint == certificate.fingerprint]
+        snapshot = await self._store.look(name_of(kind, "addr", sender))
+        mine = [e for e in snapshot.entries if e.fingerprint == certificate.fingerprint]
         own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
         voucher = own[0].voucher(sender) if own else None
-        known = voucher is not None or any(knows(e, sender, shelf.records, now, self._terms) for e in mine)
-        before = () if known else await self._shown_before(shelf, sender, now)
+        known = voucher is not None or any(knows(e, sender, snapshot.records, now, self._terms) for e in mine)
+        before = () if known else await self._shown_before(snapshot, sender, now)
         reasons = []
         if not (seen.authenticated or chained):
             missing = "was not authenticated" + (", and no good chain vouches for it" if kind is Kind.X509 else "")
@@ -263,11 +263,11 @@ class Intake:
     def _chained(self, certificate: Certificate, others: tuple[bytes, ...], now: int) -> bool:
         return self._hygiene[certificate.proof.kind].chained(certificate.octets, others, now)
 
-    async def _shown_before(self, shelf: Shelf, sender: str, now: int) -> tuple[str, ...]:
+    async def _shown_before(self, snapshot: Snapshot, sender: str, now: int) -> tuple[str, ...]:
         """Fingerprints of other valid certificates that this address is known by."""
         found = []
-        for entry in shelf.entries:
-            if not knows(entry, sender, shelf.records, now, self._terms):
+        for entry in snapshot.entries:
+            if not knows(entry, sender, snapshot.records, now, self._terms):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them
             proof = self._hygiene[entry.kind].prove(entry.octets, now)

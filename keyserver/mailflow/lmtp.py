@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from keyserver.mailflow.direction import sender_of
 from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.peers import Peers, Talk
-from keyserver.mailflow.room import Holding
-from keyserver.mailflow.verdict import Envelope, Way
+from keyserver.mailflow.memory import ArrivingMail
+from keyserver.mailflow.server import MailConnection, MailServer
+from keyserver.mailflow.values import Envelope, Way
 from keyserver.model import Malformed
 from keyserver.wire import mime
 from keyserver.wire.lmtp import Begin, Content, Event, Session, Transaction
@@ -16,14 +16,14 @@ FIRST = 30  # seconds until the first whole command
 MAX_CONNECTIONS = 200
 
 
-class Connection(Talk):
+class Connection(MailConnection):
     """A mail server's connection."""
 
-    def __init__(self, intake: Intake, name: str, peers: Peers) -> None:
-        super().__init__(peers)
+    def __init__(self, intake: Intake, name: str, server: MailServer) -> None:
+        super().__init__(server)
         self._intake = intake
         self._session = Session(name, self._write)
-        self._holding: Holding | None = None
+        self._holding: ArrivingMail | None = None
         self._transaction = Transaction()
 
     @property
@@ -32,7 +32,6 @@ class Connection(Talk):
         return IDLE if self._session.greeted else FIRST
 
     def turn_away(self, reason: str) -> None:
-        """There is no room."""
         self._write(f"421 4.3.2 {reason}\r\n".encode())
         self._close()
 
@@ -45,7 +44,7 @@ class Connection(Talk):
         if self.transport is None:
             return
         if self._holding is not None or b"\n" in data:  # half a command is nothing heard
-            self.heard = self.peers.tick
+            self.heard = self.server.tick
         try:
             for event in self._session.feed(data):
                 self._take(event)
@@ -58,7 +57,7 @@ class Connection(Talk):
     def _take(self, event: Event) -> None:
         if isinstance(event, Begin):
             self._transaction = event.transaction
-            self._holding = Holding(self._intake.room, mime.MAX_MESSAGE)
+            self._holding = ArrivingMail(self._intake.memory, mime.MAX_MESSAGE)
         elif self._holding is None:
             return
         elif isinstance(event, Content):

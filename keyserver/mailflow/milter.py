@@ -14,9 +14,9 @@ from enum import Enum, auto
 from keyserver.mailflow.direction import ip_of, sender_of
 from keyserver.mailflow.harvest import headers_only
 from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.peers import Peers, Talk
-from keyserver.mailflow.room import Holding
-from keyserver.mailflow.verdict import Envelope, Way
+from keyserver.mailflow.memory import ArrivingMail
+from keyserver.mailflow.server import MailConnection, MailServer
+from keyserver.mailflow.values import Envelope, Way
 from keyserver.model import Malformed
 from keyserver.wire import milter, mime
 from keyserver.wire.milter import Ask, Frame, Protocol
@@ -66,7 +66,7 @@ class Conversation:
         self._client = ""
         self._sender = ""
         self._headers: list[bytes] = []
-        self._holding: Holding | None = None
+        self._holding: ArrivingMail | None = None
         self.over = False
         self.stage = Stage.SILENT
 
@@ -139,9 +139,9 @@ class Conversation:
                 self.over = True
         return False
 
-    def _held(self) -> Holding:
+    def _held(self) -> ArrivingMail:
         if self._holding is None:
-            self._holding = Holding(self._intake.room, mime.MAX_MESSAGE)
+            self._holding = ArrivingMail(self._intake.memory, mime.MAX_MESSAGE)
         return self._holding
 
     def _header(self, frame: Frame) -> None:
@@ -193,11 +193,11 @@ class Conversation:
         )
 
 
-class Connection(Talk):
+class Connection(MailConnection):
     """A mail server's connection."""
 
-    def __init__(self, intake: Intake, peers: Peers) -> None:
-        super().__init__(peers)
+    def __init__(self, intake: Intake, server: MailServer) -> None:
+        super().__init__(server)
         self._conversation = Conversation(intake)
         self._reader = milter.Reader()
 
@@ -217,7 +217,7 @@ class Connection(Talk):
         self._acknowledge()
         try:
             for frame in self._reader.feed(data):
-                self.heard = self.peers.tick
+                self.heard = self.server.tick
                 if answer := self._conversation.answer(frame):
                     self.transport.write(answer)
                 if self._conversation.over:

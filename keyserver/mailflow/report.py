@@ -1,8 +1,8 @@
-"""One mail's story, out of what was seen in it and what became of it. Pure."""
+"""The report on one mail, from what was seen in it and what became of it. Pure."""
 
 from __future__ import annotations
 
-from keyserver.mailflow.verdict import Caught, Envelope, Remark, Report, Seen, Why
+from keyserver.mailflow.values import Caught, Envelope, Remark, Report, Seen, Why
 
 _FIRST = (
     Why.OUTBOUND,
@@ -34,7 +34,7 @@ _RESULTS = {
 def report_of(
     seen: Seen, envelope: Envelope, caught: tuple[Caught, ...], remarks: tuple[Remark, ...], explained: bool
 ) -> Report:
-    """The whole story of one mail."""
+    """The whole report on one mail."""
     verdict, text = _verdict(caught, remarks)
     found = seen.direction
     return Report(

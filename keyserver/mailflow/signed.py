@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyserver import smime
-from keyserver.mailflow.verdict import Candidate, Remark, Why
+from keyserver.mailflow.values import Candidate, Remark, Why
 from keyserver.model import Certificate, Kind, Refused
 from keyserver.smime.cms import Signed
 

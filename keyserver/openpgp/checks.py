@@ -6,20 +6,20 @@ from collections import deque
 
 from keyserver.model import Malformed
 from keyserver.openpgp import packets, signatures
-from keyserver.openpgp.arrival import OVER_KEY, OVER_USER_IDS, Arrival, Place
-from keyserver.openpgp.parts import Parts, add
+from keyserver.openpgp.assembly import OVER_KEY, OVER_USER_IDS, Assembly, Place
+from keyserver.openpgp.parts import CertificateParts, add
 from keyserver.openpgp.signatures import Signature
-from keyserver.openpgp.verify import Budget, Exhausted, Target, Verifier, verifiable, weakness
+from keyserver.openpgp.verify import Exhausted, Target, VerificationBudget, Verifier, verifiable, weakness
 
 _OPENING_COST, _LOADING_COST = 10, 100  # nominal µs: preparing a component, loading a subkey's numbers
 
 
-def verify(arrival: Arrival, answer: Budget) -> tuple[Parts, int]:
+def verify(arrival: Assembly, answer: VerificationBudget) -> tuple[CertificateParts, int]:
     """The parts that verify, and how many signatures were not looked at because the budget ended."""
     key = arrival.key
     if not verifiable(key):
         return _unverified(arrival), 0
-    budget = Budget(arrival.limits.cost, answer)
+    budget = VerificationBudget(arrival.limits.cost, answer)
     work = _Work(arrival, Verifier(key, budget), budget)
     try:
         work.in_place()
@@ -30,9 +30,9 @@ def verify(arrival: Arrival, answer: Budget) -> tuple[Parts, int]:
     return work.parts, work.left if budget.left < 0 or answer.left < 0 else 0
 
 
-def _unverified(arrival: Arrival) -> Parts:
+def _unverified(arrival: Assembly) -> CertificateParts:
     """As it came, where it stood: nothing here is proved, and nothing is found by it (proof.judge)."""
-    parts = Parts.of(arrival.key)
+    parts = CertificateParts.of(arrival.key)
     for place in (arrival.primary, *arrival.places.values()):
         if place.component.tag != packets.PUBLIC_KEY:
             parts.components[place.component.tag, place.component.body] = place.component
@@ -44,7 +44,7 @@ def _unverified(arrival: Arrival) -> Parts:
     return parts
 
 
-def unproved(arrival: Arrival) -> str:
+def unproved(arrival: Assembly) -> str:
     """Why nothing of a certificate verifies, in words for people."""
     own = (s for place in (arrival.primary, *arrival.places.values()) for s in place.candidates)
     reasons = {reason for signature in own if (reason := weakness(signature))}
@@ -56,8 +56,8 @@ def unproved(arrival: Arrival) -> str:
 class _Work:
     """The verification of one certificate."""
 
-    def __init__(self, arrival: Arrival, verifier: Verifier, budget: Budget) -> None:
-        self.parts = Parts.of(arrival.key)
+    def __init__(self, arrival: Assembly, verifier: Verifier, budget: VerificationBudget) -> None:
+        self.parts = CertificateParts.of(arrival.key)
         self.parts.direct = arrival.primary.component
         self._arrival = arrival
         self._verifier = verifier

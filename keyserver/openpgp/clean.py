@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from keyserver.model import Certificate, Malformed, Refused
 from keyserver.openpgp import packets
-from keyserver.openpgp.arrival import Arrival
+from keyserver.openpgp.assembly import Assembly
 from keyserver.openpgp.checks import unproved, verify
 from keyserver.openpgp.limits import BRIEF, Limits
 from keyserver.openpgp.merge import merge
 from keyserver.openpgp.parts import bounded, write
 from keyserver.openpgp.proof import judge, prove
-from keyserver.openpgp.verify import Budget
+from keyserver.openpgp.verify import VerificationBudget
 
 
 def clean(octets: bytes, now: int, limits: Limits = Limits()) -> list[Certificate | Refused]:
@@ -27,8 +27,8 @@ def clean(octets: bytes, now: int, limits: Limits = Limits()) -> list[Certificat
         return [Refused(f"an answer of {len(octets)} octets; at most {limits.octets} are read", fatal=True)]
     found: dict[str, Certificate] = {}
     refused: list[Refused] = []
-    budget = Budget(limits.answer_cost)
-    current: Arrival | None = None
+    budget = VerificationBudget(limits.answer_cost)
+    current: Assembly | None = None
     arrived = 0
     try:
         for tag, start, end in packets.walk(octets, limits.packets):
@@ -71,7 +71,7 @@ def _foreign(octets: bytes) -> bool:
         return True
 
 
-def _begin(body: bytes, limits: Limits, refused: list[Refused]) -> Arrival | None:
+def _begin(body: bytes, limits: Limits, refused: list[Refused]) -> Assembly | None:
     """A new certificate, unless its primary key is none that we take."""
     try:
         if len(body) > limits.key:
@@ -82,11 +82,15 @@ def _begin(body: bytes, limits: Limits, refused: list[Refused]) -> Arrival | Non
     except Malformed as error:
         refused.append(Refused(str(error)))
         return None
-    return Arrival(key, limits)
+    return Assembly(key, limits)
 
 
 def _finish(
-    arrival: Arrival | None, now: int, budget: Budget, found: dict[str, Certificate], refused: list[Refused]
+    arrival: Assembly | None,
+    now: int,
+    budget: VerificationBudget,
+    found: dict[str, Certificate],
+    refused: list[Refused],
 ) -> None:
     """Verify what has arrived of one certificate, and note what became of it."""
     if arrival is None:

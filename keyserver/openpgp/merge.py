@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyserver.openpgp.limits import Limits
-from keyserver.openpgp.parts import Component, Parts, add, bounded, read, write
+from keyserver.openpgp.parts import CertificateParts, Component, add, bounded, read, write
 from keyserver.openpgp.verify import verifiable
 
 
@@ -37,7 +37,7 @@ def revocations(octets: bytes) -> bytes:
     parts = read(octets)
     if not verifiable(parts.key):
         return b""
-    kept = Parts(parts.key, _only_revocations(parts.direct))
+    kept = CertificateParts(parts.key, _only_revocations(parts.direct))
     for place, component in parts.components.items():
         rest = _only_revocations(component)
         if rest.signatures:
@@ -51,14 +51,14 @@ def merge_revocations(a: bytes, b: bytes) -> bytes:
     return write(bounded(_union(distinct), Limits())) if distinct else b""
 
 
-def _union(copies: Sequence[bytes]) -> Parts:
+def _union(copies: Sequence[bytes]) -> CertificateParts:
     whole = read(copies[0])
     for copy in copies[1:]:
         _absorb(whole, read(copy), known_only=False)
     return whole
 
 
-def _absorb(whole: Parts, other: Parts, *, known_only: bool) -> None:
+def _absorb(whole: CertificateParts, other: CertificateParts, *, known_only: bool) -> None:
     if whole.key.body != other.key.body:
         raise ValueError("copies of different certificates cannot be merged")
     for signature in other.direct.signatures.values():

@@ -62,7 +62,7 @@ class Component:
 
 
 @dataclass(slots=True, eq=False)
-class Parts:
+class CertificateParts:
     """A certificate: the primary's own signatures, revocations claimed by designated revokers, components."""
 
     key: PublicKey
@@ -71,7 +71,7 @@ class Parts:
     components: dict[tuple[int, bytes], Component] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, key: PublicKey) -> Parts:
+    def of(cls, key: PublicKey) -> CertificateParts:
         """The bare primary."""
         return cls(key, Component(packets.PUBLIC_KEY, key.body))
 
@@ -83,14 +83,14 @@ def add(signature: Signature, to: dict[bytes, Signature]) -> None:
         to[signature.identity] = signature
 
 
-def read(octets: bytes) -> Parts:
+def read(octets: bytes) -> CertificateParts:
     """Octets that `write` made. Nothing is verified; raises Malformed for what is no certificate at all."""
-    parts: Parts | None = None
+    parts: CertificateParts | None = None
     here: Component | None = None
     for tag, start, end in packets.walk(octets, Limits().packets):
         body = octets[start:end]
         if parts is None or here is None:
-            parts = Parts.of(packets.parse_key(body))
+            parts = CertificateParts.of(packets.parse_key(body))
             here = parts.direct
         elif tag != packets.SIGNATURE:
             here = parts.components[tag, body] = Component(tag, body)
@@ -105,9 +105,9 @@ def read(octets: bytes) -> Parts:
     return parts
 
 
-def bounded(parts: Parts, limits: Limits) -> Parts:
+def bounded(parts: CertificateParts, limits: Limits) -> CertificateParts:
     """The part that is kept, chosen by intrinsic orders; components without any signature vanish."""
-    kept = Parts(parts.key, _bounded(parts.direct, limits))
+    kept = CertificateParts(parts.key, _bounded(parts.direct, limits))
     claims = sorted(parts.claimed.values(), key=signatures.keep_order)[: limits.claimed]
     kept.claimed = {s.identity: s for s in claims}
     living = [c for c in parts.components.values() if c.signatures]
@@ -126,7 +126,7 @@ def _bounded(component: Component, limits: Limits) -> Component:
     )
 
 
-def write(parts: Parts) -> bytes:
+def write(parts: CertificateParts) -> bytes:
     """Primary, its revocations, direct-key signatures, user IDs (the one marked primary first), subkeys by age."""
     version = parts.key.version
     out = [packets.packet(packets.PUBLIC_KEY, parts.key.body, version)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from keyserver.model import Claim, Kind, Name, Proof, Subkey, UserId, Validity
 from keyserver.openpgp import packets, signatures
 from keyserver.openpgp.packets import PublicKey
-from keyserver.openpgp.parts import Component, Parts, read, user_id_order
+from keyserver.openpgp.parts import CertificateParts, Component, read, user_id_order
 from keyserver.openpgp.signatures import SHA1, Signature
 from keyserver.openpgp.userid import address_of, text_of
 from keyserver.openpgp.verify import verifiable
@@ -34,7 +34,7 @@ def index(octets: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:
     return index, tuple(text_of(c.body) for c in user_ids)
 
 
-def judge(parts: Parts, now: int) -> Proof:
+def judge(parts: CertificateParts, now: int) -> Proof:
     """`prove` for a certificate that is taken apart already."""
     key = parts.key
     if not verifiable(key):
@@ -77,7 +77,7 @@ def judge(parts: Parts, now: int) -> Proof:
     )
 
 
-def _claimed(parts: Parts) -> list[tuple[Component, Claim]]:
+def _claimed(parts: CertificateParts) -> list[tuple[Component, Claim]]:
     """All user IDs and what they say, in an order that no copy's history decides."""
     user_ids = sorted((c for c in parts.components.values() if c.tag == packets.USER_ID), key=lambda c: c.body)
     return [(c, Claim(text_of(c.body), address_of(c.body))) for c in user_ids]
@@ -194,7 +194,7 @@ def _revoked(component: Component, counts: Signature, now: int, *, final: bool) 
     return False
 
 
-def _governing(parts: Parts, user_ids: Sequence[_UserId], now: int) -> list[Signature]:
+def _governing(parts: CertificateParts, user_ids: Sequence[_UserId], now: int) -> list[Signature]:
     """The self-signatures that speak for the primary key, newest first: the direct-key signature, and in v4 that of
     the primary user ID (section 5.2.3.10)."""
     direct, alive = _counting(parts.direct, now)
@@ -211,7 +211,7 @@ def _key_expiry(key: PublicKey, governing: Sequence[Signature]) -> int | None:
     return key.created + said if said else None
 
 
-def _validity(parts: Parts, expires: int | None, governing: Sequence[Signature], now: int) -> Validity:
+def _validity(parts: CertificateParts, expires: int | None, governing: Sequence[Signature], now: int) -> Validity:
     """Revoked for good by any revocation of the key itself, a soft one from its date on. Expired too where every
     self-signature over the key has run out or lies in the future: then nothing says that it may be used. Where
     there never was one (keyservers that take user IDs out leave that) it is not usable, as in gpg and Sequoia."""
@@ -224,7 +224,7 @@ def _validity(parts: Parts, expires: int | None, governing: Sequence[Signature],
     return Validity.VALID
 
 
-def _certified(parts: Parts) -> bool:
+def _certified(parts: CertificateParts) -> bool:
     """Does anything of any time speak for the primary key? Bindings speak for subkeys only."""
     return bool(parts.direct.of_self() or _user_ids(parts))
 
@@ -239,23 +239,23 @@ def _usable(subkey: Subkey, now: int) -> bool:
     return subkey.can_encrypt and living and not subkey.revoked
 
 
-def _user_ids(parts: Parts) -> list[Component]:
+def _user_ids(parts: CertificateParts) -> list[Component]:
     """Those with a self-signature of any time, in canonical order."""
     found = (c for c in parts.components.values() if c.tag == packets.USER_ID and c.of_self())
     return sorted(found, key=user_id_order)
 
 
-def _bindings(parts: Parts) -> list[_Bound]:
+def _bindings(parts: CertificateParts) -> list[_Bound]:
     return [_Bound.of(c) for c in parts.components.values() if c.tag == packets.SUBKEY and c.of_self()]
 
 
-def _self_signatures(parts: Parts) -> Iterator[Signature]:
+def _self_signatures(parts: CertificateParts) -> Iterator[Signature]:
     yield from parts.direct.of_self()
     for component in parts.components.values():
         yield from component.of_self()
 
 
-def _instants(parts: Parts, bound: Iterable[_Bound]) -> Iterator[int]:
+def _instants(parts: CertificateParts, bound: Iterable[_Bound]) -> Iterator[int]:
     """When something may change: dates of keys and signatures, their ends, the ends of keys that they state."""
     user_ids = ((c, parts.key) for c in parts.components.values() if c.tag == packets.USER_ID)
     subkeys = ((b.component, b.key) for b in bound)
@@ -275,14 +275,14 @@ def _found_by(addresses: Iterable[str | None], bound: Iterable[_Bound]) -> Itera
     yield from (b.names for b in bound if b.named)
 
 
-def _marks(parts: Parts, counting: Sequence[Signature]) -> tuple[str, ...]:
+def _marks(parts: CertificateParts, counting: Sequence[Signature]) -> tuple[str, ...]:
     """Remarks for people: what rests on SHA-1, what is missing, and revocations that we cannot check."""
     weak = any(s.hash == SHA1 or any(s.body[at + 3] == SHA1 for at, _ in s.embedded) for s in counting)
     remarks = (("sha1", weak), (UNCERTIFIED, not _certified(parts)), ("claimed revoker", bool(parts.claimed)))
     return tuple(remark for remark, holds in remarks if holds)
 
 
-def _unverifiable(parts: Parts) -> Proof:
+def _unverifiable(parts: CertificateParts) -> Proof:
     """We lack its algorithm: found by what its octets hash to, and by nothing that it says."""
     key = parts.key
     names = _key_names(key)

@@ -76,10 +76,10 @@ class Exhausted(Exception):
     """The budget of verification is used up."""
 
 
-class Budget:
+class VerificationBudget:
     """Nominal microseconds left; charged before the work, so that its end depends on the input alone."""
 
-    def __init__(self, cost: int, parent: Budget | None = None) -> None:
+    def __init__(self, cost: int, parent: VerificationBudget | None = None) -> None:
         self.left = cost
         self.parent = parent
 
@@ -152,7 +152,7 @@ def weakness(signature: Signature) -> str:
 class Verifier:
     """One key, ready to check signatures."""
 
-    def __init__(self, key: PublicKey, budget: Budget) -> None:
+    def __init__(self, key: PublicKey, budget: VerificationBudget) -> None:
         """Raises Malformed where the key's numbers are no key. `verifiable(key)` must hold."""
         self.key = key
         self._budget = budget

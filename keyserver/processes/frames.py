@@ -25,7 +25,7 @@ _HEAD = struct.Struct("!IBI")
 _LENGTH = struct.Struct("!I")
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame says; to the core (>), to the front (<), or either."""
 
     OPEN = 1  # > a client's connection has a question: `Opening`
@@ -48,12 +48,12 @@ class Kind(IntEnum):
 class Frame:
     """One frame. `stream`: chosen by the front, 0 for none."""
 
-    kind: Kind
+    kind: FrameKind
     stream: int
     payload: bytes
 
 
-def write(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
+def write(kind: FrameKind, stream: int, payload: bytes = b"") -> bytes:
     """A frame's octets. Raises ValueError for a payload that no reader would take."""
     if len(payload) > MAX_PAYLOAD:
         raise ValueError(f"a frame of {len(payload)} octets")
@@ -63,8 +63,8 @@ def write(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
 def pieces(stream: int, data: bytes) -> bytes:
     """A stream's octets as DATA frames."""
     if len(data) <= PIECE:
-        return _HEAD.pack(len(data), Kind.DATA, stream) + data
-    return b"".join(write(Kind.DATA, stream, data[at : at + PIECE]) for at in range(0, len(data), PIECE))
+        return _HEAD.pack(len(data), FrameKind.DATA, stream) + data
+    return b"".join(write(FrameKind.DATA, stream, data[at : at + PIECE]) for at in range(0, len(data), PIECE))
 
 
 class Reader:
@@ -80,13 +80,13 @@ class Reader:
         try:
             while end - at >= _HEAD.size:
                 length, kind, stream = _HEAD.unpack_from(data, at)
-                if length > MAX_PAYLOAD or not 1 <= kind <= len(Kind):
+                if length > MAX_PAYLOAD or not 1 <= kind <= len(FrameKind):
                     raise Malformed(f"a frame of kind {kind} and {length} octets")
                 start = at + _HEAD.size
                 if start + length > end:
                     break
                 at = start + length
-                yield Frame(Kind(kind), stream, data[start:at])
+                yield Frame(FrameKind(kind), stream, data[start:at])
         finally:
             self._rest = data[at:]
 

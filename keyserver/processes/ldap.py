@@ -12,16 +12,16 @@ from functools import partial
 from typing import cast
 
 from keyserver.config.listener import Listener
-from keyserver.faces.cache import Budget, Values
+from keyserver.faces.cache import MemoryLimit, Values
 from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.search import MAX_KEY, Rendered
-from keyserver.listen.arrivals import Make
-from keyserver.listen.reception import Reception, peer_of
+from keyserver.listen.acceptor import ConnectionFactory
+from keyserver.listen.server import ListeningServer, peer_of
 from keyserver.listen.trust import UNIX
 from keyserver.model import Malformed, Name
-from keyserver.processes.frames import Frame, Kind
+from keyserver.processes.frames import Frame, FrameKind
 from keyserver.processes.relay import Relay
-from keyserver.processes.streams import Opening, read_rendered
+from keyserver.processes.streams import StreamOpening, read_rendered
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import measure
 from keyserver.wire.ldap import Code
@@ -35,14 +35,14 @@ _START_TLS = wire.START_TLS.encode()
 _GONE = "the service is starting again; please try again in a moment"
 
 
-class LdapFront(Reception["LdapGuest"]):
+class LdapFront(ListeningServer["LdapFrontConnection"]):
     """What the connections of one view share in one front."""
 
     def __init__(
         self,
         relay: Relay,
         place: str,
-        budget: Budget,
+        budget: MemoryLimit,
         limits: LdapLimits,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -61,9 +61,9 @@ class LdapFront(Reception["LdapGuest"]):
         self.hits = 0
         self._asked: dict[Name, int] = {}
 
-    def maker(self, listener: Listener) -> Make:
+    def maker(self, listener: Listener) -> ConnectionFactory:
         """What makes the connections of a listener."""
-        return partial(LdapGuest, self, listener.tls)
+        return partial(LdapFrontConnection, self, listener.tls)
 
     def known(self, request: bytes) -> Rendered | None:
         """The reply to a request, if it is true now."""
@@ -89,7 +89,7 @@ class LdapFront(Reception["LdapGuest"]):
         return asked
 
 
-class LdapGuest(asyncio.Protocol):
+class LdapFrontConnection(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, server: LdapFront, tls: bool, client: str | None = None) -> None:
@@ -135,14 +135,14 @@ class LdapGuest(asyncio.Protocol):
         """The client does not read what was written."""
         self._full = True
         self._moved = self._server.tick
-        self._server.relay.send(Kind.PAUSE, self._stream)
+        self._server.relay.send(FrameKind.PAUSE, self._stream)
         self._gate()
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._full = False
         self._moved = self._server.tick
-        self._server.relay.send(Kind.RESUME, self._stream)
+        self._server.relay.send(FrameKind.RESUME, self._stream)
         self._go_on()
 
     def data_received(self, data: bytes) -> None:
@@ -166,23 +166,23 @@ class LdapGuest(asyncio.Protocol):
     def take(self, frame: Frame) -> None:
         """Of the core."""
         match frame.kind:
-            case Kind.DATA:
+            case FrameKind.DATA:
                 self._write(frame.payload)
                 self._moved = self._server.tick
                 if self._asked_tls:
                     self._answered_tls(frame.payload)
-            case Kind.RENDERED:
+            case FrameKind.RENDERED:
                 self._server.learn(frame.payload)
-            case Kind.PAUSE:
+            case FrameKind.PAUSE:
                 self.choke(True)
-            case Kind.RESUME:
+            case FrameKind.RESUME:
                 self.choke(False)
-            case Kind.START_TLS:
+            case FrameKind.START_TLS:
                 self._upgrade = asyncio.get_running_loop().create_task(self._handshake())
-            case Kind.CLOSE:
+            case FrameKind.CLOSE:
                 self._over()
                 self._close()
-            case Kind.ABORT:
+            case FrameKind.ABORT:
                 self._over()
                 self.abort()
 
@@ -202,7 +202,7 @@ class LdapGuest(asyncio.Protocol):
         else:
             self.dismiss(Code.UNAVAILABLE, _GONE)
 
-    # what the reception calls
+    # what the server calls
 
     def sweep(self, tick: int) -> None:
         """Look for what takes too long; what waits for the core has the core's limits."""
@@ -216,7 +216,7 @@ class LdapGuest(asyncio.Protocol):
             self.dismiss(Code.UNAVAILABLE, f"half a message for {limits.first} seconds")
         elif self._stream:
             if self._moved >= self._told:  # since the last look
-                self._server.relay.send(Kind.ALIVE, self._stream)
+                self._server.relay.send(FrameKind.ALIVE, self._stream)
             self._told = tick
         elif waited > (limits.idle if self._greeted else limits.first):
             self.dismiss(Code.UNAVAILABLE, "idle for too long")
@@ -224,7 +224,7 @@ class LdapGuest(asyncio.Protocol):
     async def drain(self, seconds: float) -> None:
         """End as soon as nothing is under way."""
         if self._stream:
-            self._server.relay.send(Kind.FINISH, self._stream)
+            self._server.relay.send(FrameKind.FINISH, self._stream)
         else:
             self.dismiss(Code.UNAVAILABLE, "the server shuts down")
 
@@ -288,7 +288,7 @@ class LdapGuest(asyncio.Protocol):
         server = self._server
         if not self._stream:
             peer = peer_of(self._transport) if self._transport is not None else UNIX
-            self._stream = server.relay.open(self, Opening(server.place, self._client or UNIX, self._tls, peer))
+            self._stream = server.relay.open(self, StreamOpening(server.place, self._client or UNIX, self._tls, peer))
             self._told = server.tick
         if not self._stream:
             self.dismiss(Code.UNAVAILABLE, _GONE)
@@ -355,7 +355,7 @@ class LdapGuest(asyncio.Protocol):
         self._transport, self._tls, self._upgrade, self._asked_tls = upgraded, True, None, b""
         self._choked = False
         self._moved = server.tick
-        server.relay.send(Kind.START_TLS, self._stream)
+        server.relay.send(FrameKind.START_TLS, self._stream)
         self._go_on()  # the first message may have come with the handshake's last octets
 
     # the end

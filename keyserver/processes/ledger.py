@@ -24,13 +24,13 @@ class Ledger:
         """A front begins: what the one before it in its row has left is void."""
         self._cells[front * SLOTS : (front + 1) * SLOTS] = memoryview(bytes(4 * SLOTS)).cast("I")
 
-    def page(self, front: int, listener: str) -> Page:
+    def page(self, front: int, listener: str) -> LedgerPage:
         """What a front sees of it for one listener."""
-        return Page(self._cells, self._fronts, front, listener)
+        return LedgerPage(self._cells, self._fronts, front, listener)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class LedgerPage:
     """One listener's clients, as one front counts them: see `listen.clients.Elsewhere`."""
 
     cells: memoryview

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 from keyserver.model import Malformed
-from keyserver.processes.frames import Frame, Kind, Reader, pieces, write
+from keyserver.processes.frames import Frame, FrameKind, Reader, pieces, write
 
 HIGH = 1 << 20
 """Octets not yet taken by the other end above which nobody adds more than he must."""
@@ -41,7 +41,7 @@ class Line(asyncio.Protocol):
         _, line = await asyncio.get_running_loop().create_unix_connection(lambda: cls(take, lost, choked), sock=sock)
         return line
 
-    def send(self, kind: Kind, stream: int, payload: bytes = b"") -> None:
+    def send(self, kind: FrameKind, stream: int, payload: bytes = b"") -> None:
         """One frame; nothing happens where the other end is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(write(kind, stream, payload))

@@ -48,16 +48,16 @@ class Teller:
         self._late = late
         self._patience = patience
         self._fronts: dict[int, socket.socket] = {}
-        changes.number += self._cell[0]  # of the core before: numbers only rise
-        self._cell[0] = changes.number
-        changes.listen(self._tell)
+        changes.published += self._cell[0]  # of the core before: numbers only rise
+        self._cell[0] = changes.published
+        changes.subscribe(self._tell)
 
     def admit(self, front: int, sock: socket.socket) -> None:
         """A front, which from now on hears everything; `sock` is ours from here on."""
         self.dismiss(front)
         sock.setblocking(False)
         self._fronts[front] = sock
-        self._send(front, _written(self._changes.number, None))
+        self._send(front, _written(self._changes.published, None))
 
     def dismiss(self, front: int) -> None:
         """A front that is gone."""
@@ -71,7 +71,7 @@ class Teller:
             self.dismiss(front)
 
     def _tell(self, change: Change) -> None:
-        number = self._changes.number
+        number = self._changes.published
         message = _written(number, change)
         for front in tuple(self._fronts):
             self._send(front, message)
@@ -134,18 +134,18 @@ class Replica(Changes):
             number, change = _read(message)
             if change is None:  # the core's first word
                 self._forget()
-                self.number = number
-            elif number == self.number + 1:
+                self.published = number
+            elif number == self.published + 1:
                 self.publish(change)
             else:
                 self._forget()
-        if self.told[0] > self.number:
+        if self.told[0] > self.published:
             self._forget()
 
     def _forget(self) -> None:
-        number = self.number
+        number = self.published
         self.publish(_EVERYTHING)
-        self.number = number
+        self.published = number
         self._recent.clear()
 
 

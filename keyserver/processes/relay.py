@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from keyserver.faces.http.exchange import Exchange
-from keyserver.processes.frames import Frame, Kind, pack
+from keyserver.processes.frames import Frame, FrameKind, pack
 from keyserver.processes.line import Line
 from keyserver.processes.news import Replica
-from keyserver.processes.streams import Opening, read_facts
+from keyserver.processes.streams import StreamOpening, read_facts
 
 GRACE = 1.0
 """Seconds that what is hot and true is given without a core."""
@@ -88,7 +88,7 @@ class Relay:
         """Return when a core serves."""
         await self._came.wait()
 
-    def open(self, end: End, opening: Opening) -> int:
+    def open(self, end: End, opening: StreamOpening) -> int:
         """A stream's number; 0 where there is no core."""
         if self._line is None or not self._serves:
             return 0
@@ -96,10 +96,10 @@ class Relay:
         while self._last in self._ends:
             self._last = self._last % 0xFFFF_FFFF + 1
         self._ends[self._last] = end
-        self._line.send(Kind.OPEN, self._last, opening.write())
+        self._line.send(FrameKind.OPEN, self._last, opening.write())
         return self._last
 
-    def send(self, kind: Kind, stream: int, payload: bytes = b"") -> None:
+    def send(self, kind: FrameKind, stream: int, payload: bytes = b"") -> None:
         """One frame of a stream."""
         if self._line is not None and stream in self._ends:
             self._line.send(kind, stream, payload)
@@ -112,7 +112,7 @@ class Relay:
     def end(self, stream: int) -> None:
         """A stream is not needed any more."""
         if self._ends.pop(stream, None) is not None and self._line is not None:
-            self._line.send(Kind.LOST, stream)
+            self._line.send(FrameKind.LOST, stream)
 
     def ended(self, stream: int) -> None:
         """The core ended it."""
@@ -122,7 +122,7 @@ class Relay:
         """Tell the core what was answered from memory; False where there is none."""
         if self._line is None or not self._serves:
             return False
-        self._line.send(Kind.COUNTS, 0, pack(dict(facts)))
+        self._line.send(FrameKind.COUNTS, 0, pack(dict(facts)))
         return True
 
     def http(self, place: str) -> Callable[[], Remote]:
@@ -132,7 +132,7 @@ class Relay:
     # inside
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind is Kind.HELLO:
+        if frame.kind is FrameKind.HELLO:
             self._serves = True
             self._lost_at = None
             self._came.set()
@@ -193,7 +193,7 @@ class Remote:
         peer = transport.get_extra_info("peername")
         client = str(peer[0]) if isinstance(peer, tuple) else ""
         tls = transport.get_extra_info("sslcontext") is not None
-        self._stream = self._relay.open(self, Opening(self._place, client, tls))
+        self._stream = self._relay.open(self, StreamOpening(self._place, client, tls))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone, or needs nothing more."""
@@ -213,15 +213,15 @@ class Remote:
 
     def pause_writing(self) -> None:
         """The client does not read."""
-        self._relay.send(Kind.PAUSE, self._stream)
+        self._relay.send(FrameKind.PAUSE, self._stream)
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self._relay.send(Kind.RESUME, self._stream)
+        self._relay.send(FrameKind.RESUME, self._stream)
 
     def close(self) -> None:
         """End when what is under way is answered."""
-        self._relay.send(Kind.FINISH, self._stream)
+        self._relay.send(FrameKind.FINISH, self._stream)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Return when it has ended; after so many seconds it has."""
@@ -236,22 +236,22 @@ class Remote:
     def take(self, frame: Frame) -> None:
         """Of the core."""
         match frame.kind:
-            case Kind.DATA:
+            case FrameKind.DATA:
                 self._silent = False
                 self._asked = b""
                 self._exchange.write(frame.payload)
-            case Kind.FACTS:
+            case FrameKind.FACTS:
                 offer = self._exchange.get_extra_info("hot_answers")
                 if offer is not None:
                     offer(read_facts(frame.payload))
-            case Kind.PAUSE:
+            case FrameKind.PAUSE:
                 self.choke(True)
-            case Kind.RESUME:
+            case FrameKind.RESUME:
                 self.choke(False)
-            case Kind.CLOSE:
+            case FrameKind.CLOSE:
                 self._leave()
                 self._exchange.close()
-            case Kind.ABORT:
+            case FrameKind.ABORT:
                 self._leave()
                 self._exchange.abort()
 

@@ -13,7 +13,7 @@ from keyserver.faces.cache import Ground
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.ldap.search import Rendered
 from keyserver.model import Malformed
-from keyserver.processes.frames import PIECE, Frame, Kind, pack, unpack
+from keyserver.processes.frames import PIECE, Frame, FrameKind, pack, unpack
 from keyserver.processes.line import Line
 
 _LOG = logging.getLogger("keyserver.processes")
@@ -23,7 +23,7 @@ Place = Callable[[str, bool], asyncio.Protocol]
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class StreamOpening:
     """What a front says of a connection. `place`: which listener's; `client`: an address, empty for a Unix socket's."""
 
     place: str
@@ -37,7 +37,7 @@ class Opening:
         return pack({"place": self.place, "client": self.client, "tls": self.tls, "peer": self.peer})
 
     @classmethod
-    def read(cls, payload: bytes) -> Opening:
+    def read(cls, payload: bytes) -> StreamOpening:
         """Raises Malformed."""
         facts, _ = unpack(payload)
         try:
@@ -89,7 +89,7 @@ def read_rendered(payload: bytes) -> tuple[bytes, Rendered, Ground]:
 class Stream(asyncio.Transport):
     """One client's connection, as the protocol behind it sees it."""
 
-    def __init__(self, streams: Streams, number: int, opening: Opening, protocol: asyncio.Protocol) -> None:
+    def __init__(self, streams: Streams, number: int, opening: StreamOpening, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self._streams = streams
         self._line = streams.line
@@ -133,19 +133,17 @@ class Stream(asyncio.Transport):
 
     def close(self) -> None:
         """The connection ends when everything written has left."""
-        self._end(Kind.CLOSE)
+        self._end(FrameKind.CLOSE)
 
     def abort(self) -> None:
         """It ends now."""
-        self._end(Kind.ABORT)
+        self._end(FrameKind.ABORT)
 
     def pause_reading(self) -> None:
-        """Passed on."""
-        self._line.send(Kind.PAUSE, self._number)
+        self._line.send(FrameKind.PAUSE, self._number)
 
     def resume_reading(self) -> None:
-        """Passed on."""
-        self._line.send(Kind.RESUME, self._number)
+        self._line.send(FrameKind.RESUME, self._number)
 
     def is_reading(self) -> bool:
         """The front decides."""
@@ -167,21 +165,21 @@ class Stream(asyncio.Transport):
     def take(self, frame: Frame) -> None:
         """A frame of this stream."""
         match frame.kind:
-            case Kind.DATA:
+            case FrameKind.DATA:
                 self._protocol.data_received(frame.payload)
-            case Kind.PAUSE:
+            case FrameKind.PAUSE:
                 self.choke(True)
-            case Kind.RESUME:
+            case FrameKind.RESUME:
                 self.choke(False)
-            case Kind.FINISH:
+            case FrameKind.FINISH:
                 self._finish()
-            case Kind.LOST:
+            case FrameKind.LOST:
                 self._closed = True
                 self._gone()
-            case Kind.START_TLS:
+            case FrameKind.START_TLS:
                 if self._upgraded is not None and not self._upgraded.done():
                     self._upgraded.set_result(None)
-            case Kind.ALIVE:
+            case FrameKind.ALIVE:
                 alive = getattr(self._protocol, "alive", None)
                 if alive is not None:
                     alive()
@@ -203,13 +201,13 @@ class Stream(asyncio.Transport):
     # inside
 
     def _facts(self, facts: Facts) -> None:
-        self._send(Kind.FACTS, write_facts(facts))
+        self._send(FrameKind.FACTS, write_facts(facts))
 
     def _rendered(self, request: bytes, rendered: Rendered, ground: Ground) -> None:
         if rendered.octets <= PIECE:
-            self._send(Kind.RENDERED, write_rendered(request, rendered, ground))
+            self._send(FrameKind.RENDERED, write_rendered(request, rendered, ground))
 
-    def _send(self, kind: Kind, payload: bytes) -> None:
+    def _send(self, kind: FrameKind, payload: bytes) -> None:
         """An offer; one that no frame holds is not made."""
         try:
             self._line.send(kind, self._number, payload)
@@ -219,7 +217,7 @@ class Stream(asyncio.Transport):
     async def _start_tls(self) -> asyncio.Transport | None:
         """Nothing where the connection ended meanwhile."""
         self._upgraded = asyncio.get_running_loop().create_future()
-        self._line.send(Kind.START_TLS, self._number)
+        self._line.send(FrameKind.START_TLS, self._number)
         await self._upgraded
         return None if self._closed else self
 
@@ -231,7 +229,7 @@ class Stream(asyncio.Transport):
         close = getattr(self._protocol, "close", self.close)
         close()
 
-    def _end(self, kind: Kind) -> None:
+    def _end(self, kind: FrameKind) -> None:
         if not self._closed:
             self._closed = True
             self._line.send(kind, self._number)
@@ -259,7 +257,7 @@ class Streams:
     async def begin(self, sock: socket.socket) -> None:
         """Serve the front at the other end."""
         self._line = await Line.over(sock, self._take, self._lost, self._choked)
-        self._line.send(Kind.HELLO, 0)
+        self._line.send(FrameKind.HELLO, 0)
 
     @property
     def line(self) -> Line:
@@ -286,10 +284,10 @@ class Streams:
         task.add_done_callback(self._tasks.discard)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind is Kind.COUNTS:
+        if frame.kind is FrameKind.COUNTS:
             self.counts(unpack(frame.payload)[0])
-        elif frame.kind is Kind.OPEN:
-            opening = Opening.read(frame.payload)
+        elif frame.kind is FrameKind.OPEN:
+            opening = StreamOpening.read(frame.payload)
             make = self.places[opening.place]
             self._streams[frame.stream] = Stream(self, frame.stream, opening, make(opening.client, opening.tls))
         elif (stream := self._streams.get(frame.stream)) is not None:

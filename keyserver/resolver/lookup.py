@@ -1,4 +1,4 @@
-"""One lookup: what was asked, the story of it so far, and the one way of asking what is known."""
+"""One lookup: what was asked, its trace so far, and the one way of asking what is known."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, State, Step, View
 from keyserver.policy import FOREVER, OnRecord, Terms, on_record
 from keyserver.query import ByText, Query
-from keyserver.resolver.asked import Search
+from keyserver.resolver.inflight import Search
 from keyserver.resolver.plan import Tiers, combine
-from keyserver.resolver.sift import Sifted, names_behind, sift
-from keyserver.resolver.watch import Watch
-from keyserver.store.base import Shelf, Store, StoreError
+from keyserver.resolver.reported import Reported
+from keyserver.resolver.select import Selected, names_behind, select
+from keyserver.store.base import Snapshot, Store, StoreError
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")
@@ -23,7 +23,7 @@ PASSED_OVER = "passed over"
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Shared:
     """What all lookups share."""
 
     store: Store
@@ -31,7 +31,7 @@ class Parts:
     hygiene: Mapping[Kind, Hygiene]
     clock: Callable[[], int]
     monotonic: Callable[[], float]
-    watch: Watch = field(default_factory=Watch)  # over reading
+    watch: Reported = field(default_factory=Reported)  # over reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Known:
     """What was known at one instant, and what of it the view may be told."""
 
     at: int
-    shelf: Shelf
+    snapshot: Snapshot
     record: OnRecord
-    selected: Sifted
+    selected: Selected
     unasked: bool = False  # nobody could be asked: whatever is cached is believed
 
 
@@ -49,7 +49,7 @@ class Lookup:
     """One question of one client on its way to an answer. Its methods say what they do in the trace."""
 
     def __init__(
-        self, parts: Parts, query: Query, view: View, tiers: Tiers, *, client: str | None = None, via: str = ""
+        self, parts: Shared, query: Query, view: View, tiers: Tiers, *, client: str | None = None, via: str = ""
     ) -> None:
         """`client`, `via`: as in `Resolver.lookup`; `tiers`: the upstreams that may be asked."""
         self._parts = parts
@@ -61,7 +61,7 @@ class Lookup:
         self.began = parts.monotonic()
         self.steps: list[Step] = []
         self._passed_over: set[str] = set()
-        self._empty: Shelf | None = None  # what the store had under the name, if it was nothing
+        self._empty: Snapshot | None = None  # what the store had under the name, if it was nothing
 
     def tell(self, who: str, what: str, why: str = "") -> None:
         """One step more, now."""
@@ -78,20 +78,20 @@ class Lookup:
         `search`: it has been waited for; what the store could not take of it counts as well. Where nothing was known
         before and it has brought no certificate, the store is not read again: no delete can take anything from that.
         """
-        shelf = self._empty if search is not None and not search.wrote else None
-        if shelf is None:
-            shelf = await self._read(aloud=search is None)
+        snapshot = self._empty if search is not None and not search.wrote else None
+        if snapshot is None:
+            snapshot = await self._read(aloud=search is None)
         if search is None:
-            self._empty = None if shelf.begun < 0 or shelf.entries or shelf.records else shelf
+            self._empty = None if snapshot.begun < 0 or snapshot.entries or snapshot.records else snapshot
         else:
-            shelf = Shelf(
-                shelf.entries + tuple(search.uncached),
-                {**search.revocations, **shelf.revocations},
-                shelf.records + tuple(search.records),
+            snapshot = Snapshot(
+                snapshot.entries + tuple(search.uncached),
+                {**search.revocations, **snapshot.revocations},
+                snapshot.records + tuple(search.records),
             )
         now = self._parts.clock()
-        record = on_record(shelf.records, self.tiers.names, now, self._parts.terms)
-        known = self._select(now, shelf, record)
+        record = on_record(snapshot.records, self.tiers.names, now, self._parts.terms)
+        known = self._select(now, snapshot, record)
         for line in (f"{fingerprint}: {why}" for fingerprint, why in known.selected.passed_over):
             if line not in self._passed_over:
                 self._passed_over.add(line)
@@ -133,14 +133,14 @@ class Lookup:
     def alone(self, known: Known) -> Answer:
         """Nobody may be asked: what is known is all there is."""
         self.tell_left_out()
-        known = self._select(known.at, known.shelf, known.record, unasked=True)
+        known = self._select(known.at, known.snapshot, known.record, unasked=True)
         cached = "cached" if known.selected.certificates else "not cached"
         return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
 
     def unsearched(self, known: Known, state: State, reason: str) -> Answer:
         """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
         for stale in (False, True):
-            known = self._select(known.at, known.shelf, known.record, unasked=True, stale=stale)
+            known = self._select(known.at, known.snapshot, known.record, unasked=True, stale=stale)
             if known.selected.certificates:
                 how = How.STALE if known.selected.stale else How.HIT
                 return self._answer(known, how, f"known already; {reason}", keep=False)
@@ -158,37 +158,39 @@ class Lookup:
         # The search did not fail: what only claims the address stays untold, whatever the finds were refused for.
         return self._nothing(State.ABSENT, "found, but nothing that this view may be told")
 
-    async def _read(self, *, aloud: bool) -> Shelf:
-        """One look at the store; only the first is part of the story."""
+    async def _read(self, *, aloud: bool) -> Snapshot:
+        """One look at the store; only the first is part of the trace."""
         try:
-            shelf = await self._parts.store.look(self.query.name)
+            snapshot = await self._parts.store.look(self.query.name)
             if isinstance(self.query, ByText):
-                shelf = await self._read_by_text(self.query, shelf)
+                snapshot = await self._read_by_text(self.query, snapshot)
         except StoreError as problem:
             self._parts.watch.trouble(f"the cache cannot be read: {problem}")
             if aloud:
                 self.tell("cache", "unavailable", str(problem))
-            return Shelf()
+            return Snapshot()
         self._parts.watch.well()
         if aloud:
-            entries = "1 entry" if len(shelf.entries) == 1 else f"{len(shelf.entries)} entries"
-            records = "1 record" if len(shelf.records) == 1 else f"{len(shelf.records)} records"
+            entries = "1 entry" if len(snapshot.entries) == 1 else f"{len(snapshot.entries)} entries"
+            records = "1 record" if len(snapshot.records) == 1 else f"{len(snapshot.records)} records"
             self.tell("cache", "looked", f"{entries}, {records}")
-        return shelf
+        return snapshot
 
-    async def _read_by_text(self, query: ByText, shelf: Shelf) -> Shelf:
+    async def _read_by_text(self, query: ByText, snapshot: Snapshot) -> Snapshot:
         entries: list[Entry] = []
         revocations: dict[str, bytes] = {}
         for fingerprint in await self._parts.store.search(query.text, query.kind, MOST_BY_TEXT):
             one = await self._parts.store.certificate(fingerprint)
             entries += one.entries
             revocations.update(one.revocations)
-        return Shelf(tuple(entries), revocations, shelf.records, shelf.begun)
+        return Snapshot(tuple(entries), revocations, snapshot.records, snapshot.begun)
 
-    def _select(self, now: int, shelf: Shelf, record: OnRecord, *, unasked: bool = False, stale: bool = False) -> Known:
+    def _select(
+        self, now: int, snapshot: Snapshot, record: OnRecord, *, unasked: bool = False, stale: bool = False
+    ) -> Known:
         terms, believed = self._parts.terms, None if unasked else record
-        selected = sift(shelf, self.query, self.view, now, terms, self._parts.hygiene, believed, stale=stale)
-        return Known(now, shelf, record, selected, unasked)
+        selected = select(snapshot, self.query, self.view, now, terms, self._parts.hygiene, believed, stale=stale)
+        return Known(now, snapshot, record, selected, unasked)
 
     def _found_in_vain(self, known: Known) -> bool:
         """Has a search lately left nothing to be answered (blocked, revoked)? It is not repeated at every lookup.

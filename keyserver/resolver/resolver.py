@@ -12,10 +12,11 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Answer, Kind, Name, Outcome, State, View
 from keyserver.policy import OnRecord, Terms, on_record
 from keyserver.query import ByText, Query
-from keyserver.resolver.asked import Asked, MissLimit, Search, network_of
-from keyserver.resolver.gate import UpstreamStatus
-from keyserver.resolver.lookup import Known, Lookup, Parts
+from keyserver.resolver.circuit import UpstreamStatus
+from keyserver.resolver.inflight import InFlight, Search
+from keyserver.resolver.lookup import Known, Lookup, Shared
 from keyserver.resolver.plan import Tiers, tiers_of
+from keyserver.resolver.ratelimit import SearchRateLimit, network_of
 from keyserver.resolver.search import Searcher
 from keyserver.store.base import Store
 
@@ -39,13 +40,13 @@ class Resolver:
         searcher: Searcher,
         terms: Terms,
         hygiene: Mapping[Kind, Hygiene],
-        asked: Asked,
-        misses: MissLimit,
+        asked: InFlight,
+        misses: SearchRateLimit,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         settings: Settings,
     ) -> None:
-        self._parts = Parts(store, terms, hygiene, clock, monotonic)
+        self._parts = Shared(store, terms, hygiene, clock, monotonic)
         self._searcher = searcher
         self._asked = asked
         self._misses = misses
@@ -92,12 +93,12 @@ class Resolver:
         """Ask one upstream once, past its circuit breaker, and keep nothing. Raises KeyError for an unknown name."""
         searcher = self._searcher
         peer = searcher.upstreams[upstream]
-        return await searcher.gate.ask(peer, query, peer.spec.timeout, searcher.via, force=True)
+        return await searcher.circuit.ask(peer, query, peer.spec.timeout, searcher.via, force=True)
 
     def statuses(self) -> list[UpstreamStatus]:
         """Every upstream's health and counts, by priority."""
         ordered = sorted(self._searcher.upstreams.values(), key=lambda u: (u.spec.priority, u.spec.name))
-        return [self._searcher.gate.status(upstream) for upstream in ordered]
+        return [self._searcher.circuit.status(upstream) for upstream in ordered]
 
     def note_asked(self, names: Iterable[Name], now: int) -> None:
         """These names were asked for and answered from the cache (hot answers report theirs here)."""
@@ -127,7 +128,7 @@ class Resolver:
     def _search(self, lookup: Lookup, known: Known) -> Search | str:
         """The search for this that is under way, else a new one; why not, where none may start."""
         client, started = network_of(lookup.client), self._parts.monotonic()
-        search = Search(lookup.query, known.shelf.begun, via=lookup.via, client=client, started=started)
+        search = Search(lookup.query, known.snapshot.begun, via=lookup.via, client=client, started=started)
         if under_way := self._asked.under_way(search.key):
             lookup.tell("search", "joined", "a search for it is under way")
             return under_way

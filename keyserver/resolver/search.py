@@ -1,4 +1,4 @@
-"""One search: tier by tier, each upstream through its gate, everything proved before it is believed or kept."""
+"""One search: tier by tier, each upstream through its circuit breaker; what is kept has been proved."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from keyserver.model import (
 )
 from keyserver.policy import OnRecord, Terms
 from keyserver.query import ByAddress, ByText
-from keyserver.resolver.asked import Search
+from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.gate import Gate
+from keyserver.resolver.inflight import Search
 from keyserver.resolver.plan import Tiers
-from keyserver.resolver.sift import proves
-from keyserver.resolver.watch import Watch
+from keyserver.resolver.reported import Reported
+from keyserver.resolver.select import proves
 from keyserver.store.base import Store, Stored, StoreError
 from keyserver.upstreams.base import Upstream
 
@@ -45,7 +45,7 @@ class Searcher:
 
     store: Store
     upstreams: Mapping[str, Upstream]
-    gate: Gate
+    circuit: CircuitBreaker
     cleaner: Cleaner
     hygiene: Mapping[Kind, Hygiene]
     terms: Terms
@@ -54,7 +54,7 @@ class Searcher:
     deadline: float  # seconds
     max_certificate: int  # octets, after cleaning
     via: str
-    watch: Watch = field(default_factory=Watch)  # over writing
+    watch: Reported = field(default_factory=Reported)  # over writing
 
     async def run(self, search: Search, tiers: Tiers, known: OnRecord) -> None:
         """Ask until something is proven; settle as soon as waiters can be answered; go on for stragglers.
@@ -114,7 +114,7 @@ class Searcher:
     async def _one(self, search: Search, upstream: Upstream) -> None:
         """Ask one upstream, prove, keep."""
         spec, name = upstream.spec, upstream.spec.name
-        if not self.gate.barred(upstream, search.query):
+        if not self.circuit.barred(upstream, search.query):
             self._tell(search, name, "asked", f"priority {spec.priority}, for up to {spec.timeout:g} s")
         via = f"{search.via},{self.via}" if search.via else self.via
 
@@ -122,7 +122,7 @@ class Searcher:
             return isinstance(search.query, ByAddress) and await self._answered(name, search.query.domain)
 
         left = max(self.deadline, spec.timeout)
-        outcome = await self.gate.ask(upstream, search.query, left, via, client=search.client, answered=answered)
+        outcome = await self.circuit.ask(upstream, search.query, left, via, client=search.client, answered=answered)
         finds: list[Find] = []
         if isinstance(outcome, Found):
             outcome, finds = await self._prove(search, upstream, outcome)

@@ -32,7 +32,7 @@ class Stored(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class Snapshot:
     """Everything the store knows about one name, read at one instant."""
 
     entries: tuple[Entry, ...] = ()
@@ -78,7 +78,7 @@ class Store(Protocol):
     async def begin(self) -> int:
         """The deletion counter now; hand it to `put` as `begun`, so that nothing begun before a delete undoes it."""
 
-    async def look(self, name: Name) -> Shelf:
+    async def look(self, name: Name) -> Snapshot:
         """All about one name, in one read of one instant (an index seek for each part, one thread hop).
 
         At most 64 certificates; local ones first, then those that an upstream has found when asked for this very name,
@@ -90,7 +90,7 @@ class Store(Protocol):
 
         The domain as names have it. A scan of what this upstream has brought."""
 
-    async def certificate(self, fingerprint: str) -> Shelf:
+    async def certificate(self, fingerprint: str) -> Snapshot:
         """All entries of one certificate (blocked ones too) and its revocations; `records` is empty."""
 
     async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:

@@ -29,7 +29,6 @@ class Url:
 
     @property
     def scheme(self) -> str:
-        """Lower case."""
         return self.parts.scheme
 
     @property

@@ -299,7 +299,7 @@ async def srv_lookup(name: str) -> Sequence[Service]:
     ]
 
 
-class Answered:
+class Resolved:
     """Which hosts once answered, at most `most` of them, least recently seen forgotten first.
 
     A host that never did and cannot be connected to is taken as not existing (absent); one that did has failed.

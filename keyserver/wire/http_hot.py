@@ -50,7 +50,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ResponseHead:
     """The head of a reply that aiohttp wrote, and how many octets follow it (None: its end cannot be counted)."""
 
     size: int  # of the head
@@ -101,7 +101,7 @@ def head_end(data: bytes, start: int = 0, limit: int = MAX_HEAD) -> int | Unread
     """Where the head that begins at `start` ends, its empty line included.
 
     NEED_MORE as long as what is there can still become such a head of at most `limit` octets. What the headers of a
-    well-formed block mean is for `judge` to say.
+    well-formed block mean is for `classify` to say.
     """
     end = data.find(b"\r\n\r\n", start, start + limit)
     stop = end + 4 if end >= 0 else min(len(data), start + limit)
@@ -118,7 +118,7 @@ def head_end(data: bytes, start: int = 0, limit: int = MAX_HEAD) -> int | Unread
     return Unread.NEED_MORE if fields and stop - start < limit else Unread.FOREIGN
 
 
-def judge(block: bytes, own: bytes = b"") -> Block:
+def classify(block: bytes, own: bytes = b"") -> Block:
     """The verdict on a header block. `own`: our name in `Via`, lower-case; empty: any `Via` is the handler's."""
     if not _BLOCK.fullmatch(block):
         return Block(Answering.FOREIGN)
@@ -165,7 +165,7 @@ def _tags(value: bytes) -> tuple[bytes, ...]:
     return tuple(_TAG.findall(value)) if _TAGS.fullmatch(value) else ()
 
 
-def read_reply(data: bytes, bodiless: bool) -> Reply | None:
+def read_response_head(data: bytes, bodiless: bool) -> ResponseHead | None:
     """The head of the reply that `data` begins with; None when it is incomplete or not HTTP/1.
 
     `bodiless`: it answers a HEAD. A length is only given where it is certain (RFC 9112 §6.3): no body by status or
@@ -180,7 +180,7 @@ def read_reply(data: bytes, bodiless: bool) -> Reply | None:
         name, _, value = line.partition(b":")
         headers.append((name, value.strip(b"\t ")))
     code = int(status[2])
-    reply = Reply(end + 4, status[1], code, status[3], tuple(headers), None)
+    reply = ResponseHead(end + 4, status[1], code, status[3], tuple(headers), None)
     lengths = reply.values(b"content-length")
     if code < 200 or reply.values(b"transfer-encoding"):
         return reply
@@ -188,4 +188,4 @@ def read_reply(data: bytes, bodiless: bool) -> Reply | None:
         length: int | None = 0
     else:
         length = int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None
-    return Reply(reply.size, reply.version, reply.status, reply.reason, reply.headers, length)
+    return ResponseHead(reply.size, reply.version, reply.status, reply.reason, reply.headers, length)

@@ -92,7 +92,7 @@ class Scope(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
+class BindRequest:
     """Who the client says it is."""
 
     version: int
@@ -102,19 +102,19 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Unbind:
+class UnbindRequest:
     """Goodbye."""
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
+class AbandonRequest:
     """Answer that operation no more."""
 
     message_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchRequest:
     """A search; limits of 0 mean none asked. Aliases do not exist here: `derefAliases` is read and forgotten."""
 
     base: str
@@ -127,7 +127,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Extended:
+class ExtendedRequest:
     """An extended operation."""
 
     oid: str
@@ -158,7 +158,7 @@ class Control:
     value: bytes | None = field(default=None, repr=False)
 
 
-Operation: TypeAlias = Bind | Unbind | Abandon | Search | Extended | Other | Excess
+Operation: TypeAlias = BindRequest | UnbindRequest | AbandonRequest | SearchRequest | ExtendedRequest | Other | Excess
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,29 +266,29 @@ def _operation(data: bytes, tag: int, start: int, stop: int) -> Operation:
     if tag == BIND:
         return _bind(data, start, stop)
     if tag == UNBIND:
-        return Unbind()
+        return UnbindRequest()
     if tag == ABANDON:
         if not 1 <= stop - start <= 4 or data[start] >= 0x80:
             raise Malformed("a message ID lies between 0 and 2147483647")
-        return Abandon(int.from_bytes(data[start:stop], "big"))
+        return AbandonRequest(int.from_bytes(data[start:stop], "big"))
     if tag == EXTENDED:
         oid, at = octets(data, start, stop, 0x80)
         value = octets(data, at, stop, 0x81)[0] if at < stop else None
-        return Extended(oid.decode("latin-1"), value)
+        return ExtendedRequest(oid.decode("latin-1"), value)
     if tag in RESPONSE:
         return Other(tag)
     raise Malformed(f"no request begins with {tag:02X}")
 
 
-def _bind(data: bytes, at: int, end: int) -> Bind:
+def _bind(data: bytes, at: int, end: int) -> BindRequest:
     version, at = whole(data, at, end)
     name, at = octets(data, at, end)
     tag, start, stop = header(data, at, end)
     simple = tag == 0x80
-    return Bind(version, _text(name), simple, data[start:stop] if simple else b"")
+    return BindRequest(version, _text(name), simple, data[start:stop] if simple else b"")
 
 
-def _search(data: bytes, at: int, end: int) -> Search:
+def _search(data: bytes, at: int, end: int) -> SearchRequest:
     base, scope, at = _place(data, at, end)
     _, at = whole(data, at, end, ENUMERATED)
     size_limit, at = whole(data, at, end)
@@ -296,7 +296,7 @@ def _search(data: bytes, at: int, end: int) -> Search:
     start, at = expect(data, at, end, BOOLEAN)
     types_only = truth(data, start, at)
     filter_, at = read_filter(data, at, end)
-    return Search(base, scope, size_limit, time_limit, types_only, filter_, read_attributes(data, at, end))
+    return SearchRequest(base, scope, size_limit, time_limit, types_only, filter_, read_attributes(data, at, end))
 
 
 def _place(data: bytes, at: int, end: int) -> tuple[str, int, int]:

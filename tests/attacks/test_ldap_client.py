@@ -20,7 +20,7 @@ from keyserver.faces.ldap.connection import GUESSES, PAGED_SEARCHES
 from keyserver.faces.ldap.server import LdapLimits
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import OCTETS, SEQUENCE, element, size
-from keyserver.wire.ldap import Code, Control, Search
+from keyserver.wire.ldap import Code, Control, SearchRequest
 from keyserver.wire.ldap_filter import And, Approx, AtLeast, Equal, Extensible, Filter, Not, Or, Present, Substrings
 from support.ldap_client import Client, client_context, start_tls, until
 from support.ldap_memory import BASE, Face, Memory, serving
@@ -86,12 +86,12 @@ def answered(face: Face) -> None:
 
 def request(filter_: Filter | bytes, base: str = BASE, attributes: tuple[str, ...] = (), id_: int = 1) -> bytes:
     """A whole search; the filter may be octets that no filter of ours writes."""
-    search = Search(base, 2, 0, 0, False, Present("cn"), attributes)
+    search = SearchRequest(base, 2, 0, 0, False, Present("cn"), attributes)
     octets = write_search(search)
     if isinstance(filter_, bytes):
         inner = octets[2 if octets[1] < 0x80 else 2 + (octets[1] & 0x7F) :]
         return wire.envelope(id_, element(wire.SEARCH, inner.replace(write_filter(Present("cn")), filter_, 1)))
-    return wire.envelope(id_, write_search(Search(base, 2, 0, 0, False, filter_, attributes)))
+    return wire.envelope(id_, write_search(SearchRequest(base, 2, 0, 0, False, filter_, attributes)))
 
 
 def nested(tag: int, depth: int) -> bytes:
@@ -143,7 +143,9 @@ BOMBS: dict[str, bytes] = {
     "names in hex": request(Present("cn"), ",".join(["2.5.4.3=#0c0161"] * 32)),
     "attributes": request(MAIL, attributes=tuple("x" * 500 for _ in range(100))),
     "ten thousand attributes": request(MAIL, attributes=tuple(f"a{n}" for n in range(8_000))),
-    "controls": wire.envelope(1, write_search(Search(BASE, 2, 0, 0, False, MAIL, ())), (Control("1.2.3"),) * 2_000),
+    "controls": wire.envelope(
+        1, write_search(SearchRequest(BASE, 2, 0, 0, False, MAIL, ())), (Control("1.2.3"),) * 2_000
+    ),
 }
 LATE: dict[str, Filter] = {
     # true or false only when every value has been looked at
@@ -374,7 +376,7 @@ def test_ten_thousand_questions_stay_within_their_memory(memory: Memory) -> None
             batch += [MAIL, Or((MAIL, Equal("cn", b"%d" % n)))]
             for filter_ in batch:
                 assert client.search(KEYS, filter_, f"a{n}").code in (0, 53)
-        assert face.server.desk.budget.octets <= allowed
+        assert face.server.context.budget.octets <= allowed
     assert pulse.longest < HELD, f"{pulse.longest * 1000:.0f} ms"
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyserver.mailflow.harvest import look
-from keyserver.mailflow.verdict import Envelope, Mail, Rules, Seen, Way, Why
+from keyserver.mailflow.values import Envelope, Mail, Rules, Seen, Way, Why
 from keyserver.model import Malformed
 from keyserver.policy import with_subdomains
 from keyserver.query import BadQuery, ByAddress, parse, parse_address

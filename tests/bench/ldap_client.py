@@ -16,7 +16,7 @@ from typing import cast
 from bench.child import Child
 from bench.figures import Load, percentile
 from keyserver.wire.ber import measure
-from keyserver.wire.ldap import DONE, Scope, Search, envelope
+from keyserver.wire.ldap import DONE, Scope, SearchRequest, envelope
 from keyserver.wire.ldap_filter import Present
 from support.ldap_messages import gpg_get, write_search
 
@@ -68,7 +68,9 @@ def search(fingerprint: str, time_limit: int = 15) -> bytes:
 def opening() -> tuple[bytes, bytes]:
     """What gpg asks before its search."""
     asked = ("", ("namingContexts",)), (f"cn=pgpServerInfo,{BASE}", INFO)
-    first, second = (Search(base, Scope.BASE, 0, 15, False, Present("objectClass"), names) for base, names in asked)
+    first, second = (
+        SearchRequest(base, Scope.BASE, 0, 15, False, Present("objectClass"), names) for base, names in asked
+    )
     return envelope(1, write_search(first)), envelope(1, write_search(second))
 
 

@@ -29,7 +29,7 @@ from keyserver.query import ByAddress, ByFingerprint, ByKeyId
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.ldap.upstream import Ldap
 from keyserver.wire import ldap as wire
-from keyserver.wire.ldap import Search
+from keyserver.wire.ldap import SearchRequest
 from keyserver.wire.ldap_filter import And, Equal, Filter, Not, Or, Present, Substrings
 from support.ldap_client import Client
 from support.ldap_memory import BASE, Face, Memory, serving
@@ -392,7 +392,7 @@ def ask(
         if bind:
             client.send(write_bind())
             assert client.result().code == 0
-        client.send(write_search(Search(base, 2, size, 0, False, filter_, attributes)))
+        client.send(write_search(SearchRequest(base, 2, size, 0, False, filter_, attributes)))
         answer = client.finish()
         assert answer.code in (0, 4), answer.done
         client.send(b"\x42\x00")

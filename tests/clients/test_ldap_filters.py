@@ -31,7 +31,7 @@ from pathlib import Path
 
 from keyserver.faces.ldap.cover import cover
 from keyserver.faces.ldap.entries import Node
-from keyserver.faces.ldap.match import Budget, compile_filter
+from keyserver.faces.ldap.match import MatchBudget, compile_filter
 from keyserver.faces.ldap.schema import KNOWN, Rule, find
 from keyserver.faces.ldap.tree import Space, Tree, Wanted
 from keyserver.model import Answer, How, Kind, State
@@ -243,7 +243,7 @@ def test_our_answers_are_slapds(tmp_path: Path) -> None:
         Client(face.port) as ours,
     ):
         for filter_ in generate(entries, 5):
-            test = compile_filter(filter_, Budget())
+            test = compile_filter(filter_, MatchBudget())
             for base in (KEYS, PEOPLE):
                 beside = {base.lower(), f"cn=pgpserverinfo,{base}".lower()}
                 said = theirs.search(base, filter_, "1.1")

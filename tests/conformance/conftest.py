@@ -154,7 +154,7 @@ class Backend:
 
     def make(self, max_size: int = 1 << 30) -> tuple[Store, Heard]:
         heard, changes = Heard(), Changes()
-        changes.listen(heard.append)
+        changes.subscribe(heard.append)
         return SqliteStore(self.path, HYGIENE, changes, max_size), heard
 
     @asynccontextmanager

@@ -856,7 +856,7 @@ async def test_two_processes_merging_lose_no_revocation(store: Store, other: tup
 
 def test_changes_remember_enough_for_fills_that_race() -> None:
     changes = Changes(memory=2)
-    start = changes.number
+    start = changes.published
     changes.publish(Change(1, frozenset({"a"})))
     assert changes.touched(start, {"a"})
     assert not changes.touched(start, {"b"})

@@ -603,7 +603,7 @@ async def test_puts_that_wait_go_together_and_each_has_its_own_verdict(backend: 
         return own.revocations(octets)
 
     own, heard, changes = HYGIENE[Kind.OPENPGP], list[Change](), Changes()
-    changes.listen(heard.append)
+    changes.subscribe(heard.append)
     store = SqliteStore(backend.path, {Kind.OPENPGP: replace(own, revocations=read_badly)}, changes, 1 << 30)
     await store.open()
 

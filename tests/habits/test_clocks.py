@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "keyserver"
 
 READS = ("clocks.py",)
-MAKES = ("app/running.py", "cli/reach.py", "cli/show.py")
+MAKES = ("app/running.py", "cli/admin_client.py", "cli/show.py")
 """The service's composition root, and the command line's own parts."""
 
 CLOCKS = frozenset(

@@ -358,8 +358,8 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def purge_what_has_expired(self) -> None:
-        self.run(self.world.keeper.purge())
-        if self.world.keeper.clockwatch.complaint:  # half a year has passed unseen: nothing is deleted
+        self.run(self.world.upkeep.purge())
+        if self.world.upkeep.clockwatch.complaint:  # half a year has passed unseen: nothing is deleted
             return
         self.entries = {p: r for p, r in self.entries.items() if self.age(p, r, before=1) != "expired"}
         terms = {k[0] for k in self.records}

@@ -1,7 +1,7 @@
 """Whose word counts, against a second, slow, obvious reading of the rules, over random worlds.
 
 A world: upstreams with domains, internal domains, entries of any source with vouchers, a view, a question. The
-product's `sift` says what is answered and with which user IDs; `expected` says it again in the words of the rules.
+product's `select` says what is answered and with which user IDs; `expected` says it again in the words of the rules.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from keyserver.app import hygiene_of
 from keyserver.model import Entry, Kind, Source, UpstreamSpec, View, Voucher
 from keyserver.policy import Terms
 from keyserver.query import ByAddress, ByFingerprint, ByText, Query
-from keyserver.resolver.sift import sift
-from keyserver.store.base import Shelf
+from keyserver.resolver.select import select
+from keyserver.store.base import Snapshot
 from support.openpgp import CREATED, make
 
 NOW = CREATED + 1000
@@ -189,6 +189,6 @@ def test_an_entry_answers_an_address_only_if_its_origin_may_speak_for_it(
     by_place = {(e.fingerprint, e.source, e.origin): e for e in found}
     found = list(by_place.values())
     view = View(answer_mailflow=answer_mailflow)
-    sifted = sift(Shelf(tuple(found), REVOCATIONS), query, view, NOW, terms, HYGIENE, None)
+    sifted = select(Snapshot(tuple(found), REVOCATIONS), query, view, NOW, terms, HYGIENE, None)
     got = {a.certificate.fingerprint: {u.text for u in a.certificate.proof.user_ids} for a in sifted.certificates}
     assert got == Rules(terms, view).expected(found, query)

@@ -117,8 +117,8 @@ class World:
         clocks = Clocks(lambda: self.now, self.monotonic, lambda: self.monotonic_offset)
         self.open = AsyncExitStack()
         parts = await self.open.enter_async_context(opened(self.config(), clocks, self.scripted))
-        self.store, self.resolver, self.keeper = parts.store, parts.resolver, parts.keeper
-        await self.keeper.begin()
+        self.store, self.resolver, self.upkeep = parts.store, parts.resolver, parts.upkeep
+        await self.upkeep.begin()
 
     async def stop(self) -> None:
         await self.open.aclose()
@@ -241,15 +241,15 @@ class World:
                 self.monotonic_offset += seconds(plain[0])
             case "clock":  # somebody sets it; no time passes
                 self.now += (-1 if plain[0].startswith("-") else 1) * seconds(plain[0].lstrip("+-"))
-                await self.keeper.poll()
+                await self.upkeep.poll()
             case "entries":
                 page = await self.store.list(Selection(), 1000)
                 assert len(page.entries) == int(plain[0]), f"{line}\n got {len(page.entries)}"
             case "purge_now":
-                await self.keeper.purge_now()
+                await self.upkeep.purge_now()
             case "complains":
-                assert (plain[0] if plain else "") in self.keeper.clockwatch.complaint, self.keeper.clockwatch.complaint
-                assert bool(plain) == bool(self.keeper.clockwatch.complaint)
+                assert (plain[0] if plain else "") in self.upkeep.clockwatch.complaint, self.upkeep.clockwatch.complaint
+                assert bool(plain) == bool(self.upkeep.clockwatch.complaint)
             case "delete":
                 await self.store.delete(self.certificates[plain[0]].fingerprint, self.now)
             case "block":
@@ -277,9 +277,9 @@ class World:
                 wanted = set(plain[plain.index("->") + 1 :])
                 assert ids == wanted, f"{line}\n got {ids}"
             case "purge":
-                await self.keeper.purge()
+                await self.upkeep.purge()
             case "prefetch":
-                await self.keeper.prefetch()
+                await self.upkeep.prefetch()
             case "restart":
                 await self._again()
             case _:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import SEQUENCE, SET, expect, header, measure, octets, whole
-from keyserver.wire.ldap import Control, Search
+from keyserver.wire.ldap import Control, SearchRequest
 from keyserver.wire.ldap_filter import Filter, Present
 from support.ldap_messages import write_extended, write_search
 
@@ -142,7 +142,7 @@ class Client:
         seconds: int = 0,
     ) -> Answer:
         """Search and wait for everything."""
-        self.send(write_search(Search(base, scope, size, seconds, types, filter_, attributes)), *controls)
+        self.send(write_search(SearchRequest(base, scope, size, seconds, types, filter_, attributes)), *controls)
         return self.finish()
 
     def closed(self) -> bool:

@@ -14,12 +14,12 @@ import uvloop
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
-from keyserver.faces.cache import Budget
-from keyserver.faces.desk import Desk
+from keyserver.faces.cache import MemoryLimit
+from keyserver.faces.context import FaceContext
 from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.server import LdapServer
 from keyserver.faces.ldap.tree import Tree
-from keyserver.listen.reception import Reception
+from keyserver.listen.server import ListeningServer
 from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View
 from keyserver.openpgp.clean import clean as clean_openpgp
 from keyserver.processes.ldap import LdapFront
@@ -147,12 +147,14 @@ class Face:
     async def run(self, ready: threading.Event, options: dict[str, Any], ldaps: bool) -> None:
         self.loop = asyncio.get_running_loop()
         self.stop = asyncio.Event()
-        around = desk(self.memory, self.changes, self.notes, options.pop("instance", ""), options.pop("kept", 32 << 20))
+        around = context(
+            self.memory, self.changes, self.notes, options.pop("instance", ""), options.pop("kept", 32 << 20)
+        )
         listener = options.pop("listener", Listener("127.0.0.1", 0, tls=ldaps))
         tls = options.get("tls")
         tree = Tree(options.pop("base", BASE), start_tls=tls is not None, text_search=options.pop("text_search", False))
         self.server = LdapServer(around, tree, **options)
-        opened: Reception[Any] = self.server
+        opened: ListeningServer[Any] = self.server
         if self.apart:
             opened = self.front = await self.parted(options, around.clock)
         bound = await opened.open(listener)
@@ -181,17 +183,17 @@ class Face:
         await relay.ready()
         self.ends = [teller.close, streams.close, relay.close]
         limits = options.get("limits") or LdapLimits()
-        return LdapFront(relay, "ldap", Budget(1 << 20, replica, clock), limits, tls=options.get("tls"))
+        return LdapFront(relay, "ldap", MemoryLimit(1 << 20, replica, clock), limits, tls=options.get("tls"))
 
 
-def desk(
+def context(
     memory: Memory, changes: Changes, notes: list[tuple[object, ...]], instance: str = "", kept: int = 32 << 20
-) -> Desk:
+) -> FaceContext:
     """A listener's surroundings."""
-    return Desk(
+    return FaceContext(
         lookups=cast(Resolver, memory),
         store=cast(Any, None),
-        budget=Budget(kept, changes, lambda: memory.now),
+        budget=MemoryLimit(kept, changes, lambda: memory.now),
         view=View(),
         clock=lambda: memory.now,
         monotonic=time.monotonic,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyserver.wire.ber import ENUMERATED, OCTETS, SEQUENCE, element, flag, number
-from keyserver.wire.ldap import BIND, EXTENDED, SEARCH, Scope, Search
+from keyserver.wire.ldap import BIND, EXTENDED, SEARCH, Scope, SearchRequest
 from keyserver.wire.ldap_filter import (
     And,
     Approx,
@@ -25,14 +25,14 @@ GPG_ATTRIBUTES = (
 """What gpg asks for."""
 
 
-def gpg_get(fingerprint: str, base: str, time_limit: int = 15) -> Search:
+def gpg_get(fingerprint: str, base: str, time_limit: int = 15) -> SearchRequest:
     """What GnuPG sends for a fingerprint."""
     value = fingerprint.encode()
     either = Or((Equal("gpgFingerprint", value), Equal("gpgSubFingerprint", value)))
-    return Search(base, Scope.SUBTREE, 0, time_limit, False, either, GPG_ATTRIBUTES)
+    return SearchRequest(base, Scope.SUBTREE, 0, time_limit, False, either, GPG_ATTRIBUTES)
 
 
-def write_search(search: Search) -> bytes:
+def write_search(search: SearchRequest) -> bytes:
     """A SearchRequest's octets, without envelope."""
     return element(
         SEARCH,

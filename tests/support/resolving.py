@@ -14,10 +14,10 @@ from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Found, Kind, Raw, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
 from keyserver.query import parse
-from keyserver.resolver.asked import Search
+from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.gate import Gate
-from keyserver.resolver.lookup import Lookup, Parts
+from keyserver.resolver.inflight import Search
+from keyserver.resolver.lookup import Lookup, Shared
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import Searcher
 from keyserver.store.sqlite import SqliteStore
@@ -52,14 +52,14 @@ class Ground:
         return asyncio.get_running_loop().time()
 
     @property
-    def parts(self) -> Parts:
-        return Parts(self.store, self.terms, self.hygiene, lambda: self.now, self.monotonic)
+    def parts(self) -> Shared:
+        return Shared(self.store, self.terms, self.hygiene, lambda: self.now, self.monotonic)
 
     def searcher(self, deadline: float = 5.0) -> Searcher:
         return Searcher(
             store=self.store,
             upstreams=dict(self.peers),
-            gate=Gate(self.monotonic, lambda: 0.5),
+            circuit=CircuitBreaker(self.monotonic, lambda: 0.5),
             cleaner=self.cleaner,
             hygiene=self.hygiene,
             terms=self.terms,

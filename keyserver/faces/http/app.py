@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
 
-from keyserver.faces.desk import Desk
+from keyserver.faces.context import FaceContext
 from keyserver.faces.http.pages import Pages
 from keyserver.faces.http.replies import document, plain
 from keyserver.store.base import StoreError
 
-Routes = Callable[[Desk, Pages], Iterable[web.RouteDef]]
+Routes = Callable[[FaceContext, Pages], Iterable[web.RouteDef]]
 """What a protocol's module gives: its routes over one listener's surroundings."""
 
 _LOG = logging.getLogger("keyserver.http")
 
 
-def make_app(desk: Desk, *faces: Routes) -> web.Application:
+def make_app(context: FaceContext, *faces: Routes) -> web.Application:
     """One listener's application. `faces`: the protocols it speaks, for example `faces.hkp.routes`."""
     pages = Pages()
 
@@ -35,10 +35,10 @@ def make_app(desk: Desk, *faces: Routes) -> web.Application:
         return plain(200, "ok")
 
     async def ready(request: web.Request) -> web.StreamResponse:
-        problem = await unready(desk)
+        problem = await unready(context)
         if problem:
             return plain(503, problem)
-        complaint = desk.complaint()
+        complaint = context.complaint()
         return plain(200, f"ok, but {complaint}" if complaint else "ok")
 
     app = web.Application(middlewares=[manners])
@@ -46,7 +46,7 @@ def make_app(desk: Desk, *faces: Routes) -> web.Application:
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
     for face in faces:
-        app.router.add_routes(face(desk, pages))
+        app.router.add_routes(face(context, pages))
     return app
 
 
@@ -59,19 +59,19 @@ def make_runner(app: web.Application) -> web.AppRunner:
     return web.AppRunner(app, handle_signals=False, access_log=None, logger=silent, lingering_time=1.0)
 
 
-async def unready(desk: Desk) -> str:
+async def unready(context: FaceContext) -> str:
     """What keeps us from doing our work, in one line; empty when nothing does."""
     problems: list[str] = []
     try:
-        stats = await desk.store.stats()
+        stats = await context.store.stats()
     except StoreError as problem:
         problems.append(f"the store is unavailable: {problem}")
     else:
         if stats.healthy:
             problems.append(f"the store is not healthy: {stats.healthy}")
-        if desk.max_size and stats.octets >= desk.max_size and "max_size" not in stats.healthy:
+        if context.max_size and stats.octets >= context.max_size and "max_size" not in stats.healthy:
             problems.append("cache.max_size is reached: new finds are answered but not cached")
-    states = [health.state for health in desk.lookups.statuses()]
+    states = [health.state for health in context.lookups.statuses()]
     if states and all(state == "open" for state in states):
         problems.append("no upstream can be asked: every circuit is open")
     return " ".join("; ".join(problems).split())

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from keyserver.faces.desk import Desk
+from keyserver.faces.context import FaceContext
 from keyserver.faces.http.pages import Pages
 from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, finish, hops, looped, plain
 from keyserver.model import Answered, Kind, State
@@ -30,43 +30,43 @@ PKCS7 = "application/pkcs7-mime"
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{27}\Z")  # a SHA-1 value; any other character is refused (section 2.1)
 
 
-def routes(desk: Desk, pages: Pages) -> Iterable[web.RouteDef]:
+def routes(context: FaceContext, pages: Pages) -> Iterable[web.RouteDef]:
     """The routes of RFC 4387."""
-    face = Certs(desk)
+    face = Certs(context)
     return [web.get("/certificates/search.cgi", face.search), web.get("/certificates/search", face.search)]
 
 
 class Certs:
     """The handlers of one listener."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: FaceContext) -> None:
+        self._context = context
 
     async def search(self, request: web.Request) -> web.StreamResponse:
         """`GET /certificates/search.cgi?<attribute>=<value>`."""
-        began = self._desk.monotonic()
+        began = self._context.monotonic()
         try:
             query = read(request.rel_url.raw_query_string)
         except BadQuery as problem:
             return plain(400, f"Bad request: {problem}.")
-        client = client_of(self._desk, request)
-        number = self._desk.budget.number
-        answer = await self._desk.lookups.lookup(
+        client = client_of(self._context, request)
+        number = self._context.budget.number
+        answer = await self._context.lookups.lookup(
             query,
-            self._desk.view,
+            self._context.view,
             client=client,
-            looped=looped(request, self._desk.instance),
+            looped=looped(request, self._context.instance),
             via=",".join(hops(request)),
         )
         if answer.state is State.FOUND:
             response = render(answer.certificates, request.headers.get("Accept", ""))
             response.headers["Vary"] = "Accept"
-            if self._desk.explain:
+            if self._context.explain:
                 response.headers["X-Key-Source"] = answer.certificates[0].source.value
         else:
             response = plain(STATUS[answer.state], REFUSALS[answer.state])
-        response = finish(self._desk, request, response, answer, number)
-        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began, client)
+        response = finish(self._context, request, response, answer, number)
+        self._context.note(FACE, query, answer, response.status, self._context.monotonic() - began, client)
         return response
 
 

@@ -1,4 +1,4 @@
-"""aiohttp behind the front door: its protocol on a transport in memory, while the front keeps the socket.
+"""aiohttp behind an HTTP connection: its protocol on a transport in memory; the socket stays the connection's.
 
 One exchange serves one connection's requests that memory could not answer, one at a time: the front hands in one
 simple request, the exchange counts the reply that aiohttp writes, and when its last octet is written the connection is
@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.wire.http_hot import Reply, read_reply
+from keyserver.wire.http_hot import ResponseHead, read_response_head
 
 MAX_REPLY_HEAD = 64 * 1024
 """Octets of a reply's head; what has not ended by then is not counted any more."""
@@ -101,7 +101,7 @@ class Exchange(asyncio.Transport):
         self._facts: Facts | None = None
         self._bodiless = False
         self._head = b""
-        self._reply: Reply | None = None
+        self._reply: ResponseHead | None = None
         self._body: list[bytes] = []
         self._left = 0
         self.handler = server()
@@ -177,7 +177,6 @@ class Exchange(asyncio.Transport):
         self._owner.exchange_choked(True)
 
     def resume_reading(self) -> None:
-        """The counterpart."""
         self._owner.exchange_choked(False)
 
     def is_reading(self) -> bool:
@@ -197,7 +196,6 @@ class Exchange(asyncio.Transport):
         return self._outer.get_write_buffer_limits()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Passed on."""
         self._outer.set_write_buffer_limits(high, low)
 
     # counting
@@ -208,7 +206,7 @@ class Exchange(asyncio.Transport):
     def _count(self, data: bytes) -> None:
         if self._reply is None:
             self._head += data
-            reply = read_reply(self._head, self._bodiless)
+            reply = read_response_head(self._head, self._bodiless)
             if reply is None or reply.length is None:
                 if reply is not None or b"\r\n\r\n" in self._head or len(self._head) > MAX_REPLY_HEAD:
                     self._owner.exchange_stuck()
@@ -228,7 +226,7 @@ class Exchange(asyncio.Transport):
         elif not self._left:
             self._complete(self._reply)
 
-    def _complete(self, reply: Reply) -> None:
+    def _complete(self, reply: ResponseHead) -> None:
         line, facts, body = self._line, self._facts, b"".join(self._body)
         self._line, self._facts, self._body = None, None, []
         if line is not None and facts is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from keyserver.faces.face import Face, Opening
 from keyserver.faces.http import certs, hkp
 from keyserver.faces.http.app import make_app, make_runner
-from keyserver.faces.http.door import Door
-from keyserver.faces.http.front import DoorLimits
+from keyserver.faces.http.connection import HttpLimits
 from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.server import HttpServer
 
 ROUTES = (
     hkp.routes,
@@ -15,19 +15,19 @@ ROUTES = (
 )
 
 
-async def _open(opening: Opening) -> Door:
-    config, desk = opening.config, opening.desk
-    runner = make_runner(make_app(desk, *ROUTES))
+async def _open(opening: Opening) -> HttpServer:
+    config, context = opening.config, opening.context
+    runner = make_runner(make_app(context, *ROUTES))
     await runner.setup()
     opening.closing.push_async_callback(runner.cleanup)
     assert runner.server is not None
-    hot = HotAnswers(desk.budget)
+    hot = HotAnswers(context.budget)
     opening.remember(hot)
-    return Door(
+    return HttpServer(
         runner.server,
         hot,
-        DoorLimits(config.limits.connections_per_client, desk.trust),
-        own=desk.instance,
+        HttpLimits(config.limits.connections_per_client, context.trust),
+        own=context.instance,
         tell=opening.tell,
         tls=opening.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
     )

@@ -22,7 +22,7 @@ class Facts(Ground):
 def offer(request: web.Request, facts: Facts) -> None:
     """Say that the reply to this request may be given again while `facts` hold.
 
-    The front door's transport takes the offer; behind any other transport nothing happens."""
+    The transport of an HTTP connection takes the offer; behind any other transport nothing happens."""
     transport = request.transport
     take = transport.get_extra_info("hot_answers") if transport is not None else None
     if take is not None:

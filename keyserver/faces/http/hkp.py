@@ -10,7 +10,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from keyserver import __version__
-from keyserver.faces.desk import Desk
+from keyserver.faces.context import FaceContext
 from keyserver.faces.http.pages import Pages
 from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, document, finish, hops, looped, plain
 from keyserver.model import Answer, Answered, How, Kind, Malformed, State
@@ -48,23 +48,23 @@ class _Refused(Exception):
         self.text = text
 
 
-def routes(desk: Desk, pages: Pages) -> Iterable[web.RouteDef]:
+def routes(context: FaceContext, pages: Pages) -> Iterable[web.RouteDef]:
     """The routes of HKP v1."""
-    face = Hkp(desk, pages)
+    face = Hkp(context, pages)
     return [web.get("/pks/lookup", face.lookup), web.post("/pks/add", face.add)]
 
 
 class Hkp:
     """The handlers of one listener."""
 
-    def __init__(self, desk: Desk, pages: Pages) -> None:
-        self._desk = desk
+    def __init__(self, context: FaceContext, pages: Pages) -> None:
+        self._context = context
         self._pages = pages
 
     async def lookup(self, request: web.Request) -> web.StreamResponse:
         """`GET /pks/lookup`."""
-        began = self._desk.monotonic()
-        client = client_of(self._desk, request)
+        began = self._context.monotonic()
+        client = client_of(self._context, request)
         query: Query | None = None
         answer: Answer | None = None
         given = wire.Parameters()
@@ -72,26 +72,26 @@ class Hkp:
             given = _parameters(request)
             if given.op == "stats":
                 return await self._stats(given)
-            query = _query(given, self._desk.text_search)
-            number = self._desk.budget.number
+            query = _query(given, self._context.text_search)
+            number = self._context.budget.number
             other = in_x509(query) if given.for_people else None
             if other is None:
                 answer = await self._lookup(request, query, client)
             else:
                 asked = (self._lookup(request, q, client) for q in (query, other))
                 answer = both(*await asyncio.gather(*asked))
-            response = finish(self._desk, request, await self._render(given, query, answer), answer, number)
+            response = finish(self._context, request, await self._render(given, query, answer), answer, number)
         except _Refused as refusal:
             response = self._refusal(given, refusal.status, refusal.text)
-        self._desk.note(FACE, query, answer, response.status, self._desk.monotonic() - began, client)
+        self._context.note(FACE, query, answer, response.status, self._context.monotonic() - began, client)
         return response
 
     async def _lookup(self, request: web.Request, query: Query, client: str) -> Answer:
-        return await self._desk.lookups.lookup(
+        return await self._context.lookups.lookup(
             query,
-            self._desk.view,
+            self._context.view,
             client=client,
-            looped=looped(request, self._desk.instance),
+            looped=looped(request, self._context.instance),
             via=",".join(hops(request)),
         )
 
@@ -125,7 +125,7 @@ class Hkp:
         if not shown:
             return self._refusal(given, 404, NOT_LISTED if may else NOT_HERE)
         response = await self._found(given, shown)
-        if self._desk.explain:
+        if self._context.explain:
             response.headers["X-Key-Source"] = shown[0].source.value
         return response
 
@@ -139,7 +139,7 @@ class Hkp:
             else:
                 armored = armor(octets, crc=checked)
             return web.Response(body=armored, content_type="application/pgp-keys")
-        now = self._desk.clock()
+        now = self._context.clock()
         if given.machine:
             return web.Response(body=wire.write_index(proofs, now).encode("ascii"), content_type="text/plain")
         return document(self._pages.results(given.search or "", proofs, now, detailed=given.op == "vindex"))
@@ -152,18 +152,18 @@ class Hkp:
 
     async def _stats(self, given: wire.Parameters) -> web.Response:
         try:
-            stats = await self._desk.store.stats()
+            stats = await self._context.store.stats()
         except StoreError:
             return plain(500, "The statistics are unavailable at the moment.")
         facts: dict[str, object] = {
             "software": "keyserver",
             "version": __version__,
-            "hostname": self._desk.instance,
+            "hostname": self._context.instance,
             "certificates": stats.certificates,
         }
-        if self._desk.explain:
+        if self._context.explain:
             facts["entries"] = {str(source): count for source, count in stats.entries.items()}
-            facts["upstreams"] = {h.name: STATES.get(h.state, h.state) for h in self._desk.lookups.statuses()}
+            facts["upstreams"] = {h.name: STATES.get(h.state, h.state) for h in self._context.lookups.statuses()}
         if "json" in given.options:
             response = web.Response(text=json.dumps(facts, indent=2) + "\n", content_type="application/json")
             response.headers["Cache-Control"] = "no-store"

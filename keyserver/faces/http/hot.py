@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from email.utils import formatdate
 
-from keyserver.faces.cache import Budget, Cache, Entry
+from keyserver.faces.cache import Cache, CachedAnswer, MemoryLimit
 from keyserver.faces.http.facts import Facts
 from keyserver.model import Name
-from keyserver.wire.http_hot import Block, Reply
+from keyserver.wire.http_hot import Block, ResponseHead
 
 MAX_AGE = 300
 """Seconds that a client may keep a reply at most (contract, HTTP on the HKP listener)."""
@@ -33,7 +33,7 @@ _ETAG = re.compile(rb'\r\netag: (?:W/)?("[^"]*")\r\n', re.IGNORECASE)
 _CONTENT = re.compile(rb"(?<=\r\n)content-[^\r]*\r\n", re.IGNORECASE)
 
 
-class HotAnswer(Entry):
+class HotAnswer(CachedAnswer):
     """One reply. `head`, its empty line included, is true for the second `at`."""
 
     __slots__ = ("cut", "head", "hits", "query", "since", "tail")
@@ -59,7 +59,7 @@ class HotAnswer(Entry):
         return (
             isinstance(other, HotAnswer)
             and self.cache is other.cache
-            and self.shelf is other.shelf
+            and self.segment is other.segment
             and self.head[: self.cut] == other.head[: other.cut]
             and (self.tail, self.body, self.marks) == (other.tail, other.body, other.marks)
             and (self.since, self.until) == (other.since, other.until)
@@ -101,7 +101,7 @@ class HotCounts:
 class HotAnswers(Cache[bytes, HotAnswer]):
     """The hot answers of one listener by their request lines, within the process's budget."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryLimit) -> None:
         super().__init__(budget)
         self._tails: dict[bytes, bytes] = {}
         self._touched: list[HotAnswer] = []  # with hits not yet counted
@@ -142,13 +142,13 @@ class HotAnswers(Cache[bytes, HotAnswer]):
 
     # filling
 
-    def fill(self, line: bytes, reply: Reply, body: bytes, facts: Facts) -> bool:
+    def fill(self, line: bytes, reply: ResponseHead, body: bytes, facts: Facts) -> bool:
         """Keep a handler's reply to a plain GET with this request line, unless anything speaks against it.
 
         False when it is not taken: a name changed since the handler looked, its time is over, it is not a reply that
         may be given to somebody else, or it is too large."""
-        shelf = self.budget.found if facts.positive else self.budget.absent
-        if not _may_repeat(line, reply, body) or not self.budget.takes(shelf, reply.size + len(body), facts):
+        segment = self.budget.found if facts.positive else self.budget.absent
+        if not _may_repeat(line, reply, body) or not self.budget.takes(segment, reply.size + len(body), facts):
             return False
         self.put(line, HotAnswer(self, *self._split(reply), body, facts))
         return True
@@ -157,7 +157,7 @@ class HotAnswers(Cache[bytes, HotAnswer]):
         """Memory of a request line."""
         return _PER_LINE + len(key)
 
-    def _split(self, reply: Reply) -> tuple[bytes, bytes]:
+    def _split(self, reply: ResponseHead) -> tuple[bytes, bytes]:
         """The reply's head as what never changes, and a format for what does."""
         fixed = [b"HTTP/1.1 %d %b\r\n" % (reply.status, reply.reason)]
         fixed += [b"%b: %b\r\n" % header for header in reply.headers if header[0].lower() not in _OURS]
@@ -180,7 +180,6 @@ class HotAnswers(Cache[bytes, HotAnswer]):
         return asked
 
     def counts(self) -> HotCounts:
-        """For metrics; cheap."""
         self._collect()
         return HotCounts(self._hits, self._negative_hits)
 
@@ -188,7 +187,7 @@ class HotAnswers(Cache[bytes, HotAnswer]):
         touched, self._touched = self._touched, []
         for answer in touched:
             hits, answer.hits = answer.hits, 0
-            if answer.shelf is self.budget.found:
+            if answer.segment is self.budget.found:
                 self._hits += hits
             else:
                 self._negative_hits += hits
@@ -196,7 +195,7 @@ class HotAnswers(Cache[bytes, HotAnswer]):
                 self._asked[answer.query] = self._asked.get(answer.query, 0) + hits
 
 
-def _may_repeat(line: bytes, reply: Reply, body: bytes) -> bool:
+def _may_repeat(line: bytes, reply: ResponseHead, body: bytes) -> bool:
     """May this reply to this request line be given to somebody else?"""
     return (
         reply.status in (200, 404)

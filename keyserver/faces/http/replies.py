@@ -7,9 +7,9 @@ import re
 
 from aiohttp import web
 
-from keyserver.faces.desk import Desk
+from keyserver.faces.context import FaceContext
 from keyserver.faces.http.facts import Facts, offer
-from keyserver.faces.http.pages import Page
+from keyserver.faces.http.pages import HtmlPage
 from keyserver.model import Answer, How, State
 
 MAX_HOPS = 16
@@ -37,7 +37,7 @@ def plain(status: int, text: str, headers: dict[str, str] | None = None) -> web.
     return response
 
 
-def document(page: Page, status: int = 200) -> web.Response:
+def document(page: HtmlPage, status: int = 200) -> web.Response:
     """An HTML page under the strictest policy that it works with; not to be kept unless the caller says so."""
     response = web.Response(status=status, text=page.html, content_type="text/html")
     response.headers["Content-Security-Policy"] = page.policy
@@ -46,9 +46,9 @@ def document(page: Page, status: int = 200) -> web.Response:
     return response
 
 
-def client_of(desk: Desk, request: web.Request) -> str:
+def client_of(context: FaceContext, request: web.Request) -> str:
     """The address that a request comes from, as far as the proxies that it came through are ours."""
-    return desk.trust.client(request.remote or "", request.headers.getall(desk.trust.header, ()))
+    return context.trust.client(request.remote or "", request.headers.getall(context.trust.header, ()))
 
 
 def hops(request: web.Request) -> tuple[str, ...]:
@@ -63,19 +63,21 @@ def looped(request: web.Request, instance: str) -> bool:
     return instance.lower() in names or len(names) == MAX_HOPS
 
 
-def finish(desk: Desk, request: web.Request, response: web.Response, answer: Answer, number: int) -> web.Response:
+def finish(
+    context: FaceContext, request: web.Request, response: web.Response, answer: Answer, number: int
+) -> web.Response:
     """Put the caching headers on a reply, turn it into 304 where the client has it already, and offer it to memory.
 
-    `number`: `Changes.number` noted before the resolver was asked, so that a change in between is not missed.
+    `number`: `Changes.published` noted before the resolver was asked, so that a change in between is not missed.
     """
-    again = looped(request, desk.instance)
+    again = looped(request, context.instance)
     keep = answer.keep and not again and response.status in (200, 404)
-    now = desk.clock()
+    now = context.clock()
     headers = response.headers
     headers["Cache-Control"] = f"max-age={max(0, min(MAX_AGE, answer.until - now))}" if keep else "no-store"
     if response.status in (200, 404):
         headers["Age"] = str(max(0, now - answer.since)) if answer.since else "0"
-    if desk.explain:
+    if context.explain:
         headers["X-Cache"] = answer.how.value
     if response.status == 200:
         assert isinstance(response.body, bytes)
@@ -84,7 +86,7 @@ def finish(desk: Desk, request: web.Request, response: web.Response, answer: Ans
         if _has(request, etag):
             response = _not_modified(response)
     # A reply that still says MISS would repeat it from memory; the next one says HIT and may be kept.
-    if keep and request.method == "GET" and response.status != 304 and (answer.how is How.HIT or not desk.explain):
+    if keep and request.method == "GET" and response.status != 304 and (answer.how is How.HIT or not context.explain):
         positive = answer.state is State.FOUND and response.status == 200
         offer(request, Facts(answer.names, answer.until, number, answer.since, positive, answer.query))
     return response

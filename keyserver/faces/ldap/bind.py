@@ -35,7 +35,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class BindOutcome:
     """The result of a bind, and who the client is from now on (an authzId, RFC 4513 section 5.2.1.8)."""
 
     code: Code
@@ -43,22 +43,22 @@ class Judgement:
     identity: str = ""
 
 
-def judge(bind: wire.Bind, account: Account | None, *, confidential: bool) -> Judgement:
+def authenticate(bind: wire.BindRequest, account: Account | None, *, confidential: bool) -> BindOutcome:
     """What a bind comes to. `confidential`: nobody between us and the client can have read it; without that nothing is
     said about a password, right or wrong."""
     if bind.version != 3:
-        return Judgement(Code.PROTOCOL_ERROR, "this is LDAP version 3")
+        return BindOutcome(Code.PROTOCOL_ERROR, "this is LDAP version 3")
     if not bind.simple:
-        return Judgement(Code.AUTH_METHOD, "bind anonymously, with an empty name and password")
+        return BindOutcome(Code.AUTH_METHOD, "bind anonymously, with an empty name and password")
     if not bind.password:
         if not bind.name:
-            return Judgement(Code.SUCCESS)
+            return BindOutcome(Code.SUCCESS)
         text = "a name without a password is no authentication (RFC 4513 section 5.1.2)"
-        return Judgement(Code.UNWILLING, text)
+        return BindOutcome(Code.UNWILLING, text)
     if account is None:
-        return Judgement(Code.INVALID_CREDENTIALS, "nobody has an account here: bind anonymously")
+        return BindOutcome(Code.INVALID_CREDENTIALS, "nobody has an account here: bind anonymously")
     if not confidential:
-        return Judgement(Code.CONFIDENTIALITY_REQUIRED, "passwords are taken over TLS only; or bind anonymously")
+        return BindOutcome(Code.CONFIDENTIALITY_REQUIRED, "passwords are taken over TLS only; or bind anonymously")
     if account.fits(bind.name, bind.password):
-        return Judgement(Code.SUCCESS, identity=f"dn:{account.name}")
-    return Judgement(Code.INVALID_CREDENTIALS, "the name or password is wrong")
+        return BindOutcome(Code.SUCCESS, identity=f"dn:{account.name}")
+    return BindOutcome(Code.INVALID_CREDENTIALS, "the name or password is wrong")

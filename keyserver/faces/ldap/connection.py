@@ -10,16 +10,16 @@ import ssl
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
-from keyserver.faces.desk import Desk
-from keyserver.faces.ldap.bind import Account, judge
+from keyserver.faces.context import FaceContext
+from keyserver.faces.ldap.bind import Account, authenticate
 from keyserver.faces.ldap.search import Offer, Rendered, Searches, render
-from keyserver.faces.ldap.tree import Reply
-from keyserver.listen.reception import peer_of
+from keyserver.faces.ldap.tree import SearchReply
+from keyserver.listen.server import peer_of
 from keyserver.listen.trust import UNIX, Trust, loopback
 from keyserver.model import Malformed
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import measure, number
-from keyserver.wire.ldap import Code, Control, Message, Search
+from keyserver.wire.ldap import Code, Control, Message, SearchRequest
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 
 AT_ONCE = 16  # messages handled before other connections have their turn
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class _PagedSearch:
     """Where a paged search goes on."""
 
-    search: Search
+    search: SearchRequest
     offset: int
 
 
@@ -66,7 +66,7 @@ class LdapLimits:
 class Shared(Protocol):
     """What the connections of one view share, as one of them sees it."""
 
-    desk: Desk
+    context: FaceContext
     limits: LdapLimits
     searches: Searches
     account: Account | None
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._rest = bytearray()  # octets not handled yet: half a message, or whole ones that wait
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._upgrade: asyncio.Task[None] | None = None
-        self._pages: dict[bytes, _Page] = {}
+        self._pages: dict[bytes, _PagedSearch] = {}
         self._writable = asyncio.Event()
         self._writable.set()
         self._bulky = False  # is a long reply from memory being sent? The next message waits
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
     def _consume(self, data: bytes) -> None:
         """Handle whole messages, as many as are one connection's turn; what is left waits in `_rest`."""
         at, turn = 0, AT_ONCE
-        searches, monotonic = self._server.searches, self._server.desk.monotonic
+        searches, monotonic = self._server.searches, self._server.context.monotonic
         began = monotonic()
         self._waiting = False
         try:
@@ -239,9 +239,9 @@ class Connection(asyncio.Protocol):
         """One request. `more`: the client has sent something behind it."""
         operation = message.operation
         match operation:
-            case wire.Unbind():
+            case wire.UnbindRequest():
                 self._close()
-            case wire.Abandon(message_id):
+            case wire.AbandonRequest(message_id):
                 if task := self._under_way.pop(message_id, None):
                     task.cancel()
             case wire.Excess(tag, reason):
@@ -249,21 +249,21 @@ class Connection(asyncio.Protocol):
             case _ if (unknown := _unknown_critical(message)) is not None:
                 text = f"the critical control {unknown[:64]} is not known here"
                 self._refuse(message.id, _tag(operation), Code.CRITICAL_EXTENSION, text)
-            case wire.Bind():
+            case wire.BindRequest():
                 self._bind(message.id, operation)
-            case Search():
+            case SearchRequest():
                 self._search(message, operation, id_element, b"" if message.controls else key)
-            case wire.Extended():
+            case wire.ExtendedRequest():
                 self._extended(message.id, operation, more)
             case wire.Other(tag):
                 self._refuse(message.id, tag, Code.UNWILLING, "this directory is read-only")
 
-    def _bind(self, message_id: int, bind: wire.Bind) -> None:
+    def _bind(self, message_id: int, bind: wire.BindRequest) -> None:
         """A bind ends what is under way, and makes the client anonymous where it fails (RFC 4511 section 4.2.1)."""
         for task in self._under_way.values():
             task.cancel()
         self._under_way.clear()
-        said = judge(bind, self._server.account, confidential=self._confidential)
+        said = authenticate(bind, self._server.account, confidential=self._confidential)
         self._identity = said.identity
         self._refuse(message_id, wire.BIND, said.code, said.text)
         if said.code is Code.INVALID_CREDENTIALS:
@@ -279,7 +279,7 @@ class Connection(asyncio.Protocol):
         # Behind a proxy both ways count: the client's to it, and its own to us.
         return all(address == UNIX or loopback(address) for address in (peer_of(self._transport), self._client or UNIX))
 
-    def _extended(self, message_id: int, extended: wire.Extended, more: bool) -> None:
+    def _extended(self, message_id: int, extended: wire.ExtendedRequest, more: bool) -> None:
         if extended.oid == wire.WHO_AM_I:
             who = wire.result(wire.EXTENDED_RESPONSE, Code.SUCCESS, value=self._identity.encode())
             self._write(wire.envelope(message_id, who))
@@ -330,11 +330,11 @@ class Connection(asyncio.Protocol):
 
     # searches
 
-    def _search(self, message: Message, search: Search, id_element: bytes, key: bytes) -> None:
+    def _search(self, message: Message, search: SearchRequest, id_element: bytes, key: bytes) -> None:
         """Answer from memory at once, or begin a task that answers."""
         searches = self._server.searches
         plan = searches.plan(search, key)
-        if isinstance(plan, Reply):
+        if isinstance(plan, SearchReply):
             self._reply(id_element, message, search, plan)
             return
         reply = searches.at_once(plan)
@@ -349,7 +349,7 @@ class Connection(asyncio.Protocol):
             try:
                 late = reply
                 if late is None:
-                    looped = _looped(message, self._server.desk.instance)
+                    looped = _looped(message, self._server.context.instance)
                     late = await searches.answer(plan, self._client, looped, search.time_limit)
                 await self._send(message, search, late)
             except Exception:
@@ -368,11 +368,11 @@ class Connection(asyncio.Protocol):
             before.cancel()
         self._under_way[message.id] = task
 
-    def _reply(self, id_element: bytes, message: Message, search: Search, reply: Reply) -> None:
+    def _reply(self, id_element: bytes, message: Message, search: SearchRequest, reply: SearchReply) -> None:
         rendered, controls = self._render(message, search, reply)
         self._write(rendered.messages(id_element) if not controls else _with(message.id, rendered, controls))
 
-    async def _send(self, message: Message, search: Search, reply: Reply) -> None:
+    async def _send(self, message: Message, search: SearchRequest, reply: SearchReply) -> None:
         """As `_reply`, but no faster than the client reads."""
         rendered, controls = self._render(message, search, reply)
         *entries, done = rendered.operations
@@ -381,40 +381,42 @@ class Connection(asyncio.Protocol):
             self._write(wire.envelope(message.id, operation, controls if operation is done else ()))
         self._moved = self._server.tick
 
-    def _render(self, message: Message, search: Search, reply: Reply) -> tuple[Rendered, tuple[Control, ...]]:
+    def _render(
+        self, message: Message, search: SearchRequest, reply: SearchReply
+    ) -> tuple[Rendered, tuple[Control, ...]]:
         """The part of a reply that goes out now, and the controls of its result."""
         controls: list[Control] = []
         for control in message.controls:
             if control.oid == wire.PAGED:
                 reply, paging = self._page(control, search, reply)
                 controls.append(paging)
-        if _looped(message, self._server.desk.instance):
+        if _looped(message, self._server.context.instance):
             controls.append(Control(LOOP_CONTROL, value=LOOP_MARK))
         return render(reply), tuple(controls)
 
-    def _page(self, control: Control, search: Search, reply: Reply) -> tuple[Reply, Control]:
+    def _page(self, control: Control, search: SearchRequest, reply: SearchReply) -> tuple[SearchReply, Control]:
         """Paged results (RFC 2696). A cookie is good for the same search on this connection; the search is done
         again, which costs less than holding its entries for a client that may not come back."""
         try:
             size, cookie = wire.read_page(control)
         except Malformed as problem:
-            return Reply((), Code.PROTOCOL_ERROR, f"paged results: {problem}"), wire.page_control(0, b"")
+            return SearchReply((), Code.PROTOCOL_ERROR, f"paged results: {problem}"), wire.page_control(0, b"")
         offset = 0
         if cookie:
             page = next((self._pages.pop(c) for c in list(self._pages) if hmac.compare_digest(c, cookie)), None)
             if page is None or page.search != search:
                 text = "paged results: the cookie does not belong to this search"
-                return Reply((), Code.UNWILLING, text), wire.page_control(0, b"")
+                return SearchReply((), Code.UNWILLING, text), wire.page_control(0, b"")
             offset = page.offset
         total, left = len(reply.entries), reply.entries[offset:]
         if size == 0 or len(left) <= size:
-            last = reply if size or not cookie else Reply((), Code.SUCCESS)
-            return Reply(left if size or not cookie else (), last.code, last.text), wire.page_control(total, b"")
+            last = reply if size or not cookie else SearchReply((), Code.SUCCESS)
+            return SearchReply(left if size or not cookie else (), last.code, last.text), wire.page_control(total, b"")
         fresh = secrets.token_bytes(COOKIE)
-        self._pages[fresh] = _Page(search, offset + size)
+        self._pages[fresh] = _PagedSearch(search, offset + size)
         while len(self._pages) > PAGED_SEARCHES:
             del self._pages[next(iter(self._pages))]
-        return Reply(left[:size], Code.SUCCESS), wire.page_control(total, fresh)
+        return SearchReply(left[:size], Code.SUCCESS), wire.page_control(total, fresh)
 
     # the end
 
@@ -498,17 +500,17 @@ def _looped(message: Message, instance: str) -> bool:
 
 def _unknown_critical(message: Message) -> str | None:
     """The OID of a critical control that we do not know, or that does not belong to this operation."""
-    known = (wire.PAGED, LOOP_CONTROL, wire.MANAGE_DSA_IT) if isinstance(message.operation, Search) else ()
+    known = (wire.PAGED, LOOP_CONTROL, wire.MANAGE_DSA_IT) if isinstance(message.operation, SearchRequest) else ()
     return next((c.oid for c in message.controls if c.critical and c.oid not in known), None)
 
 
 def _tag(operation: wire.Operation) -> int:
     match operation:
-        case wire.Bind():
+        case wire.BindRequest():
             return wire.BIND
-        case Search():
+        case SearchRequest():
             return wire.SEARCH
-        case wire.Extended():
+        case wire.ExtendedRequest():
             return wire.EXTENDED
         case wire.Other(tag) | wire.Excess(tag):
             return tag

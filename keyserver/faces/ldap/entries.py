@@ -35,7 +35,7 @@ is the first of several."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Selection:
+class AttributeSelection:
     """Which attributes a search wants (RFC 4511 section 4.5.1.8, RFC 3673). Compared by `meaning`, or by identity."""
 
     user: bool
@@ -48,7 +48,7 @@ class Selection:
         return self.user, self.operational, frozenset(self.named.items())
 
 
-def select(attributes: Iterable[str]) -> Selection:
+def select(attributes: Iterable[str]) -> AttributeSelection:
     """What an attribute list means; names that nobody knows are ignored."""
     named: dict[str, bytes] = {}
     user, operational, empty = False, False, True
@@ -62,7 +62,7 @@ def select(attributes: Iterable[str]) -> Selection:
             attribute, binary = known
             plain = attribute.written.partition(b";")[0]
             named[attribute.key] = plain + b";binary" if binary else attribute.written
-    return Selection(user or empty, operational, named)
+    return AttributeSelection(user or empty, operational, named)
 
 
 class Node:
@@ -79,7 +79,7 @@ class Node:
         self._attributes = dict(attributes)
         self._normal: dict[str, tuple[str, ...]] = {}
         self._named: frozenset[tuple[str, str]] | None = None
-        self._last: tuple[Selection, bytes] | None = None  # the whole entry as it was asked for last
+        self._last: tuple[AttributeSelection, bytes] | None = None  # the whole entry as it was asked for last
 
     @property
     def cost(self) -> int:
@@ -119,7 +119,7 @@ class Node:
             self._named = frozenset(pair for rdn in read_dn(self.dn) for pair in rdn)
         return self._named
 
-    def prepare(self, selection: Selection) -> None:
+    def prepare(self, selection: AttributeSelection) -> None:
         """Make what else is made when it is asked for; of a large certificate that takes its time."""
         for key in tuple(self._attributes):
             self.values(key)
@@ -128,7 +128,7 @@ class Node:
         self.encode(selection, types_only=False)
         self.ready = True
 
-    def wants(self, key: str, selection: Selection) -> bytes | None:
+    def wants(self, key: str, selection: AttributeSelection) -> bytes | None:
         """The name under which a selection wants this attribute, or None."""
         if name := selection.named.get(key):
             return name
@@ -137,7 +137,7 @@ class Node:
             return attribute.written if selection.operational else None
         return attribute.written if selection.user and not attribute.asked_only else None
 
-    def encode(self, selection: Selection, types_only: bool) -> bytes:
+    def encode(self, selection: AttributeSelection, types_only: bool) -> bytes:
         """The SearchResultEntry."""
         if self._last is not None and self._last[0] is selection and not types_only:
             return self._last[1]

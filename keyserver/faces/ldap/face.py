@@ -14,14 +14,14 @@ from keyserver.faces.ldap.tree import Tree
 
 
 async def _open(opening: Opening) -> LdapServer:
-    config, desk = opening.config, opening.desk
-    limits = LdapLimits(connections_per_client=config.limits.connections_per_client, trust=desk.trust)
+    config, context = opening.config, opening.context
+    limits = LdapLimits(connections_per_client=config.limits.connections_per_client, trust=context.trust)
     if config.workers:
         limits = replace(limits, connections=limits.connections * config.workers)
     tls = opening.tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
     return LdapServer(
-        desk,
-        Tree(config.ldap.base, start_tls=tls is not None, text_search=desk.text_search),
+        context,
+        Tree(config.ldap.base, start_tls=tls is not None, text_search=context.text_search),
         limits,
         tls=tls,
         account=_account(config.ldap),

@@ -33,7 +33,7 @@ class TooCostly(Exception):
     """This filter over these entries takes more comparisons than one search may have."""
 
 
-class Budget:
+class MatchBudget:
     """Comparisons that one search has left."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ Truth: TypeAlias = bool | None
 Test: TypeAlias = Callable[[Matchable], Truth]
 
 
-def compile_filter(filter_: Filter, budget: Budget) -> Test:
+def compile_filter(filter_: Filter, budget: MatchBudget) -> Test:
     """What `filter_` says of an entry. The test raises TooCostly."""
     budget.tests += 1
     match filter_:
@@ -129,7 +129,7 @@ def _junction(tests: list[Test], decisive: bool) -> Test:
     return test
 
 
-def _equal(attribute: Attribute, value: bytes, budget: Budget) -> Test:
+def _equal(attribute: Attribute, value: bytes, budget: MatchBudget) -> Test:
     if attribute.rule is Rule.NONE:
         return _undefined
     wanted = _forms(attribute, value)
@@ -199,7 +199,7 @@ def compared(filter_: Extensible) -> tuple[tuple[Attribute, ...], MatchingRule] 
     return (known[0],), rule
 
 
-def _extensible(filter_: Extensible, budget: Budget) -> Test:
+def _extensible(filter_: Extensible, budget: MatchBudget) -> Test:
     compares = compared(filter_)
     if compares is None:
         return _undefined
@@ -231,7 +231,7 @@ def _exact(value: bytes) -> str:
     return prepare(value.decode("utf-8", "replace"), case=True).strip(" ")
 
 
-def _order(attribute: Attribute, value: bytes, least: bool, budget: Budget) -> Test:
+def _order(attribute: Attribute, value: bytes, least: bool, budget: MatchBudget) -> Test:
     form = normal(attribute.rule, value) if attribute.ordered else None
     if form is None:
         return _undefined
@@ -244,7 +244,7 @@ def _order(attribute: Attribute, value: bytes, least: bool, budget: Budget) -> T
     return test
 
 
-def _substrings(attribute: Attribute, filter_: Substrings, budget: Budget) -> Test:
+def _substrings(attribute: Attribute, filter_: Substrings, budget: MatchBudget) -> Test:
     if not attribute.pieces:
         return _undefined
     try:

@@ -16,16 +16,16 @@ from typing import TypeAlias, TypeVar
 
 from cachetools import FIFOCache
 
-from keyserver.faces.cache import Ground, Row, Values, both
-from keyserver.faces.desk import Desk
-from keyserver.faces.ldap.entries import Node, Selection
+from keyserver.faces.cache import CachedValue, Ground, Values, both
+from keyserver.faces.context import FaceContext
+from keyserver.faces.ldap.entries import AttributeSelection, Node
 from keyserver.faces.ldap.tree import (
     MAX_ENTRIES,
     REMEMBERED,
     MeaningKey,
-    Plan,
     Refusal,
-    Reply,
+    SearchPlan,
+    SearchReply,
     Sense,
     Tree,
     Wanted,
@@ -35,7 +35,7 @@ from keyserver.faces.ldap.tree import (
 from keyserver.model import Name, State
 from keyserver.policy import FOREVER
 from keyserver.wire import ldap as wire
-from keyserver.wire.ldap import Code, Search
+from keyserver.wire.ldap import Code, SearchRequest
 from keyserver.wire.ldap_filter import TooMuch, read_filter
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ Offer = Callable[[bytes, Rendered, Ground], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Gathered:
     """What came of the lookups of one search."""
 
     found: tuple[tuple[Node, ...], ...]
@@ -94,14 +94,16 @@ class Asked:
 class Searches:
     """Answers searches for every connection of one listener."""
 
-    def __init__(self, desk: Desk, tree: Tree) -> None:
-        self._desk = desk
+    def __init__(self, context: FaceContext, tree: Tree) -> None:
+        self._context = context
         self._tree = tree
-        self._budget = desk.budget
-        self._rendered: Values[Key, Rendered] = Values(desk.budget)
-        self._found: Values[tuple[str, str, bool], tuple[Node, ...]] = Values(desk.budget)
-        self._senses: Values[bytes, Sense] = Values(desk.budget)  # by the octets of base, scope and filter
-        self._selections: FIFOCache[bytes, Selection] = FIFOCache(REMEMBERED)  # by the octets of the attribute list
+        self._budget = context.budget
+        self._rendered: Values[Key, Rendered] = Values(context.budget)
+        self._found: Values[tuple[str, str, bool], tuple[Node, ...]] = Values(context.budget)
+        self._senses: Values[bytes, Sense] = Values(context.budget)  # by the octets of base, scope and filter
+        self._selections: FIFOCache[bytes, AttributeSelection] = FIFOCache(
+            REMEMBERED
+        )  # by the octets of the attribute list
         self._lately: tuple[set[int], set[int]] = set(), set()  # hashes of what was asked once: newer, older
         self._one = asyncio.Lock()
         self.hits = 0
@@ -120,7 +122,7 @@ class Searches:
         sense, key = understood
         row = self._rendered.get(key)
         if row is None:
-            reply = self.at_once(Plan(sense, *key[1:], key))
+            reply = self.at_once(SearchPlan(sense, *key[1:], key))
             return None if reply is None else render(reply)
         if row.value.spelt != hash(request):
             row.value.spelt = hash(request)
@@ -129,14 +131,14 @@ class Searches:
             self._keep(request, row.value, row.ground)
         return self._hit(request, row, offer)
 
-    def _hit(self, request: bytes, row: Row[Rendered], offer: Offer | None) -> Rendered:
+    def _hit(self, request: bytes, row: CachedValue[Rendered], offer: Offer | None) -> Rendered:
         rendered = row.value
         if offer is not None:
             ground = row.ground  # stands as of now, whenever it was made
             offer(request, rendered, Ground(ground.names, ground.until, self._budget.number))
         if rendered.asked:
             self.hits += 1
-            self._desk.lookups.note_asked(rendered.asked, self._desk.clock())
+            self._context.lookups.note_asked(rendered.asked, self._context.clock())
         return rendered
 
     def _understood(self, request: bytes) -> tuple[Sense, MeaningKey] | None:
@@ -172,20 +174,20 @@ class Searches:
         self._senses.keep(octets, sense, cost, Ground(frozenset(), FOREVER, self._budget.number), self._budget.meanings)
         return sense
 
-    def plan(self, search: Search, request: bytes) -> Plan | Reply:
+    def plan(self, search: SearchRequest, request: bytes) -> SearchPlan | SearchReply:
         """What to do for a search, or its reply where nothing is to be done. `request`: what stands behind its message
         ID; nothing where it has controls, and then nothing of the reply is kept."""
         understood = self._understood(request)
         if understood is not None:
             sense, key = understood
-            return Plan(sense, *key[1:], key)
+            return SearchPlan(sense, *key[1:], key)
         plan = self._tree.plan(search)
         if isinstance(plan, Refusal):
-            self._desk.note("ldap", None, None, plan.code, 0.0, "")
-            return Reply((), plan.code, plan.text)
+            self._context.note("ldap", None, None, plan.code, 0.0, "")
+            return SearchReply((), plan.code, plan.text)
         return plan
 
-    def at_once(self, plan: Plan) -> Reply | None:
+    def at_once(self, plan: SearchPlan) -> SearchReply | None:
         """The reply to a search of which everything is in memory; None: `answer` must be awaited."""
         found: list[tuple[Node, ...]] = []
         ground = Ground(frozenset(), FOREVER, 0)
@@ -199,10 +201,10 @@ class Searches:
             return None
         if found:
             self.hits += 1
-            self._desk.lookups.note_asked(plan.sense.names, self._desk.clock())
+            self._context.lookups.note_asked(plan.sense.names, self._context.clock())
         return self._finish(plan, found, ground)
 
-    async def answer(self, plan: Plan, client: str | None, looped: bool, seconds: int) -> Reply:
+    async def answer(self, plan: SearchPlan, client: str | None, looped: bool, seconds: int) -> SearchReply:
         """The reply to a search, within `seconds` (0: as long as we allow anybody)."""
         limit = min(seconds or DEADLINE, DEADLINE)
         asked = await self._ask(plan, client, looped, limit)
@@ -211,9 +213,9 @@ class Searches:
         if asked.code is Code.SUCCESS:
             return self._finish(plan, asked.found, asked.ground)
         reply = self._finish(plan, asked.found, None)
-        return Reply(reply.entries, asked.code, asked.text)
+        return SearchReply(reply.entries, asked.code, asked.text)
 
-    async def _ask(self, plan: Plan, client: str | None, looped: bool, limit: float) -> Asked:
+    async def _ask(self, plan: SearchPlan, client: str | None, looped: bool, limit: float) -> Gathered:
         number = self._budget.number
         tasks = [asyncio.ensure_future(self._lookup(w, client, looped, number)) for w in plan.sense.wanted]
         try:
@@ -224,32 +226,32 @@ class Searches:
         done = [task.result() for task in tasks if task.done() and not task.cancelled()]
         found = tuple(nodes for nodes, _, _ in done)
         if len(done) < len(tasks):
-            return Asked(found, Code.TIME_LIMIT, f"no answer within {limit:g} seconds")
+            return Gathered(found, Code.TIME_LIMIT, f"no answer within {limit:g} seconds")
         for _, state, _ in done:
             if state in _FAULTS:
-                return Asked(found, *_FAULTS[state])
+                return Gathered(found, *_FAULTS[state])
         ground: Ground | None = Ground(frozenset(), FOREVER, number)
         for _, _, one in done:
             ground = both(ground, one) if ground and one else None
-        return Asked(found, ground=ground)
+        return Gathered(found, ground=ground)
 
     async def _lookup(
         self, wanted: Wanted, client: str | None, looped: bool, number: int
     ) -> tuple[tuple[Node, ...], State, Ground | None]:
         """One lookup: its entries, how it went, and what they stand on if they may be kept."""
-        began = self._desk.monotonic()
-        answer = await self._desk.lookups.lookup(wanted.query, self._desk.view, client=client, looped=looped)
+        began = self._context.monotonic()
+        answer = await self._context.lookups.lookup(wanted.query, self._context.view, client=client, looped=looped)
         if sum(len(a.certificate.octets) for a in answer.certificates) > SMALL:
             nodes = await self._aside(partial(self._tree.nodes, wanted, answer))
         else:
             nodes = self._tree.nodes(wanted, answer)
         code = _FAULTS.get(answer.state, (Code.SUCCESS, ""))[0]
-        self._desk.note("ldap", wanted.query, answer, code, self._desk.monotonic() - began, client or "")
+        self._context.note("ldap", wanted.query, answer, code, self._context.monotonic() - began, client or "")
         if not answer.keep or looped:
             return nodes, answer.state, None
         ground = Ground(answer.names, answer.until, number)
-        shelf = self._budget.found if nodes else self._budget.absent
-        self._found.keep(wanted.key, nodes, sum(node.cost for node in nodes), ground, shelf)
+        segment = self._budget.found if nodes else self._budget.absent
+        self._found.keep(wanted.key, nodes, sum(node.cost for node in nodes), ground, segment)
         return nodes, answer.state, ground
 
     async def _aside(self, work: Callable[[], T]) -> T:
@@ -257,13 +259,13 @@ class Searches:
         async with self._one:
             return await asyncio.to_thread(work)
 
-    def _finish(self, plan: Plan, found: Sequence[tuple[Node, ...]], ground: Ground | None) -> Reply:
+    def _finish(self, plan: SearchPlan, found: Sequence[tuple[Node, ...]], ground: Ground | None) -> SearchReply:
         """The reply from entries that are true now; kept if it stands on something and is asked again."""
         nodes = choose(plan, found)
         if isinstance(nodes, Refusal):
-            return Reply((), nodes.code, nodes.text)
+            return SearchReply((), nodes.code, nodes.text)
         if not any(found) and any(w.itself for w in plan.sense.wanted):
-            return Reply((), Code.NO_SUCH_OBJECT)
+            return SearchReply((), Code.NO_SUCH_OBJECT)
         reply = write(plan, nodes)
         if ground is not None and plan.key is not None and self._again(plan.key):
             self._keep(plan.key, render(reply, plan.sense.names), ground)
@@ -272,8 +274,8 @@ class Searches:
     def _keep(self, key: Key, rendered: Rendered, ground: Ground) -> None:
         """What stands on rows that are still there is true as of now, whenever it was made."""
         now = Ground(ground.names, ground.until, self._budget.number)
-        shelf = self._budget.found if len(rendered.operations) > 1 else self._budget.absent
-        self._rendered.keep(key, rendered, rendered.octets + MAX_KEY, now, shelf)
+        segment = self._budget.found if len(rendered.operations) > 1 else self._budget.absent
+        self._rendered.keep(key, rendered, rendered.octets + MAX_KEY, now, segment)
 
     def _again(self, key: Key) -> bool:
         """Has this been asked lately? What is asked only once is not worth its memory."""
@@ -289,7 +291,7 @@ class Searches:
         return False
 
 
-def render(reply: Reply, asked: tuple[Name, ...] = ()) -> Rendered:
+def render(reply: SearchReply, asked: tuple[Name, ...] = ()) -> Rendered:
     """A reply's operations: its entries, then its result."""
     operations = (*reply.entries, wire.result(wire.DONE, reply.code, reply.text))
     return Rendered(operations, asked, sum(map(len, operations)))
@@ -301,7 +303,7 @@ def _unready(found: Iterable[Iterable[Node]]) -> list[Node]:
     return unready if sum(node.weight for node in unready) > SMALL else []
 
 
-def _prepare(nodes: Sequence[Node], selection: Selection) -> None:
+def _prepare(nodes: Sequence[Node], selection: AttributeSelection) -> None:
     for node in nodes:
         node.prepare(selection)
         time.sleep(0)  # the loop may have its turn

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from keyserver.config.listener import Listener
-from keyserver.faces.desk import Desk
+from keyserver.faces.context import FaceContext
 from keyserver.faces.ldap.bind import Account
 from keyserver.faces.ldap.connection import Connection, LdapLimits
 from keyserver.faces.ldap.search import Searches
 from keyserver.faces.ldap.tree import Tree
-from keyserver.listen.arrivals import Make
-from keyserver.listen.reception import Reception
+from keyserver.listen.acceptor import ConnectionFactory
+from keyserver.listen.server import ListeningServer
 
 AT_ONCE = 64  # connections served as they come in one millisecond: most of it
 IN_TURN = 8  # of those that wait then, served before other listeners have their turn
@@ -36,13 +36,13 @@ class LdapCounts:
     hits: int  # searches answered from memory
 
 
-class LdapServer(Reception[Connection]):
+class LdapServer(ListeningServer[Connection]):
     """What the connections of one view share. `account`: who may bind beside anonymous clients. `tell`, once a second:
     hits since the last time."""
 
     def __init__(
         self,
-        desk: Desk,
+        context: FaceContext,
         tree: Tree,
         limits: LdapLimits | None = None,
         *,
@@ -50,7 +50,7 @@ class LdapServer(Reception[Connection]):
         account: Account | None = None,
         tell: Callable[[int], None] | None = None,
     ) -> None:
-        self.desk = desk
+        self.context = context
         self.limits = limits or LdapLimits()
         super().__init__(
             "ldap",
@@ -61,7 +61,7 @@ class LdapServer(Reception[Connection]):
             tls=tls,
         )
         self.account = account
-        self.searches = Searches(desk, tree)
+        self.searches = Searches(context, tree)
         self.loop = asyncio.get_running_loop()
         self.malformed = 0
         self._tell = tell
@@ -70,7 +70,7 @@ class LdapServer(Reception[Connection]):
         self._serving = False
         self._instant, self._left = 0.0, AT_ONCE
 
-    def maker(self, listener: Listener) -> Make:
+    def maker(self, listener: Listener) -> ConnectionFactory:
         """What makes the connections of a listener."""
         return partial(Connection, self, listener.tls)
 
@@ -79,7 +79,6 @@ class LdapServer(Reception[Connection]):
         return Connection(self, tls, client)
 
     def counts(self) -> LdapCounts:
-        """For metrics."""
         searches = self.searches
         return LdapCounts(len(self._connections), self.refused, self.malformed, searches.hits)
 

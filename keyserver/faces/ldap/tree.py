@@ -20,14 +20,14 @@ from cachetools import FIFOCache
 
 from keyserver import __version__
 from keyserver.faces.ldap.cover import cover, cover_text
-from keyserver.faces.ldap.entries import Attributes, Node, Selection, certificate_nodes, select
-from keyserver.faces.ldap.match import Budget, Test, TooCostly, compile_filter
+from keyserver.faces.ldap.entries import Attributes, AttributeSelection, Node, certificate_nodes, select
+from keyserver.faces.ldap.match import MatchBudget, Test, TooCostly, compile_filter
 from keyserver.faces.ldap.schema import attribute_types, object_classes, read_dn
 from keyserver.model import Answer, Kind, Name, State
 from keyserver.query import ByFingerprint, ByText, Query
 from keyserver.wire import ldap as wire
 from keyserver.wire.dn import BadDn, Dn
-from keyserver.wire.ldap import Code, Scope, Search
+from keyserver.wire.ldap import Code, Scope, SearchRequest
 from keyserver.wire.ldap_filter import Filter
 
 MAX_ENTRIES = 100
@@ -83,27 +83,27 @@ class Sense:
     wanted: tuple[Wanted, ...]
     fixed: tuple[Node, ...]  # entries that are always there, of which the filter is true
     test: Test
-    budget: Budget  # of the test
+    budget: MatchBudget  # of the test
     names: tuple[Name, ...]  # of what is looked up
 
 
-MeaningKey: TypeAlias = tuple[bytes, Selection, bool, int]
+MeaningKey: TypeAlias = tuple[bytes, AttributeSelection, bool, int]
 """Octets of base, scope and filter, and the fields of a plan that follow: equal for searches with equal replies."""
 
 
 @dataclass(slots=True)  # frozen, it would take three times as long to make
-class Plan:
+class SearchPlan:
     """A search understood: what to look up, and how to choose and write what is found."""
 
     sense: Sense
-    selection: Selection
+    selection: AttributeSelection
     types_only: bool
     most: int  # entries
     key: MeaningKey | None = None  # None: its reply is not kept
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SearchReply:
     """What answers a search: SearchResultEntry operations and the result's code."""
 
     entries: tuple[bytes, ...]
@@ -121,7 +121,7 @@ class Tree:
     def __init__(self, base: str, *, start_tls: bool, text_search: bool) -> None:
         self._text_search = text_search
         self._placed: FIFOCache[tuple[str, int], Place] = FIFOCache(REMEMBERED)  # by spelling of the base, and scope
-        self._selections: FIFOCache[Hashable, Selection] = FIFOCache(REMEMBERED)  # by meaning
+        self._selections: FIFOCache[Hashable, AttributeSelection] = FIFOCache(REMEMBERED)  # by meaning
         below = f",{base}" if base else ""
         keys, people = f"ou=PGP Keys{below}", f"ou=People{below}"
         self._spaces = (
@@ -147,15 +147,15 @@ class Tree:
         nodes += [_server_info(f"cn=pgpServerInfo,{above}", CLASSIC) for above in ("O=PGP KEYSPACE,C=US", CLASSIC)]
         self._fixed = {read_dn(node.dn): node for node in nodes}
 
-    def plan(self, search: Search) -> Plan | Refusal:
+    def plan(self, search: SearchRequest) -> SearchPlan | Refusal:
         """What to do for a search, or why it is refused."""
         sense = self.sense(search.base, search.scope, search.filter)
         if isinstance(sense, Refusal):
             return sense
         most = min(search.size_limit or MAX_ENTRIES, MAX_ENTRIES)
-        return Plan(sense, self.select(search.attributes), search.types_only, most)
+        return SearchPlan(sense, self.select(search.attributes), search.types_only, most)
 
-    def select(self, attributes: Iterable[str]) -> Selection:
+    def select(self, attributes: Iterable[str]) -> AttributeSelection:
         """What an attribute list means. The same meaning is the same object: entries know what they wrote for it."""
         selection = select(attributes)
         return self._selections.setdefault(selection.meaning, selection)
@@ -169,7 +169,7 @@ class Tree:
         wanted = (itself,) if itself is not None else self._terms(filter_, spaces)
         if isinstance(wanted, Refusal):
             return wanted
-        budget = Budget()
+        budget = MatchBudget()
         test = compile_filter(filter_, budget)
         try:
             fixed = tuple(node for node in fixed if test(node) is True)
@@ -254,7 +254,7 @@ class Tree:
         return tuple(sorted(wanted, key=lambda w: w.name))
 
 
-def choose(plan: Plan, found: Iterable[Sequence[Node]]) -> tuple[Node, ...] | Refusal:
+def choose(plan: SearchPlan, found: Iterable[Sequence[Node]]) -> tuple[Node, ...] | Refusal:
     """The entries of which the filter is true, each once, in order."""
     sense = plan.sense
     test = sense.test
@@ -270,7 +270,7 @@ def choose(plan: Plan, found: Iterable[Sequence[Node]]) -> tuple[Node, ...] | Re
     return tuple(chosen.values())
 
 
-def write(plan: Plan, nodes: Sequence[Node]) -> Reply:
+def write(plan: SearchPlan, nodes: Sequence[Node]) -> SearchReply:
     """Entries as octets, as many as the limits allow."""
     entries: list[bytes] = []
     octets = 0
@@ -278,9 +278,9 @@ def write(plan: Plan, nodes: Sequence[Node]) -> Reply:
         entry = node.encode(plan.selection, plan.types_only)
         octets += len(entry)
         if octets > MAX_REPLY:
-            return Reply(tuple(entries), Code.ADMIN_LIMIT, f"the reply is larger than {MAX_REPLY} octets")
+            return SearchReply(tuple(entries), Code.ADMIN_LIMIT, f"the reply is larger than {MAX_REPLY} octets")
         entries.append(entry)
-    return Reply(tuple(entries), Code.SIZE_LIMIT if len(nodes) > plan.most else Code.SUCCESS)
+    return SearchReply(tuple(entries), Code.SIZE_LIMIT if len(nodes) > plan.most else Code.SUCCESS)
 
 
 def _root(context: str, start_tls: bool) -> Node:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from keyserver.store.base import Stored
-from keyserver.store.sqlite.filing import Put
+from keyserver.store.sqlite.put import Put
 
 Verdict: TypeAlias = tuple[Stored, ...]
 

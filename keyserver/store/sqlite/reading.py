@@ -10,14 +10,14 @@ from typing import Any
 
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
 from keyserver.store import vouchers
-from keyserver.store.base import Page, Shelf, StoreStats
+from keyserver.store.base import Page, Snapshot, StoreStats
 from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name
 MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stand there once per origin
-MAX_ENTRIES = 64  # of one certificate, in a shelf
+MAX_ENTRIES = 64  # of one certificate, in a snapshot
 MAX_RECORDS = 256  # of one name: one per upstream
-MAX_OCTETS = 16 << 20  # of one shelf or page; the certificate or entry that passes it is the last
+MAX_OCTETS = 16 << 20  # of one snapshot or page; the certificate or entry that passes it is the last
 MAX_SEARCHED = 2_000_000  # entries scanned by a text search, the newest ones
 MAX_PUBLISHED = 10_000  # names; beyond that a poll says "everything" sooner than it reads them all
 
@@ -46,7 +46,7 @@ def instant(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("ROLLBACK")
 
 
-def look(db: sqlite3.Connection, name: Name) -> Shelf:
+def look(db: sqlite3.Connection, name: Name) -> Snapshot:
     """`Store.look`."""
     with instant(db):
         fingerprints: dict[str, None] = {}
@@ -67,15 +67,15 @@ def look(db: sqlite3.Connection, name: Name) -> Shelf:
                 break
         records = tuple(_record(row) for row in db.execute(RECORDS, (name, MAX_RECORDS)))
         begun = deletions.count(db)
-    return Shelf(tuple(entries), revocations, records, begun)
+    return Snapshot(tuple(entries), revocations, records, begun)
 
 
-def certificate(db: sqlite3.Connection, fingerprint: str) -> Shelf:
+def certificate(db: sqlite3.Connection, fingerprint: str) -> Snapshot:
     """`Store.certificate`; at most 1,024 entries."""
     with instant(db):
         entries = tuple(_entries(db, fingerprint, MAX_CLAIMS))
         revoked = db.execute(REVOCATION, (fingerprint,)).fetchone()
-    return Shelf(entries, {fingerprint: revoked[0]} if revoked else {})
+    return Snapshot(entries, {fingerprint: revoked[0]} if revoked else {})
 
 
 def answered(db: sqlite3.Connection, upstream: str, domain: str) -> bool:

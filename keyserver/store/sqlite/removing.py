@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
 from keyserver.store.sqlite import deletions
-from keyserver.store.sqlite.filing import Standing, order_names, storable
+from keyserver.store.sqlite.put import Standing, order_names, storable
 from keyserver.store.sqlite.reading import condition
 from keyserver.store.sqlite.writing import Writing
 

@@ -26,10 +26,10 @@ import aiosqlite
 from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
-from keyserver.store.base import Page, Shelf, Stored, StoreError, StoreRefused, StoreStats
-from keyserver.store.sqlite import deletions, filing, presence, reading, removing, renaming, schema
-from keyserver.store.sqlite.filing import Put
+from keyserver.store.base import Page, Snapshot, Stored, StoreError, StoreRefused, StoreStats
+from keyserver.store.sqlite import deletions, presence, put, reading, removing, renaming, schema
 from keyserver.store.sqlite.presence import Presence, unwritable
+from keyserver.store.sqlite.put import Put
 from keyserver.store.sqlite.puts import Puts
 from keyserver.store.sqlite.session import Session, connect, run
 from keyserver.store.sqlite.writing import Writing, Written, probe, transact, unprobe
@@ -54,7 +54,7 @@ class SqliteStore:
         self._scanner: aiosqlite.Connection | None = None
         self._writing: set[asyncio.Task[Any]] = set()
         self._puts = Puts(
-            lambda puts: self._carry_out(lambda db: filing.put_all(db, puts, self._hygiene, self._max_size)),
+            lambda puts: self._carry_out(lambda db: put.put_all(db, puts, self._hygiene, self._max_size)),
             self._in_background,
         )
         self._cannot_write = ""
@@ -125,7 +125,7 @@ class SqliteStore:
         """As `Store.begin`."""
         return await self._read(self._reader, deletions.count)
 
-    async def look(self, name: Name) -> Shelf:
+    async def look(self, name: Name) -> Snapshot:
         """As `Store.look`; also ends after the certificate with which 16 MiB of octets are passed.
 
         Of more than 64 certificates come the local ones first, then those found, approved or vouched for under this
@@ -137,7 +137,7 @@ class SqliteStore:
         """As `Store.answered`."""
         return await self._read(self._scanner, lambda db: reading.answered(db, upstream, domain))
 
-    async def certificate(self, fingerprint: str) -> Shelf:
+    async def certificate(self, fingerprint: str) -> Snapshot:
         """As `Store.certificate`."""
         return await self._read(self._reader, lambda db: reading.certificate(db, fingerprint))
 
@@ -183,7 +183,7 @@ class SqliteStore:
     async def touch(self, asked: Mapping[Name, int]) -> None:
         """As `Store.touch`."""
         for batch in _batches(asked.items()):
-            await self._write(partial(filing.asked, names=batch), durable=False)
+            await self._write(partial(put.asked, names=batch), durable=False)
 
     async def delete(self, fingerprint: str, now: int, source: Source | None = None, origin: str | None = None) -> int:
         """As `Store.delete`."""

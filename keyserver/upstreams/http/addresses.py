@@ -60,8 +60,7 @@ class Addresses(AbstractResolver):
             for address, at in routed(found)
         ]
 
-    async def close(self) -> None:
-        """Nothing to give back."""
+    async def close(self) -> None: ...
 
     async def _by_services(self, host: str) -> list[tuple[str, int]]:
         """Addresses and ports of a host's SRV targets; none without SRV records, and where the records of a host

@@ -29,9 +29,9 @@ from keyserver.upstreams.host import is_name, literal
 from keyserver.upstreams.http.addresses import Addresses
 from keyserver.upstreams.net import (
     MIN_PATIENCE,
-    Answered,
     Names,
     NoSuchHost,
+    Resolved,
     is_global,
 )
 from keyserver.upstreams.trouble import ours, proves_nothing, starved
@@ -79,7 +79,7 @@ class Client:
         self._proxy = proxy
         self._service = service if proxy is None else ""
         self._tls = _tls(str(tls_ca_file)) if tls_ca_file else None
-        self._answered = Answered()
+        self._answered = Resolved()
         self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._closed = False

@@ -32,7 +32,7 @@ MAX_DEPTH = 12
 _ENTRY_TAGS = {2: (0x04, 0x30), 3: (0x30,), 4: (0x04, 0x31), 5: (0x04,)}  # by depth below the message
 
 
-class Trouble(StrEnum):
+class LinkFault(StrEnum):
     """What went wrong on a connection, as a clause for people."""
 
     CLOSED = "closed the connection"
@@ -146,7 +146,7 @@ class Guard:
         self._elements = MAX_ELEMENTS
         self._dropped = 0
         self._entries = 0
-        self.trouble: Trouble | None = None
+        self.trouble: LinkFault | None = None
         self.heard = False  # anything at all since `arm`
         self.truncated = False  # entries over the limit were passed over
         self.controls: dict[str, bytes] = {}  # of the last message handed on
@@ -167,7 +167,7 @@ class Guard:
         """Seconds until the deadline, at least a millisecond. Raises GuardError when it is past."""
         left = self._end - self._monotonic()
         if left <= 0:
-            raise self._fail(Trouble.TIME)
+            raise self._fail(LinkFault.TIME)
         return max(0.001, left)
 
     @property
@@ -181,7 +181,7 @@ class Guard:
             try:
                 message = self._next()
             except Malformed as error:
-                raise self._fail(Trouble.GARBAGE) from error
+                raise self._fail(LinkFault.GARBAGE) from error
             if message is not None:
                 return message
             self._fill()
@@ -192,9 +192,9 @@ class Guard:
             self._socket.settimeout(self.left)
             self._socket.sendall(data)
         except TimeoutError as error:
-            raise self._fail(Trouble.TIME) from error
+            raise self._fail(LinkFault.TIME) from error
         except OSError as error:
-            raise error if isinstance(error, GuardError) else self._fail(Trouble.CLOSED) from error
+            raise error if isinstance(error, GuardError) else self._fail(LinkFault.CLOSED) from error
 
     def wrap(self, wrapped: socket.socket) -> None:
         """TLS has taken the socket over. Octets already here are an injection (RFC 4511 section 4.14.1)."""
@@ -204,7 +204,7 @@ class Guard:
     def raw(self) -> socket.socket:
         """The socket itself, for a TLS handshake, its time-out set to what is left. Raises GuardError."""
         if self._buffer:
-            raise self._fail(Trouble.GARBAGE)
+            raise self._fail(LinkFault.GARBAGE)
         self._socket.settimeout(self.left)
         return self._socket
 
@@ -219,7 +219,7 @@ class Guard:
 
     def close(self) -> None:
         """Give the socket back; may be called repeatedly."""
-        self.trouble = self.trouble or Trouble.CLOSED
+        self.trouble = self.trouble or LinkFault.CLOSED
         for sock in (self._socket, self._lever):
             with contextlib.suppress(OSError):
                 sock.close()
@@ -229,15 +229,15 @@ class Guard:
             self._socket.settimeout(self.left)
             data = self._socket.recv(65_536)
         except TimeoutError as error:
-            raise self._fail(Trouble.TIME) from error
+            raise self._fail(LinkFault.TIME) from error
         except OSError as error:
-            raise error if isinstance(error, GuardError) else self._fail(Trouble.CLOSED) from error
+            raise error if isinstance(error, GuardError) else self._fail(LinkFault.CLOSED) from error
         if not data:
-            raise self._fail(Trouble.CLOSED)
+            raise self._fail(LinkFault.CLOSED)
         self.heard = True
         self._left -= len(data)
         if self._left < 0:
-            raise self._fail(Trouble.SIZE)
+            raise self._fail(LinkFault.SIZE)
         self._buffer += data
 
     def _next(self) -> bytes | None:
@@ -246,7 +246,7 @@ class Guard:
             try:
                 bounds = frame(self._buffer, self._left + len(self._buffer))
             except GuardError as error:
-                raise self._fail(Trouble.SIZE) from error
+                raise self._fail(LinkFault.SIZE) from error
             if bounds is None:
                 return None
             start, end = bounds
@@ -256,7 +256,7 @@ class Guard:
                 return kept
             self._dropped += 1
             if self._dropped > MAX_DROPPED:
-                raise self._fail(Trouble.SIZE)
+                raise self._fail(LinkFault.SIZE)
 
     def _judge(self, message: bytes, start: int) -> bytes | None:
         operation, end, count = check_message(message, start, self._elements)
@@ -274,6 +274,6 @@ class Guard:
         content = message[start:end]
         return b"\x30\x84" + len(content).to_bytes(4, "big") + content  # without its controls
 
-    def _fail(self, trouble: Trouble) -> GuardError:
+    def _fail(self, trouble: LinkFault) -> GuardError:
         self.trouble = self.trouble or trouble
         return GuardError(self.trouble.value)

@@ -16,7 +16,7 @@ from typing import Protocol
 from keyserver.model import Fault, Found, Kind, Raw
 from keyserver.openpgp.armor import read_armor
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
-from keyserver.upstreams.ldap.link import LinkError, Reply
+from keyserver.upstreams.ldap.link import LdapResult, LinkError
 
 BASE, SUBTREE = "BASE", "SUBTREE"
 ANYTHING = "(objectClass=*)"
@@ -59,16 +59,15 @@ class Directory:
     active_directory: bool = False
 
 
-class Search(Protocol):
+class SearchCall(Protocol):
     """One search; see `Link.search`."""
 
     def __call__(
         self, base: str, scope: str, text: str, attributes: Sequence[str], *, via: str = "", paged: bool = False
-    ) -> Reply:
-        """Ask."""
+    ) -> LdapResult: ...
 
 
-def discover(search: Search, base: str, *, keyspace: bool = True) -> Directory:
+def discover(search: SearchCall, base: str, *, keyspace: bool = True) -> Directory:
     """Find out what a server is; `base` is the DN in its URL. Without `keyspace` only its contexts are looked at.
 
     Raises LinkError, also for results that mean "ask later": nothing is concluded from those.
@@ -152,7 +151,7 @@ def holds_openpgp(attribute: str) -> bool:
     return base_name(attribute).startswith("pgpkey")
 
 
-def openpgp_values(replies: Iterable[Reply], attributes: Sequence[str] = PGP_ATTRIBUTES) -> Found:
+def openpgp_values(replies: Iterable[LdapResult], attributes: Sequence[str] = PGP_ATTRIBUTES) -> Found:
     """The OpenPGP certificates in entries, each octet sequence once, and which values could not be read.
 
     A value is armored text, as GnuPG's schema has it, or binary (`read_armor` takes both).
@@ -168,7 +167,7 @@ def openpgp_values(replies: Iterable[Reply], attributes: Sequence[str] = PGP_ATT
     return Found(tuple(Raw(Kind.OPENPGP, octets) for octets in found), tuple(dict.fromkeys(damaged)))
 
 
-def x509_values(replies: Iterable[Reply], attributes: Sequence[str] = X509_ATTRIBUTES) -> Found:
+def x509_values(replies: Iterable[LdapResult], attributes: Sequence[str] = X509_ATTRIBUTES) -> Found:
     """The X.509 certificates (DER) and PKCS#7 blobs in entries, each once; damaged where there are other values alone.
 
     Both begin with a SEQUENCE. Exchange's own tag and length records in userSMIMECertificate (MS-OXOABK) do not, and
@@ -180,7 +179,7 @@ def x509_values(replies: Iterable[Reply], attributes: Sequence[str] = X509_ATTRI
     return Found(tuple(Raw(Kind.X509, octets) for octets in found), damaged)
 
 
-def _values(replies: Iterable[Reply], attributes: Sequence[str]) -> Iterable[bytes]:
+def _values(replies: Iterable[LdapResult], attributes: Sequence[str]) -> Iterable[bytes]:
     wanted = {base_name(attribute) for attribute in attributes}
     for reply in replies:
         for entry in reply.entries:
@@ -207,7 +206,7 @@ def _any(filters: Iterable[str]) -> str:
     return parts[0] if len(parts) == 1 else f"(|{''.join(parts)})"
 
 
-def _keyspace(reply: Reply, *, rooted: bool) -> tuple[Style, str]:
+def _keyspace(reply: LdapResult, *, rooted: bool) -> tuple[Style, str]:
     """What a server-info entry announces. GnuPG speaks schema 2 only with software `GnuPG` and a version above 1."""
     named = _texts(reply, "pgpbasekeyspacedn")
     where = next(iter(named + _texts(reply, "basekeyspacedn")), "")
@@ -222,11 +221,11 @@ def _keyspace(reply: Reply, *, rooted: bool) -> tuple[Style, str]:
     return Style.GNUPG_1, where
 
 
-def _texts(reply: Reply, name: str) -> list[str]:
+def _texts(reply: LdapResult, name: str) -> list[str]:
     return [v.decode("utf-8", "replace")[:MAX_DN] for entry in reply.entries[:1] for v in entry.get(name, [])]
 
 
-def _able(reply: Reply) -> Reply:
+def _able(reply: LdapResult) -> LdapResult:
     if reply.code in _UNABLE and not reply.entries:
         raise LinkError(reply.reason, Fault.BUSY if reply.code == 51 else Fault.TRANSIENT)
     return reply

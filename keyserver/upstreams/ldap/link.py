@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keyserver.model import Fault, Malformed
-from keyserver.upstreams.ldap.guard import Guard, GuardError, Trouble, page_cookie
+from keyserver.upstreams.ldap.guard import Guard, GuardError, LinkFault, page_cookie
 from keyserver.upstreams.trouble import ours, starved
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 
@@ -82,7 +82,7 @@ class LinkError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LdapResult:
     """What a search brought: a result code and the entries, attribute names in lower case with their options."""
 
     code: int
@@ -193,7 +193,7 @@ class Link:
 
     def search(
         self, base: str, scope: str, text: str, attributes: Sequence[str], *, via: str = "", paged: bool = False
-    ) -> Reply:
+    ) -> LdapResult:
         """One search, at most MAX_ENTRIES entries. Raises LinkError.
 
         `text` is a filter whose values are escaped already. `via`: the name for the loop control, empty for none.
@@ -223,7 +223,7 @@ class Link:
             if not cookie or len(entries) >= MAX_ENTRIES:
                 break
         code = self._code()
-        return Reply(4 if self._guard.truncated and not code else code, tuple(entries), looped)
+        return LdapResult(4 if self._guard.truncated and not code else code, tuple(entries), looped)
 
     def cut(self) -> None:
         """From any thread: whoever waits on this connection gets an error at once."""
@@ -267,8 +267,8 @@ class Link:
 
     def _broken(self) -> LinkError:
         """What the guard says was wrong; where it saw nothing, ldap3 could make no sense of what came."""
-        trouble = self._guard.trouble = self._guard.trouble or Trouble.GARBAGE
-        return LinkError(f"it {trouble}", unheard=not self._guard.heard and trouble is Trouble.CLOSED)
+        trouble = self._guard.trouble = self._guard.trouble or LinkFault.GARBAGE
+        return LinkError(f"it {trouble}", unheard=not self._guard.heard and trouble is LinkFault.CLOSED)
 
     def _code(self) -> int:
         return int(self._connection.result["result"])

@@ -19,7 +19,7 @@ from keyserver.upstreams.ldap.kinds import (
     x509_filter,
     x509_values,
 )
-from keyserver.upstreams.ldap.link import Link, Reply
+from keyserver.upstreams.ldap.link import LdapResult, Link
 
 MAX_PLACES = 4  # naming contexts searched where the URL has no base
 _WITH_ENTRIES = (0, 3, 4, 10, 11)  # results whose entries are good; referrals are not followed
@@ -65,7 +65,7 @@ class Plan:
         return _outcome(replies, found), directory
 
 
-def _outcome(replies: Sequence[Reply], found: Found) -> Outcome:
+def _outcome(replies: Sequence[LdapResult], found: Found) -> Outcome:
     """What the searches of one question say together."""
     bad = next((r for r in replies if r.code not in (0, 32) and not (r.code in _WITH_ENTRIES and r.entries)), None)
     if found.raw:

@@ -25,7 +25,7 @@ from keyserver.upstreams.ldap.kinds import X509_ATTRIBUTES, Directory, holds_ope
 from keyserver.upstreams.ldap.link import Entrance, Link, LinkError
 from keyserver.upstreams.ldap.plan import Plan
 from keyserver.upstreams.ldap.url import check_attributes, check_credentials, check_filter, parse_url
-from keyserver.upstreams.net import MIN_PATIENCE, SPECIAL_USE, Answered, Names, NoSuchHost, template_host
+from keyserver.upstreams.net import MIN_PATIENCE, SPECIAL_USE, Names, NoSuchHost, Resolved, template_host
 from keyserver.upstreams.trouble import ours, proves_nothing
 
 __all__ = ["Ldap", "parse_url"]
@@ -94,7 +94,7 @@ class Ldap:
         self._monotonic = monotonic
         self._kinds: FIFOCache[str, tuple[Directory, float]] = FIFOCache(MAX_KINDS)
         self._gone: FIFOCache[str, tuple[str, float]] = FIFOCache(MAX_GONE)
-        self._answered = Answered()
+        self._answered = Resolved()
         self._idle: list[tuple[Link, asyncio.TimerHandle]] = []
         self._working = asyncio.Semaphore(TEMPLATE_THREADS)
         self._connecting = asyncio.Semaphore(TEMPLATE_CONNECTING)

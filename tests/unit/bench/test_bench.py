@@ -152,7 +152,7 @@ def test_the_ldap_client_knows_a_whole_reply() -> None:
     assert ends(reply + b"\x30") == len(reply)
     assert all(ends(reply[:cut]) is None for cut in range(len(reply)))
     message = ldap.decode(search("A" * 40), 0, len(search("A" * 40)))
-    assert isinstance(message.operation, ldap.Search)
+    assert isinstance(message.operation, ldap.SearchRequest)
 
 
 async def test_rows_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.faces.cache import LARGEST_SHARE, Budget, Ground, Shelf, Values, both
+from keyserver.faces.cache import LARGEST_SHARE, Ground, MemoryLimit, Segment, Values, both
 from keyserver.model import Change
 
 START = 1_800_000_000
@@ -18,19 +18,19 @@ class Process:
     def __init__(self) -> None:
         self.now = START
         self.changes = Changes()
-        self.budget = Budget(LIMIT, self.changes, lambda: self.now)
+        self.budget = MemoryLimit(LIMIT, self.changes, lambda: self.now)
         self.one: Values[str, str] = Values(self.budget)
         self.other: Values[str, str] = Values(self.budget)
 
     def ground(self, *names: str, until: int = START + 1000) -> Ground:
-        return Ground(frozenset(names), until, self.changes.number)
+        return Ground(frozenset(names), until, self.changes.published)
 
-    def keep(self, cache: Values[str, str], key: str, octets: int = 5000, shelf: Shelf | None = None) -> bool:
+    def keep(self, cache: Values[str, str], key: str, octets: int = 5000, segment: Segment | None = None) -> bool:
         self.now += 1
-        return cache.keep(key, key, octets, self.ground(key), self.budget.found if shelf is None else shelf)
+        return cache.keep(key, key, octets, self.ground(key), self.budget.found if segment is None else segment)
 
     def change(self, *names: str, everything: bool = False) -> None:
-        self.changes.publish(Change(self.changes.number + 1, frozenset(names), everything))
+        self.changes.publish(Change(self.changes.published + 1, frozenset(names), everything))
 
 
 @pytest.fixture

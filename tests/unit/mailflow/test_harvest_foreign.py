@@ -11,7 +11,7 @@ import pytest
 
 from keyserver import openpgp
 from keyserver.mailflow.harvest import look
-from keyserver.mailflow.verdict import Envelope, Mail, Rules, Seen, Way, Why
+from keyserver.mailflow.values import Envelope, Mail, Rules, Seen, Way, Why
 from keyserver.model import Certificate, Kind
 from support.mails import attached_key, crlf, head, multipart, openssl, signed, text
 from support.openpgp import armored, make_certificate

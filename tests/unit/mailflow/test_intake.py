@@ -20,8 +20,8 @@ from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
-from keyserver.mailflow.room import Holding, Room
-from keyserver.mailflow.verdict import Envelope, Report, Rules, Way, Why
+from keyserver.mailflow.memory import ArrivingMail, MailMemory
+from keyserver.mailflow.values import Envelope, Report, Rules, Way, Why
 from keyserver.model import Certificate, Entry, Find, Record, Selection, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
@@ -46,7 +46,7 @@ NEVER, ALWAYS = View(), View(answer_mailflow=True)
 class World:
     """An intake with everything real behind it."""
 
-    def __init__(self, path: Path, rules: Rules, room: Room) -> None:
+    def __init__(self, path: Path, rules: Rules, memory: MailMemory) -> None:
         self.now = BEGINS + YEAR
         self.terms = Terms(ttl=3600, upstreams={"directory": UpstreamSpec("directory")})
         hygiene = hygiene_of(smime.Anchors([CA.certificate]))
@@ -62,7 +62,7 @@ class World:
             clock=lambda: self.now,
             counts=Counts(self.registry),
             identity=lambda identity: "#hash",
-            room=room,
+            memory=memory,
         )
 
     async def mail(self, octets: bytes, **options: bool) -> Report:
@@ -84,13 +84,13 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with opened(tmp_path, RULES, Room()) as made:
+    async with opened(tmp_path, RULES, MailMemory()) as made:
         yield made
 
 
 @asynccontextmanager
-async def opened(path: Path, rules: Rules, room: Room) -> AsyncIterator[World]:
-    made = World(path, rules, room)
+async def opened(path: Path, rules: Rules, memory: MailMemory) -> AsyncIterator[World]:
+    made = World(path, rules, memory)
     await made.store.open()
     try:
         yield made
@@ -195,7 +195,7 @@ async def test_another_certificate_is_held_the_older_stays_preferred(
 
 
 async def test_hold_changed_off_still_tells(tmp_path: Path) -> None:
-    async with opened(tmp_path, replace(RULES, hold_changed=False), Room()) as world:
+    async with opened(tmp_path, replace(RULES, hold_changed=False), MailMemory()) as world:
         await world.mail(from_alice(**PASSED))
         report = await world.mail(from_alice(RENEWED, **PASSED))
         assert (report.verdict, report.certificates[0].changed) == (Why.CACHED, (ALICE.fingerprint,))
@@ -298,7 +298,7 @@ async def test_the_log_names_nobody_and_says_why(world: World, caplog: pytest.Lo
 
 
 def offered(world: World, octets: bytes) -> bool:
-    holding = Holding(world.intake.room, 16 << 20)
+    holding = ArrivingMail(world.intake.memory, 16 << 20)
     holding.add(octets)
     return world.intake.offer(MILTER, holding)
 
@@ -309,7 +309,7 @@ async def test_the_queue_reads_what_is_offered(world: World) -> None:
         assert offered(world, octets)
     await world.intake.drain(10)
     assert world.intake.status().verdicts == {"cached": 1, "no usable From": 3}
-    assert world.intake.room.used == 0
+    assert world.intake.memory.used == 0
     assert world.intake.status().recent[-1].queue_id == "4ABC"
     assert world.metric('keyserver_mailflow_mails_total{verdict="cached",way="milter"} 1.0')
     reader.cancel()
@@ -331,16 +331,16 @@ async def test_a_fault_of_ours_costs_one_mail(world: World, monkeypatch: pytest.
     assert offered(world, crlf(from_alice()))
     await world.intake.drain(10)
     assert ALICE.fingerprint in await world.entries()
-    assert world.intake.room.used == 0
+    assert world.intake.memory.used == 0
     reader.cancel()
 
 
 async def test_load_is_shed_with_a_counter(tmp_path: Path) -> None:
-    async with opened(tmp_path, RULES, Room(100_000)) as world:
+    async with opened(tmp_path, RULES, MailMemory(100_000)) as world:
         mail = crlf(from_alice()).ljust(30_000, b"\n")
         taken = [offered(world, mail) for _ in range(5)]
         assert taken == [True, True, True, False, False]
-        assert world.intake.room.used <= 100_000
+        assert world.intake.memory.used <= 100_000
         assert world.intake.status().shed == 2
         assert world.metric('keyserver_mailflow_shed_total{way="milter"} 2.0')
         reader = asyncio.create_task(world.intake.run())
@@ -352,14 +352,14 @@ async def test_load_is_shed_with_a_counter(tmp_path: Path) -> None:
 
 
 def test_a_holding_forgets_what_is_too_large_and_gives_its_room_back() -> None:
-    room = Room(1 << 20)
-    holding = Holding(room, 5000)
+    memory = MailMemory(1 << 20)
+    holding = ArrivingMail(memory, 5000)
     holding.add(b"x" * 4000)
     holding.add(b"x" * 4000)
     assert holding.cut and holding.size == 8000 and holding.take() == b""
     holding.free()
     holding.free()
-    assert room.used == 0
+    assert memory.used == 0
 
 
 @pytest.mark.parametrize(

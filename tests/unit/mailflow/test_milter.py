@@ -22,10 +22,10 @@ from keyserver.config import ConfigError, load
 from keyserver.config.listener import Listener
 from keyserver.mailflow import lmtp as lmtp_face
 from keyserver.mailflow import milter as milter_face
+from keyserver.mailflow.memory import ArrivingMail, MailMemory
 from keyserver.mailflow.milter import Conversation
-from keyserver.mailflow.peers import Peers
-from keyserver.mailflow.room import Holding, Room
-from keyserver.mailflow.verdict import Envelope, Rules
+from keyserver.mailflow.server import MailServer
+from keyserver.mailflow.values import Envelope, Rules
 from keyserver.model import Malformed
 from keyserver.policy import with_subdomains
 from keyserver.wire import lmtp, milter
@@ -41,11 +41,11 @@ class Fake:
     """Takes what an intake takes, and keeps it."""
 
     rules: Rules = field(default_factory=lambda: Rules(internal_domains=with_subdomains(["here.example"])))
-    room: Room = field(default_factory=Room)
+    memory: MailMemory = field(default_factory=MailMemory)
     mails: list[tuple[Envelope, bytes, bool]] = field(default_factory=list)
     broken: bool = False
 
-    def offer(self, envelope: Envelope, holding: Holding) -> bool:
+    def offer(self, envelope: Envelope, holding: ArrivingMail) -> bool:
         if self.broken:
             raise RuntimeError("a fault of ours")
         self.mails.append((envelope, holding.take(), holding.cut))
@@ -123,7 +123,7 @@ def test_several_mails_aborts_and_reused_connections() -> None:
     ]
     top = MAIL.partition(b"body")[0]
     assert [octets for _, octets, _ in intake.mails] == [MAIL, top, MAIL, MAIL], "what Bob sends is outbound"
-    assert intake.room.used == 0
+    assert intake.memory.used == 0
 
 
 def test_outbound_mail_is_accepted_at_its_headers() -> None:
@@ -132,7 +132,7 @@ def test_outbound_mail_is_accepted_at_its_headers() -> None:
     said = converse(negotiate() + connect() + b"".join(milter_client.mail(outbound)[:-3]), [], intake)
     assert said.endswith(milter.ACCEPT)
     assert intake.mails[0][1] == outbound.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-    assert intake.room.used == 0
+    assert intake.memory.used == 0
 
 
 def test_a_huge_mail_is_answered_and_not_kept() -> None:
@@ -145,7 +145,7 @@ def test_a_huge_mail_is_answered_and_not_kept() -> None:
     for _ in range(400):
         for one in reader.feed(piece):
             said += conversation.answer(one)
-        assert intake.room.used <= (16 << 20) + 2048
+        assert intake.memory.used <= (16 << 20) + 2048
     said += b"".join(conversation.answer(one) for one in reader.feed(b"".join(commands[-2:])))
     assert said.endswith(milter.ACCEPT)
     ((_, octets, cut),) = intake.mails
@@ -187,7 +187,7 @@ def test_no_octets_raise_anything_else(data: st.DataObject) -> None:
     intake = Fake()
     with contextlib.suppress(Malformed):
         converse(bytes(octets), [], intake)
-    assert intake.room.used <= len(octets) + 1024 * 10
+    assert intake.memory.used <= len(octets) + 1024 * 10
 
 
 # LMTP
@@ -266,10 +266,10 @@ def test_lmtp_xforward_names_the_mail_s_own_client() -> None:
 async def sink() -> AsyncIterator[tuple[Fake, int]]:
     intake = Fake()
     listener = Listener("127.0.0.1")
-    peers = Peers("lmtp", listener, (), 6, partial(lmtp_face.Connection, intake, "here"))  # type: ignore[arg-type]
-    ((_, port),) = await peers.open(listener)
+    server = MailServer("lmtp", listener, (), 6, partial(lmtp_face.Connection, intake, "here"))  # type: ignore[arg-type]
+    ((_, port),) = await server.open(listener)
     yield intake, int(str(port))
-    await peers.close(1)
+    await server.close(1)
 
 
 async def test_lmtp_by_smtplib(sink: tuple[Fake, int]) -> None:
@@ -311,10 +311,10 @@ async def test_who_may_speak() -> None:
     allowed = [ipaddress.ip_network("192.0.2.0/24")]
 
     def admitted(listener: Listener, peer: object) -> bool:
-        talk = partial(milter_face.Connection, Fake())  # type: ignore[arg-type]
-        peers = Peers("milter", listener, allowed, 10, talk)
-        peers.maker(listener)().connection_made(Transport(peer))  # type: ignore[arg-type]
-        return len(peers.connections) == 1
+        connection = partial(milter_face.Connection, Fake())  # type: ignore[arg-type]
+        server = MailServer("milter", listener, allowed, 10, connection)
+        server.maker(listener)().connection_made(Transport(peer))  # type: ignore[arg-type]
+        return len(server.connections) == 1
 
     assert admitted(outside, ("192.0.2.7", 1))
     assert admitted(outside, ("::ffff:192.0.2.7", 1, 0, 0))
@@ -326,28 +326,28 @@ async def test_who_may_speak() -> None:
 
 
 @contextlib.asynccontextmanager
-async def milters(most: int = 10) -> AsyncIterator[tuple[Peers, int]]:
+async def milters(most: int = 10) -> AsyncIterator[tuple[MailServer, int]]:
     listener = Listener("127.0.0.1")
-    peers = Peers("milter", listener, (), most, partial(milter_face.Connection, Fake()))  # type: ignore[arg-type]
-    ((_, port),) = await peers.open(listener)
+    server = MailServer("milter", listener, (), most, partial(milter_face.Connection, Fake()))  # type: ignore[arg-type]
+    ((_, port),) = await server.open(listener)
     try:
-        yield peers, int(str(port))
+        yield server, int(str(port))
     finally:
-        await peers.close(1)
+        await server.close(1)
 
 
-def pass_seconds(peers: Peers, seconds: int) -> None:
+def pass_seconds(server: MailServer, seconds: int) -> None:
     for _ in range(seconds):
-        peers.second()
+        server.second()
 
 
-async def connections(peers: Peers, count: int) -> None:
-    while len(peers.connections) != count:
+async def connections(server: MailServer, count: int) -> None:
+    while len(server.connections) != count:
         await asyncio.sleep(0.01)
 
 
 async def test_silence_ends_a_milter_connection_the_sooner_the_less_it_has_said() -> None:
-    async with milters() as (peers, port):
+    async with milters() as (server, port):
         silent = await asyncio.open_connection("127.0.0.1", port)
         half = await asyncio.open_connection("127.0.0.1", port)
         half[1].write(negotiate()[:-1])
@@ -355,12 +355,12 @@ async def test_silence_ends_a_milter_connection_the_sooner_the_less_it_has_said(
         waiting[1].write(negotiate())
         await waiting[0].readexactly(4)
         serving = await milter_client.Client.open(port)
-        await connections(peers, 4)
+        await connections(server, 4)
         serving.send(*milter_client.mail(MAIL, end=False))
         assert await serving.answer()
         for seconds, left in ((10, 4), (1, 2), (289, 2), (1, 1), (6999, 1), (1, 0)):
-            pass_seconds(peers, seconds)
-            await asyncio.wait_for(connections(peers, left), 5)
+            pass_seconds(server, seconds)
+            await asyncio.wait_for(connections(server, left), 5)
         assert await asyncio.wait_for(silent[0].read(), 5) == b""
         for _, writer in (silent, half, waiting):
             writer.close()
@@ -368,12 +368,12 @@ async def test_silence_ends_a_milter_connection_the_sooner_the_less_it_has_said(
 
 
 async def test_dripping_octets_is_silence() -> None:
-    async with milters() as (peers, port):
+    async with milters() as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for n in range(11):
             writer.write(negotiate()[n : n + 1])
             await asyncio.sleep(0.01)
-            pass_seconds(peers, 1)
+            pass_seconds(server, 1)
         with contextlib.suppress(ConnectionError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
@@ -381,20 +381,20 @@ async def test_dripping_octets_is_silence() -> None:
 
 async def test_silent_connections_lock_no_mail_server_out() -> None:
     """A thousand of them did, for two hours: each that has been silent for a minute gives its place to a new one."""
-    async with milters(20) as (peers, port):
+    async with milters(20) as (server, port):
         held = [await milter_client.Client.open(port) for _ in range(10)]  # they negotiate, name a client, and wait
-        await connections(peers, 10)
+        await connections(server, 10)
         for _ in range(2):  # nobody holds more than half
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.suppress(ConnectionError):
                 assert await asyncio.wait_for(reader.read(), 5) == b""
             writer.close()
-        assert peers.refused == 2
-        pass_seconds(peers, 61)
+        assert server.refused == 2
+        pass_seconds(server, 61)
         served = [await milter_client.Client.open(port) for _ in range(10)]
         for one in served:
             assert (await one.deliver(MAIL))[1] in (b"a", b"c")
-        assert peers.refused == 2
+        assert server.refused == 2
         for one in (*held, *served):
             one.close()
 
@@ -402,13 +402,13 @@ async def test_silent_connections_lock_no_mail_server_out() -> None:
 def test_macros_are_bounded_in_number_and_octets() -> None:
     """46 MiB were kept of one connection's macros, and for as long as it stood."""
     intake = Fake()
-    talk = Conversation(intake)  # type: ignore[arg-type]
+    connection = Conversation(intake)  # type: ignore[arg-type]
     reader = milter.Reader()
 
     def say(*frames: bytes) -> None:
         for octets in frames:
             for one in reader.feed(octets):
-                talk.answer(one)
+                connection.answer(one)
 
     say(negotiate(), connect())
     tracemalloc.start()

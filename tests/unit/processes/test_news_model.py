@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from keyserver.changes import Changes
-from keyserver.faces.cache import Budget, Ground, Values
+from keyserver.faces.cache import Ground, MemoryLimit, Values
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.model import Change
 from keyserver.processes.news import Counter, Replica, Teller
-from keyserver.wire.http_hot import Reply
+from keyserver.wire.http_hot import ResponseHead
 
 NAMES = ("alice", "bob", "carol")
 FRONTS = 3
@@ -103,7 +103,7 @@ class Fronts(RuleBasedStateMachine):
     def made(self) -> Front:
         replica = self.replica(self.counter)
         clock = lambda: self.now  # noqa: E731
-        budget = Budget(1 << 20, replica, clock)
+        budget = MemoryLimit(1 << 20, replica, clock)
         return Front(replica, HotAnswers(budget), Values(budget))
 
     def admit(self, number: int) -> None:
@@ -135,7 +135,7 @@ class Fronts(RuleBasedStateMachine):
         row = front.kept.get(name)
         if row is not None:
             assert row.value in [known[name] for known in allowed], "stale, over LDAP"
-        assert front.out or front.replica.number >= self.cell[0], "it looked and did not get there"
+        assert front.out or front.replica.published >= self.cell[0], "it looked and did not get there"
 
     # what happens
 
@@ -180,7 +180,7 @@ class Fronts(RuleBasedStateMachine):
         """The core looks for a front; its reply is under way for as long as it likes."""
         front = self.fronts[number]
         if not front.out:
-            front.under_way.append((name, self.known[name], self.changes.number, self.now + left))
+            front.under_way.append((name, self.known[name], self.changes.published, self.now + left))
 
     @rule(number=fronts, which=st.integers(0, 9))
     def arrives(self, number: int, which: int) -> None:
@@ -189,7 +189,7 @@ class Fronts(RuleBasedStateMachine):
             return
         name, value, since, until = front.under_way.pop(which % len(front.under_way))
         body = str(value).encode()
-        reply = Reply(
+        reply = ResponseHead(
             40, b"1.1", 404 if value is None else 200, b"", ((b"Content-Length", b"%d" % len(body)),), len(body)
         )
         front.hot.fill(
@@ -259,7 +259,7 @@ class CounterFirst(Teller):
     """Planted: the counter is raised before the messages are sent."""
 
     def _tell(self, change: Change) -> None:
-        self._cell[0] = self._changes.number
+        self._cell[0] = self._changes.published
         super()._tell(change)
 
 
@@ -271,8 +271,8 @@ class Credulous(Replica):
         while not self.over and (message := received(self.sock)):
             number, change = json.loads(message)[0], json.loads(message)[1:]
             self.publish(Change(7, frozenset(change[1:]), everything=len(change) < 2))
-            self.number = number
-        self.number = max(self.number, self.told[0])
+            self.published = number
+        self.published = max(self.published, self.told[0])
 
 
 def received(sock: socket.socket | None) -> bytes:
@@ -309,7 +309,7 @@ def test_a_front_that_was_given_up_forgets_what_it_could_not_be_told_of() -> Non
     machine.asked(1, "alice")
     assert machine.fronts[1].hot.find(line("bob")) is None
     assert not machine.fronts[0].out
-    assert machine.fronts[0].replica.number == machine.cell[0]
+    assert machine.fronts[0].replica.published == machine.cell[0]
     machine.teardown()
 
 
@@ -317,7 +317,7 @@ def test_a_change_of_many_names_is_one_of_all() -> None:
     counter = Counter()
     replica = Replica(counter)
     heard: list[Change] = []
-    replica.listen(heard.append)
+    replica.subscribe(heard.append)
     changes = Changes()
     teller = Teller(changes, counter, lambda _: None)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -330,6 +330,6 @@ def test_a_change_of_many_names_is_one_of_all() -> None:
     replica.catch_up()
     assert heard[0].everything
     assert heard[1] == Change(2, frozenset({"a:\udcff@example.org"}))
-    assert replica.number == counter.cell[0] == 2
+    assert replica.published == counter.cell[0] == 2
     teller.close()
     replica.detach()

@@ -144,7 +144,7 @@ async def test_without_the_store_nothing_is_known_and_that_is_said_once(
     with caplog.at_level(logging.WARNING):
         known = await lookup.look()
         await lookup.look(await ground.search(ALICE))
-    assert known.shelf.begun == -1
+    assert known.snapshot.begun == -1
     assert not lookup.is_answered(known)
     assert steps(lookup) == [("cache", "unavailable")]
     assert [r.message for r in caplog.records] == ["the cache cannot be read: disk on fire"]
@@ -212,7 +212,7 @@ async def test_the_store_is_read_again_only_if_it_can_have_changed_for_this_look
     assert (await lookup.look()).selected.certificates
     await ground.store.delete(alice().fingerprint, NOW)
     known = await lookup.look(search)
-    assert (reads, known.shelf.entries) == (4, ()), "deleted meanwhile"
+    assert (reads, known.snapshot.entries) == (4, ()), "deleted meanwhile"
 
 
 async def test_without_finds_the_outcomes_speak(ground: Ground) -> None:

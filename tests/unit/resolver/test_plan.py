@@ -8,8 +8,8 @@ from keyserver.listen.trust import Trust
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, UpstreamSpec
 from keyserver.policy import Terms
 from keyserver.query import ByAddress, ByFingerprint, Query
-from keyserver.resolver.asked import Asked, MissLimit, Search
-from keyserver.resolver.gate import Gate
+from keyserver.resolver.circuit import CircuitBreaker
+from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.plan import (
     HELD_AFTER,
     LONGEST_OBEYED,
@@ -22,6 +22,7 @@ from keyserver.resolver.plan import (
     held,
     tiers_of,
 )
+from keyserver.resolver.ratelimit import SearchRateLimit
 from keyserver.upstreams.base import Asking
 from support.upstreams import Told
 
@@ -139,63 +140,63 @@ OTHERS = [ByFingerprint(f"{n:02X}" * 20) for n in range(OPENS_AFTER)]
 
 async def test_an_open_circuit_is_not_asked_and_one_probe_closes_it() -> None:
     now = 100.0
-    gate = Gate(lambda: now, lambda: 0.5)
+    circuit = CircuitBreaker(lambda: now, lambda: 0.5)
     peer = upstream(FAILED)
     for query in OTHERS:
-        await gate.ask(peer, query, 1, "via")
-    assert gate.status(peer).state == "open"
-    refused = await gate.ask(peer, ASK, 1, "via")
+        await circuit.ask(peer, query, 1, "via")
+    assert circuit.status(peer).state == "open"
+    refused = await circuit.ask(peer, ASK, 1, "via")
     assert isinstance(refused, Failed)
     assert "circuit" in refused.reason
     assert len(peer.asked) == OPENS_AFTER
     now += 10
-    assert gate.status(peer).state == "half-open"
+    assert circuit.status(peer).state == "half-open"
     peer.otherwise, peer.delay = ABSENT, 0.05
-    several = await asyncio.gather(*(gate.ask(peer, ASK, 1, "via") for _ in range(5)))
+    several = await asyncio.gather(*(circuit.ask(peer, ASK, 1, "via") for _ in range(5)))
     assert sum(isinstance(o, Absent) for o in several) == 1, "one probe only"
-    assert gate.status(peer).state == "closed"
-    assert gate.status(peer).absent == 1
+    assert circuit.status(peer).state == "closed"
+    assert circuit.status(peer).absent == 1
 
 
 async def test_a_forced_question_passes_an_open_circuit() -> None:
-    gate = Gate(lambda: 100.0, lambda: 0.5)
+    circuit = CircuitBreaker(lambda: 100.0, lambda: 0.5)
     peer = upstream(Failed("no", Fault.CONFIGURATION))
     for query in OTHERS:
-        await gate.ask(peer, query, 1, "via")
+        await circuit.ask(peer, query, 1, "via")
     peer.otherwise = ABSENT
-    assert isinstance(await gate.ask(peer, ASK, 1, "via"), Failed)
-    assert isinstance(await gate.ask(peer, ASK, 1, "via", force=True), Absent)
+    assert isinstance(await circuit.ask(peer, ASK, 1, "via"), Failed)
+    assert isinstance(await circuit.ask(peer, ASK, 1, "via", force=True), Absent)
 
 
 async def test_a_poisoned_query_is_held_back_and_the_others_are_asked() -> None:
     now = 100.0
-    gate = Gate(lambda: now, lambda: 0.5)
+    circuit = CircuitBreaker(lambda: now, lambda: 0.5)
     peer = upstream(FAILED)
     for _ in range(20):
-        await gate.ask(peer, ASK, 1, "via", client="mallory")
+        await circuit.ask(peer, ASK, 1, "via", client="mallory")
     assert len(peer.asked) == HELD_AFTER
-    refused = await gate.ask(peer, ASK, 1, "via")
+    refused = await circuit.ask(peer, ASK, 1, "via")
     assert isinstance(refused, Failed) and refused.fault is Fault.LOCAL and "this very query" in refused.reason
     peer.otherwise = ABSENT
-    assert isinstance(await gate.ask(peer, OTHERS[0], 1, "via"), Absent)
+    assert isinstance(await circuit.ask(peer, OTHERS[0], 1, "via"), Absent)
     now += 5
-    assert isinstance(await gate.ask(peer, ASK, 1, "via"), Absent), "asked again by and by"
+    assert isinstance(await circuit.ask(peer, ASK, 1, "via"), Absent), "asked again by and by"
 
 
 async def test_an_ill_host_that_recovers_leaves_no_query_held_back() -> None:
     now = 100.0
-    gate = Gate(lambda: now, lambda: 0.5)
+    circuit = CircuitBreaker(lambda: now, lambda: 0.5)
     peer = upstream(FAILED)
     for query in OTHERS * HELD_AFTER:
-        await gate.ask(peer, query, 1, "via", force=True)
+        await circuit.ask(peer, query, 1, "via", force=True)
     now += 301
     peer.otherwise = ABSENT
-    assert isinstance(await gate.ask(peer, ASK, 1, "via"), Absent)
-    assert all([isinstance(await gate.ask(peer, query, 1, "via"), Absent) for query in OTHERS])
+    assert isinstance(await circuit.ask(peer, ASK, 1, "via"), Absent)
+    assert all([isinstance(await circuit.ask(peer, query, 1, "via"), Absent) for query in OTHERS])
 
 
 async def test_no_memory_here_is_nobodys_illness() -> None:
-    gate = Gate(lambda: 100.0, lambda: 0.5)
+    circuit = CircuitBreaker(lambda: 100.0, lambda: 0.5)
     peer = upstream(ABSENT)
 
     async def fetch(query: Query, asking: Asking) -> Outcome:
@@ -203,29 +204,29 @@ async def test_no_memory_here_is_nobodys_illness() -> None:
 
     peer.fetch = fetch  # type: ignore[method-assign]
     for query in OTHERS:
-        outcome = await gate.ask(peer, query, 1, "via")
+        outcome = await circuit.ask(peer, query, 1, "via")
         assert isinstance(outcome, Failed) and outcome.fault is Fault.LOCAL
-    assert gate.status(peer).state == "closed"
+    assert circuit.status(peer).state == "closed"
 
 
 async def test_questions_at_once_are_limited_and_waiting_counts() -> None:
-    gate = Gate(asyncio.get_running_loop().time, lambda: 0.5)
+    circuit = CircuitBreaker(asyncio.get_running_loop().time, lambda: 0.5)
     peer = upstream(ABSENT, delay=0.02)
-    outcomes = await asyncio.gather(*(gate.ask(peer, ASK, 2, "via") for _ in range(100)))
+    outcomes = await asyncio.gather(*(circuit.ask(peer, ASK, 2, "via") for _ in range(100)))
     assert all(isinstance(o, Absent) for o in outcomes)
     assert peer.most_at_once == 32
 
 
 async def test_an_upstream_that_ignores_its_time_is_cut_off() -> None:
-    gate = Gate(asyncio.get_running_loop().time, lambda: 0.5)
-    outcome = await gate.ask(upstream(ABSENT, delay=30, timeout=0.05), ASK, 5, "via")
+    circuit = CircuitBreaker(asyncio.get_running_loop().time, lambda: 0.5)
+    outcome = await circuit.ask(upstream(ABSENT, delay=30, timeout=0.05), ASK, 5, "via")
     assert isinstance(outcome, Failed)
     assert "no answer within" in outcome.reason
 
 
 def test_misses_are_limited_by_network_and_trusted_ones_left_alone() -> None:
     now = 0.0
-    limit = MissLimit(60, Trust([ip_network("10.0.0.0/8")]), lambda: now)
+    limit = SearchRateLimit(60, Trust([ip_network("10.0.0.0/8")]), lambda: now)
     assert sum(limit.take(f"192.0.2.{n}") for n in range(100)) == 60
     assert limit.take("198.51.100.1")
     assert all(limit.take("10.1.2.3") for _ in range(100))
@@ -237,7 +238,7 @@ def test_misses_are_limited_by_network_and_trusted_ones_left_alone() -> None:
 
 
 async def test_a_search_leaves_the_register_even_when_it_breaks() -> None:
-    asked = Asked(10)
+    asked = InFlight(10)
 
     async def broken(search: Search) -> None:
         raise RuntimeError("a programming error")

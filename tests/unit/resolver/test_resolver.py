@@ -8,7 +8,8 @@ from ipaddress import ip_network
 from keyserver.listen.trust import Trust
 from keyserver.model import How, Source, State, View
 from keyserver.query import parse
-from keyserver.resolver.asked import Asked, MissLimit
+from keyserver.resolver.inflight import InFlight
+from keyserver.resolver.ratelimit import SearchRateLimit
 from keyserver.resolver.resolver import Resolver, Settings
 from support.openpgp import make
 from support.resolving import NOW, Ground, sends, until
@@ -24,8 +25,8 @@ def resolver_of(ground: Ground, *, searches: int = 10, misses: int = 100, deadli
         searcher=ground.searcher(deadline),
         terms=ground.terms,
         hygiene=ground.hygiene,
-        asked=Asked(searches),
-        misses=MissLimit(misses, Trust([ip_network("127.0.0.0/8")]), ground.monotonic),
+        asked=InFlight(searches),
+        misses=SearchRateLimit(misses, Trust([ip_network("127.0.0.0/8")]), ground.monotonic),
         clock=lambda: ground.now,
         monotonic=ground.monotonic,
         settings=Settings(),

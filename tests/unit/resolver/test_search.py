@@ -9,7 +9,7 @@ import pytest
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, Source
 from keyserver.policy import on_record
-from keyserver.resolver.asked import Search
+from keyserver.resolver.inflight import Search
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import MAX_CLEANED
 from keyserver.store.base import StoreError
@@ -22,8 +22,8 @@ BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")
 
 async def run(ground: Ground, search: Search, deadline: float = 5.0) -> Search:
     tiers = tiers_of(ground.terms.upstreams.values(), search.query, ground.terms)
-    shelf = await ground.store.look(search.query.name)
-    known = on_record(shelf.records, tiers.names, ground.now, ground.terms)
+    snapshot = await ground.store.look(search.query.name)
+    known = on_record(snapshot.records, tiers.names, ground.now, ground.terms)
     await ground.searcher(deadline).run(search, tiers, known)
     return search
 
@@ -172,8 +172,8 @@ async def test_what_was_deleted_meanwhile_is_not_brought_back(ground: Ground) ->
     await task
     assert ("cache", "deleted") in steps(search)
     assert not search.uncached
-    shelf = await ground.store.look(search.query.name)
-    assert (shelf.entries, shelf.records) == ((), ())
+    snapshot = await ground.store.look(search.query.name)
+    assert (snapshot.entries, snapshot.records) == ((), ())
 
 
 async def test_what_cannot_be_kept_is_handed_to_whoever_waits_with_its_revocations(ground: Ground) -> None:

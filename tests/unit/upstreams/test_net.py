@@ -12,10 +12,10 @@ import pytest
 from keyserver.upstreams import net
 from keyserver.upstreams.net import (
     SPECIAL_USE,
-    Answered,
     Names,
     NoSuchHost,
     NotPublic,
+    Resolved,
     Service,
     is_global,
     template_host,
@@ -215,7 +215,7 @@ async def test_srv_lookup_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_answered_hosts_are_remembered_within_a_bound() -> None:
-    answered = Answered(most=3)
+    answered = Resolved(most=3)
     for host in ("a", "b", "c", "a", "d"):
         answered.add(host)
     assert [host for host in "abcd" if host in answered] == ["a", "c", "d"]

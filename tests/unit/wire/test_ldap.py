@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from keyserver.model import Malformed
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import element, number
-from keyserver.wire.ldap import Control, Message, Scope, Search
+from keyserver.wire.ldap import Control, Message, Scope, SearchRequest
 from keyserver.wire.ldap_filter import (
     MAX_DEPTH,
     MAX_NODES,
@@ -173,7 +173,7 @@ filters = st.recursive(
     max_leaves=12,
 ).filter(lambda f: depth(f) <= MAX_DEPTH)
 searches = st.builds(
-    Search,
+    SearchRequest,
     st.text(max_size=20).filter(lambda t: t.isprintable()),
     st.integers(0, 3),
     st.integers(0, 2**31 - 1),
@@ -195,7 +195,7 @@ def depth(filter_: Filter) -> int:
 
 @given(searches, st.integers(1, 2**31 - 1))
 @settings(max_examples=300, deadline=None)
-def test_searches_read_as_an_independent_decoder_reads_them(search: Search, id_: int) -> None:
+def test_searches_read_as_an_independent_decoder_reads_them(search: SearchRequest, id_: int) -> None:
     octets = wire.envelope(id_, write_search(search))
     assert wire.decode(octets, 0, len(octets)) == Message(id_, search)
     body = write_search(search)
@@ -242,7 +242,7 @@ def test_ldap3s_searches_are_read(text: str, filter_: Filter) -> None:
         "dc=example,dc=org", text, "SUBTREE", "NEVER", ["cn", "mail;binary"], 5, 15, True, None, None, check_names=False
     )
     octets = ldap3_request(request, "searchRequest")
-    search = Search("dc=example,dc=org", Scope.SUBTREE, 5, 15, True, filter_, ("cn", "mail;binary"))
+    search = SearchRequest("dc=example,dc=org", Scope.SUBTREE, 5, 15, True, filter_, ("cn", "mail;binary"))
     assert wire.decode(octets, 0, len(octets)) == Message(7, search)
 
 
@@ -251,13 +251,13 @@ def test_ldap3s_other_requests_are_read() -> None:
         octets = ldap3_request(operation, kind, controls=controls)
         return wire.decode(octets, 0, len(octets))
 
-    assert read(bind_operation(3, "ANONYMOUS", ""), "bindRequest").operation == wire.Bind(3, "", True)
+    assert read(bind_operation(3, "ANONYMOUS", ""), "bindRequest").operation == wire.BindRequest(3, "", True)
     simple = read(bind_operation(3, "SIMPLE", "cn=a", "secret"), "bindRequest").operation
-    assert simple == wire.Bind(3, "cn=a", True, b"secret")
+    assert simple == wire.BindRequest(3, "cn=a", True, b"secret")
     assert "secret" not in repr(simple)
-    assert read(unbind_operation(), "unbindRequest").operation == wire.Unbind()
-    assert read(abandon_operation(300), "abandonRequest").operation == wire.Abandon(300)
-    assert read(extended_operation(wire.WHO_AM_I), "extendedReq").operation == wire.Extended(wire.WHO_AM_I)
+    assert read(unbind_operation(), "unbindRequest").operation == wire.UnbindRequest()
+    assert read(abandon_operation(300), "abandonRequest").operation == wire.AbandonRequest(300)
+    assert read(extended_operation(wire.WHO_AM_I), "extendedReq").operation == wire.ExtendedRequest(wire.WHO_AM_I)
     assert read(delete_operation("cn=a"), "delRequest").operation == wire.Other(wire.DELETE)
     assert read(compare_operation("cn=a", "cn", "a", None, None), "compareRequest").operation == wire.Other(
         wire.COMPARE
@@ -320,8 +320,8 @@ def search_with(filter_octets: bytes) -> bytes:
         (search_with(element(0xA1, element(0xA0) * 20000)), "parts"),
         (search_with(write_filter(Equal("cn", b"x" * 1025))), "1024"),
         (search_with(write_filter(Substrings("cn", None, (b"x",) * 17, None))), "pieces"),
-        (wire.envelope(5, write_search(Search("", 2, 0, 0, False, Present("a"), ("x",) * 101))), "attributes"),
-        (wire.envelope(5, write_search(Search("x" * 1025, 2, 0, 0, False, Present("a"), ()))), "base"),
+        (wire.envelope(5, write_search(SearchRequest("", 2, 0, 0, False, Present("a"), ("x",) * 101))), "attributes"),
+        (wire.envelope(5, write_search(SearchRequest("x" * 1025, 2, 0, 0, False, Present("a"), ()))), "base"),
         (wire.envelope(5, write_bind(), (Control("1.2"),) * 17), "controls"),
     ],
 )
@@ -335,9 +335,9 @@ def test_what_is_over_a_limit_is_refused_by_its_own_result(octets: bytes, why: s
 
 def test_the_deepest_and_widest_filter_is_read() -> None:
     deep = search_with(nested(MAX_DEPTH - 1))
-    assert isinstance(wire.decode(deep, 0, len(deep)).operation, Search)
+    assert isinstance(wire.decode(deep, 0, len(deep)).operation, SearchRequest)
     wide = search_with(element(0xA1, b"\x87\x01a" * (MAX_NODES - 1)))
-    assert isinstance(wire.decode(wide, 0, len(wide)).operation, Search)
+    assert isinstance(wire.decode(wide, 0, len(wide)).operation, SearchRequest)
 
 
 HOSTILE = {
@@ -382,7 +382,7 @@ SEEDS = [
     wire.envelope(
         3,
         write_search(
-            Search(
+            SearchRequest(
                 "ou=PGP Keys,dc=keyserver,dc=local",
                 2,
                 0,
@@ -401,7 +401,7 @@ SEEDS = [
 
 @given(searches, searches)
 @settings(max_examples=200, deadline=None)
-def test_the_outline_is_what_a_search_means(one: Search, other: Search) -> None:
+def test_the_outline_is_what_a_search_means(one: SearchRequest, other: SearchRequest) -> None:
     octets = write_search(one)
     outline = wire.outline(octets)
     assert outline is not None
@@ -416,7 +416,7 @@ def test_the_outline_is_what_a_search_means(one: Search, other: Search) -> None:
 
 @given(searches, st.data())
 @settings(max_examples=300, deadline=None)
-def test_an_outline_of_a_mutation_means_what_decoding_says(search: Search, data: st.DataObject) -> None:
+def test_an_outline_of_a_mutation_means_what_decoding_says(search: SearchRequest, data: st.DataObject) -> None:
     octets = bytearray(write_search(search))
     for _ in range(data.draw(st.integers(1, 3))):
         octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
@@ -436,7 +436,7 @@ def test_an_outline_of_a_mutation_means_what_decoding_says(search: Search, data:
             return
         return
     decoded = wire.decode(message, 0, len(message)).operation
-    assert isinstance(decoded, Search)
+    assert isinstance(decoded, SearchRequest)
     assert (decoded.base, decoded.scope, decoded.filter, decoded.attributes) == (*place, filter_, attributes)
     assert (decoded.size_limit, decoded.types_only, end) == (
         outline.size_limit, outline.types_only, len(outline.filter)
@@ -462,7 +462,7 @@ def test_mutations_give_a_message_or_malformed(seed: bytes, data: st.DataObject)
     except Malformed:
         return
     assert 1 <= message.id < 2**31
-    if isinstance(message.operation, Search):
+    if isinstance(message.operation, SearchRequest):
         again = write_search(message.operation)
         octets_again = wire.envelope(message.id, again)
         assert wire.decode(octets_again, 0, len(octets_again)).operation == message.operation

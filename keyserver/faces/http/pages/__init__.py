@@ -47,7 +47,7 @@ _SIZED = frozenset({1, 2, 3, 16, 17, 18, 19, 20, 22})  # algorithms whose name d
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HtmlPage:
     """A page and the Content-Security-Policy under which it works."""
 
     html: str
@@ -67,23 +67,23 @@ class Pages:
             "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         )
 
-    def search(self) -> Page:
+    def search(self) -> HtmlPage:
         """The page at `/`."""
         return self._page("Keyserver", "", self._fill("search"))
 
-    def results(self, search: str, proofs: Sequence[Proof], now: int, *, detailed: bool) -> Page:
+    def results(self, search: str, proofs: Sequence[Proof], now: int, *, detailed: bool) -> HtmlPage:
         """What a search has found; `detailed` shows subkeys too (`op=vindex`)."""
         heading = "1 certificate" if len(proofs) == 1 else f"{len(proofs)} certificates"
         certificates = "\n".join(self._certificate(proof, now, detailed) for proof in proofs)
         body = self._fill("results", heading=heading, certificates=certificates)
         return self._page(f"{shown(search)} – Keyserver", search, body)
 
-    def refusal(self, search: str, text: str) -> Page:
+    def refusal(self, search: str, text: str) -> HtmlPage:
         """Nothing found, or not understood: the sentence, and the form again."""
         heading, _, rest = text.partition(": ") if ": " in text[:20] else ("Sorry", "", text)
         return self._page(heading, search, self._fill("refusal", heading=heading, text=shown(_sentence(rest))))
 
-    def stats(self, facts: Mapping[str, object]) -> Page:
+    def stats(self, facts: Mapping[str, object]) -> HtmlPage:
         """Facts by name; a mapping becomes one row for each of its items."""
         rows: list[str] = []
         for name, value in facts.items():
@@ -121,9 +121,9 @@ class Pages:
     def _fill(self, name: str, **values: str) -> str:
         return self._templates[name].substitute(values).strip()
 
-    def _page(self, title: str, search: str, body: str) -> Page:
+    def _page(self, title: str, search: str, body: str) -> HtmlPage:
         page = self._fill("layout", title=title, style=self._style, search=shown(search), body=body)
-        return Page(page + "\n", self._policy)
+        return HtmlPage(page + "\n", self._policy)
 
 
 def shown(text: str) -> str:

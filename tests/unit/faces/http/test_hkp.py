@@ -18,8 +18,8 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from keyserver.changes import Changes
-from keyserver.faces.cache import Budget
-from keyserver.faces.desk import Desk
+from keyserver.faces.cache import MemoryLimit
+from keyserver.faces.context import FaceContext
 from keyserver.faces.http import hkp
 from keyserver.faces.http.app import make_app, make_runner
 from keyserver.faces.http.facts import Facts
@@ -123,7 +123,7 @@ class Face:
     port: int
     resolving: Resolving
     counts: Counts
-    desk: Desk
+    context: FaceContext
     notes: list[tuple[str, Query | None, Answer | None, int, float]]
 
     async def raw(self, *pieces: bytes, patience: float = 5.0) -> Reply:
@@ -160,10 +160,10 @@ class Face:
 async def served(**changes: object) -> AsyncIterator[Face]:
     resolving, counts = Resolving(), Counts()
     notes: list[tuple[str, Query | None, Answer | None, int, float]] = []
-    desk = Desk(
+    context = FaceContext(
         lookups=resolving,
         store=counts,
-        budget=Budget(1 << 20, Changes(), lambda: NOW),
+        budget=MemoryLimit(1 << 20, Changes(), lambda: NOW),
         view=VIEW,
         clock=lambda: NOW,
         monotonic=lambda: 1.0,
@@ -171,13 +171,13 @@ async def served(**changes: object) -> AsyncIterator[Face]:
         instance="here.example",
         max_size=1 << 20,
     )
-    desk = replace(desk, **changes)  # type: ignore[arg-type]
-    runner = make_runner(make_app(desk, hkp.routes))
+    context = replace(context, **changes)  # type: ignore[arg-type]
+    runner = make_runner(make_app(context, hkp.routes))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        yield Face(runner.addresses[0][1], resolving, counts, desk, notes)
+        yield Face(runner.addresses[0][1], resolving, counts, context, notes)
     finally:
         await runner.cleanup()
 
@@ -718,29 +718,29 @@ class OfferingTransport(asyncio.Transport):
         return self.offers.append if name == "hot_answers" else default
 
 
-async def offers(desk: Desk, target: str, method: str = "GET", **headers: str) -> list[Facts]:
+async def offers(context: FaceContext, target: str, method: str = "GET", **headers: str) -> list[Facts]:
     transport = OfferingTransport()
     request = make_mocked_request(method, target, headers=headers, transport=transport)
-    await hkp.Hkp(desk, Pages()).lookup(request)
+    await hkp.Hkp(context, Pages()).lookup(request)
     return transport.offers
 
 
 async def test_what_is_offered_to_memory(face: Face) -> None:
     face.resolving.put("a@example.org", answered())
     target = "/pks/lookup?op=get&search=a@example.org"
-    (facts,) = await offers(face.desk, target)
+    (facts,) = await offers(face.context, target)
     assert facts == Facts(frozenset({"openpgp:addr:a@example.org"}), NOW + 1000, 0, NOW - 100, True)
-    (negative,) = await offers(face.desk, "/pks/lookup?op=get&search=nobody@example.org")
+    (negative,) = await offers(face.context, "/pks/lookup?op=get&search=nobody@example.org")
     assert not negative.positive
-    assert await offers(face.desk, target, "HEAD") == []
-    assert await offers(face.desk, target, Via="1.1 here.example") == []
-    assert await offers(face.desk, target, **{"If-None-Match": "*"}) == []
-    assert await offers(face.desk, "/pks/lookup?op=get&search=text") == []
+    assert await offers(face.context, target, "HEAD") == []
+    assert await offers(face.context, target, Via="1.1 here.example") == []
+    assert await offers(face.context, target, **{"If-None-Match": "*"}) == []
+    assert await offers(face.context, "/pks/lookup?op=get&search=text") == []
     face.resolving.put("a@example.org", answered(), keep=False)
-    assert await offers(face.desk, target) == []
+    assert await offers(face.context, target) == []
     face.resolving.put("a@example.org", answered(), how=How.MISS)
-    assert await offers(face.desk, target) == []  # it says MISS; the next one says HIT
-    assert len(await offers(replace(face.desk, explain=False), target)) == 1
+    assert await offers(face.context, target) == []  # it says MISS; the next one says HIT
+    assert len(await offers(replace(face.context, explain=False), target)) == 1
 
 
 async def test_the_change_number_is_noted_before_the_lookup(face: Face) -> None:
@@ -751,11 +751,11 @@ async def test_the_change_number_is_noted_before_the_lookup(face: Face) -> None:
         async def lookup(
             self, query: Query, view: View, *, client: str | None = None, looped: bool = False, via: str = ""
         ) -> Answer:
-            changes.number += 1
+            changes.published += 1
             return await super().lookup(query, view)
 
-    desk = replace(face.desk, lookups=Racing(), budget=Budget(1 << 20, changes, lambda: NOW))
-    (facts,) = await offers(desk, "/pks/lookup?op=get&search=a@example.org")
+    context = replace(face.context, lookups=Racing(), budget=MemoryLimit(1 << 20, changes, lambda: NOW))
+    (facts,) = await offers(context, "/pks/lookup?op=get&search=a@example.org")
     assert facts.number == 0
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from keyserver.config.listener import Listener
-from keyserver.faces.ldap.bind import Account, judge
+from keyserver.faces.ldap.bind import Account, authenticate
 from keyserver.faces.ldap.connection import GUESSES
 from keyserver.faces.ldap.server import LdapLimits
 from keyserver.listen.trust import loopback
 from keyserver.model import State
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import element
-from keyserver.wire.ldap import Code, Control, Search
+from keyserver.wire.ldap import Code, Control, SearchRequest
 from keyserver.wire.ldap_filter import And, Equal, Not, Or, Present
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 from support.ldap_client import Client, client_context, parse, start_tls, until
@@ -56,7 +56,7 @@ def client(face: Face) -> Iterator[Client]:
         yield connected
 
 
-def octets(search: Search, id_: int = 1) -> bytes:
+def octets(search: SearchRequest, id_: int = 1) -> bytes:
     return wire.envelope(id_, write_search(search))
 
 
@@ -110,7 +110,7 @@ def test_what_is_no_ldap_gets_a_notice_and_the_door(client: Client, face: Face, 
 
 
 def test_what_came_before_the_garbage_is_answered(client: Client) -> None:
-    client.socket.sendall(octets(Search("", 0, 0, 0, False, Present("objectClass"), ()), 1) + b"garbage")
+    client.socket.sendall(octets(SearchRequest("", 0, 0, 0, False, Present("objectClass"), ()), 1) + b"garbage")
     assert client.finish().code == 0
     assert client.result().oid == wire.NOTICE_OF_DISCONNECTION
 
@@ -196,8 +196,8 @@ def held_back(face: Face) -> asyncio.Event:
 
 def test_a_quick_search_overtakes_a_slow_one(client: Client, face: Face) -> None:
     event = held_back(face)
-    slow = client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
-    root = client.send(write_search(Search("", 0, 0, 0, False, Present("objectClass"), ())))
+    slow = client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+    root = client.send(write_search(SearchRequest("", 0, 0, 0, False, Present("objectClass"), ())))
     assert client.finish().done.id == root
     face.call(event.set)
     assert client.finish().done.id == slow
@@ -205,7 +205,7 @@ def test_a_quick_search_overtakes_a_slow_one(client: Client, face: Face) -> None
 
 def test_an_abandoned_search_is_not_answered(client: Client, face: Face) -> None:
     event = held_back(face)
-    slow = client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+    slow = client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
     until(lambda: face.memory.asked)
     client.send(element(wire.ABANDON, bytes((slow,))))
     client.send(element(wire.ABANDON, b"\x7f"))  # nobody's
@@ -215,7 +215,7 @@ def test_an_abandoned_search_is_not_answered(client: Client, face: Face) -> None
 
 def test_a_bind_ends_what_is_under_way(client: Client, face: Face) -> None:
     event = held_back(face)
-    client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+    client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
     bind = client.send(write_bind())
     face.call(event.set)
     assert client.result().id == bind
@@ -225,7 +225,7 @@ def test_a_bind_ends_what_is_under_way(client: Client, face: Face) -> None:
 def test_more_searches_than_a_connection_may_have_are_refused(memory: Memory, loop: str) -> None:
     with serving(memory, loop=loop, limits=LdapLimits(outstanding=4)) as face, Client(face.port) as client:
         event = held_back(face)
-        searches = [Search(KEYS, 2, 0, n, False, MAIL, ("1.1",)) for n in range(1, 7)]
+        searches = [SearchRequest(KEYS, 2, 0, n, False, MAIL, ("1.1",)) for n in range(1, 7)]
         client.socket.sendall(b"".join(octets(s, n) for n, s in enumerate(searches, 1)))
         assert {(client.result().id, Code.BUSY), (client.result().id, Code.BUSY)} == {(5, Code.BUSY), (6, Code.BUSY)}
         face.call(event.set)
@@ -249,7 +249,7 @@ def test_what_was_found_in_time_is_sent(client: Client, face: Face) -> None:
 def test_a_client_that_leaves_takes_its_searches_along(face: Face) -> None:
     held_back(face)
     with Client(face.port) as client:
-        client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
+        client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ("1.1",))))
         until(lambda: face.memory.asked)
     until(lambda: face.server.counts().open == 0)
     until(lambda: not [t for t in asyncio.all_tasks(face.loop) if "answer" in repr(t.get_coro())])
@@ -257,7 +257,7 @@ def test_a_client_that_leaves_takes_its_searches_along(face: Face) -> None:
 
 def test_any_cut_of_the_stream_gives_the_same_answer(face: Face) -> None:
     first = octets(gpg_get(ALICE.fingerprint, KEYS), 1)
-    stream = first + octets(Search(KEYS, 2, 0, 0, False, MAIL, ("pgpCertID",)), 2)
+    stream = first + octets(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ("pgpCertID",)), 2)
     for cut in range(1, len(stream), 7):
         with Client(face.port) as client:
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -271,7 +271,7 @@ def test_any_cut_of_the_stream_gives_the_same_answer(face: Face) -> None:
 
 
 def test_a_flood_of_small_requests_is_answered_in_order(face: Face) -> None:
-    root = Search("", 0, 0, 0, False, Present("objectClass"), ())
+    root = SearchRequest("", 0, 0, 0, False, Present("objectClass"), ())
     with Client(face.port) as client:
         client.socket.sendall(b"".join(octets(root, n) for n in range(1, 2001)))
         assert [client.finish().done.id for _ in range(2000)] == list(range(1, 2001))
@@ -279,7 +279,7 @@ def test_a_flood_of_small_requests_is_answered_in_order(face: Face) -> None:
 
 def test_who_waits_for_a_turn_is_answered_in_order(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keyserver.faces.ldap.server.AT_ONCE", 0)
-    root = Search("", 0, 0, 0, False, Present("objectClass"), ())
+    root = SearchRequest("", 0, 0, 0, False, Present("objectClass"), ())
     clients = [Client(face.port) for _ in range(40)]
     for client in clients:
         stream = b"".join(octets(root, n) for n in range(1, 30)) + octets(root, 30)
@@ -389,7 +389,7 @@ def test_it_ends_at_its_instant(client: Client, face: Face) -> None:
 
 def test_what_raced_with_a_change_is_not_kept(client: Client, face: Face) -> None:
     event = held_back(face)
-    client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+    client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ())))
     until(lambda: face.memory.asked)
     face.change("openpgp:addr:alice@example.org")
     face.call(event.set)
@@ -411,7 +411,7 @@ def test_memory_is_bounded(loop: str) -> None:
     with serving(held, loop=loop, kept=128 << 10) as face, Client(face.port) as client:
         for m in made:
             assert len(client.search(KEYS, Equal("gpgFingerprint", m.fingerprint.encode())).entries) == 1
-        assert face.server.desk.budget.octets <= 128 << 10
+        assert face.server.context.budget.octets <= 128 << 10
         asked = len(held.asked)
         client.search(KEYS, Equal("gpgFingerprint", made[-1].fingerprint.encode()))
         assert len(held.asked) == asked  # the latest is still there
@@ -526,7 +526,7 @@ def test_silence_ends_a_connection(face: Face) -> None:
 
 def test_a_search_under_way_is_not_idle(client: Client, face: Face) -> None:
     event = held_back(face)
-    client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+    client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ())))
     until(lambda: face.memory.asked)
     face.pass_seconds(100)
     face.call(event.set)
@@ -535,7 +535,7 @@ def test_a_search_under_way_is_not_idle(client: Client, face: Face) -> None:
 
 def test_who_does_not_read_is_not_served_without_end(face: Face, memory: Memory) -> None:
     memory.add(make([f"Big <big{n}@example.org>" for n in range(200)], seed="big", third_party=0).octets)
-    big = Search(KEYS, 2, 0, 0, False, Equal("gpgMailbox", b"big0@example.org"), ())
+    big = SearchRequest(KEYS, 2, 0, 0, False, Equal("gpgMailbox", b"big0@example.org"), ())
     with Client(face.port) as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.socket.sendall(b"".join(octets(big, n) for n in range(1, 400)))
@@ -552,7 +552,7 @@ def test_closing_waits_for_what_is_under_way(memory: Memory, loop: str) -> None:
     with serving(memory, loop=loop) as face, Client(face.port) as busy, Client(face.port) as idle:
         assert idle.search("", scope=0).code == 0
         event = held_back(face)
-        busy.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+        busy.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ())))
         until(lambda: face.memory.asked)
         closing = asyncio.run_coroutine_threadsafe(face.server.close(5), face.loop)
         assert idle.result().code == Code.UNAVAILABLE
@@ -605,7 +605,7 @@ def test_start_tls_with_another_authority_is_refused_by_the_client(
 
 def test_octets_behind_start_tls_close_the_connection(memory: Memory, loop: str, authority: Authority) -> None:
     with serving(memory, loop=loop, tls=authority.server()) as face, Client(face.port) as client:
-        injected = octets(Search("", 0, 0, 0, False, Present("objectClass"), ()), 2)
+        injected = octets(SearchRequest("", 0, 0, 0, False, Present("objectClass"), ()), 2)
         client.socket.sendall(wire.envelope(1, write_extended(wire.START_TLS)) + injected)
         assert client.closed()
         until(lambda: face.server.counts().open == 0)
@@ -614,7 +614,7 @@ def test_octets_behind_start_tls_close_the_connection(memory: Memory, loop: str,
 def test_start_tls_waits_for_nothing(memory: Memory, loop: str, authority: Authority) -> None:
     with serving(memory, loop=loop, tls=authority.server()) as face, Client(face.port) as client:
         held_back(face)
-        client.send(write_search(Search(KEYS, 2, 0, 0, False, MAIL, ())))
+        client.send(write_search(SearchRequest(KEYS, 2, 0, 0, False, MAIL, ())))
         until(lambda: face.memory.asked)
         client.send(write_extended(wire.START_TLS))
         assert client.result().code == Code.OPERATIONS_ERROR
@@ -677,11 +677,14 @@ def test_a_bind_that_fails_takes_back_the_one_before(memory: Memory) -> None:
 
 @pytest.mark.parametrize(("name", "password"), [(NAME, b"s3cret"), (NAME, b"wrong"), ("cn=x", b"s3cret")])
 def test_a_password_in_clear_from_elsewhere_is_not_looked_at(name: str, password: bytes) -> None:
-    said = judge(wire.Bind(3, name, True, password), ACCOUNT, confidential=False)
+    said = authenticate(wire.BindRequest(3, name, True, password), ACCOUNT, confidential=False)
     assert (said.code, said.identity) == (Code.CONFIDENTIALITY_REQUIRED, "")
-    assert judge(wire.Bind(3, "", True, b""), ACCOUNT, confidential=False).code is Code.SUCCESS
-    assert judge(wire.Bind(3, name, True, b""), ACCOUNT, confidential=False).code is Code.UNWILLING
-    assert judge(wire.Bind(3, name, True, password), None, confidential=False).code is Code.INVALID_CREDENTIALS
+    assert authenticate(wire.BindRequest(3, "", True, b""), ACCOUNT, confidential=False).code is Code.SUCCESS
+    assert authenticate(wire.BindRequest(3, name, True, b""), ACCOUNT, confidential=False).code is Code.UNWILLING
+    assert (
+        authenticate(wire.BindRequest(3, name, True, password), None, confidential=False).code
+        is Code.INVALID_CREDENTIALS
+    )
 
 
 def own_address() -> str:

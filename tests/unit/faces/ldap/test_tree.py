@@ -8,13 +8,13 @@ from cryptography.x509.oid import NameOID
 
 from keyserver.faces.ldap.cover import cover, cover_text
 from keyserver.faces.ldap.entries import Node, select
-from keyserver.faces.ldap.match import Budget, TooCostly, compile_filter
+from keyserver.faces.ldap.match import MatchBudget, TooCostly, compile_filter
 from keyserver.faces.ldap.schema import KNOWN, Rule, attribute_types, find, normal
-from keyserver.faces.ldap.tree import CLASSIC, MAX_REPLY, Plan, Refusal, Space, Tree, Wanted, choose, write
+from keyserver.faces.ldap.tree import CLASSIC, MAX_REPLY, Refusal, SearchPlan, Space, Tree, Wanted, choose, write
 from keyserver.model import Answer, How, Kind, State
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
 from keyserver.wire.dn import BadDn, parse_dn
-from keyserver.wire.ldap import Code, Search
+from keyserver.wire.ldap import Code, SearchRequest
 from keyserver.wire.ldap_filter import And, Approx, AtLeast, Equal, Extensible, Filter, Not, Or, Present, Substrings
 from support.ldap_memory import BASE, Memory
 from support.openpgp import make
@@ -29,14 +29,16 @@ def tree(**options: bool) -> Tree:
     return Tree(BASE, **{"start_tls": False, "text_search": False, **options})
 
 
-def plan(base: str, filter_: Filter = ANY, scope: int = 2, *, of: Tree | None = None, **more: object) -> Plan | Refusal:
+def plan(
+    base: str, filter_: Filter = ANY, scope: int = 2, *, of: Tree | None = None, **more: object
+) -> SearchPlan | Refusal:
     fields = {"size_limit": 0, "time_limit": 0, "types_only": False, "attributes": (), **more}
-    return (of or tree()).plan(Search(base=base, scope=scope, filter=filter_, **fields))  # type: ignore[arg-type]
+    return (of or tree()).plan(SearchRequest(base=base, scope=scope, filter=filter_, **fields))  # type: ignore[arg-type]
 
 
 def queries(base: str, filter_: Filter, scope: int = 2) -> list[Query]:
     made = plan(base, filter_, scope)
-    assert isinstance(made, Plan), made
+    assert isinstance(made, SearchPlan), made
     return [wanted.query for wanted in made.sense.wanted]
 
 
@@ -266,17 +268,17 @@ def test_a_filter_without_an_exact_term_lists_nobody(filter_: Filter) -> None:
 def test_text_search_looks_for_the_text() -> None:
     free = Or((Substrings("cn", b"Ali", (), None), Substrings("pgpUserID", None, (b"Ali",), None)))
     made = plan(BASE, free, of=tree(text_search=True))
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     assert [w.query for w in made.sense.wanted] == [ByText("ali"), ByText("ali", Kind.X509)]
     made = plan(PEOPLE, Present("cn"), of=tree(text_search=True))
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     assert [w.query for w in made.sense.wanted] == [ByText("", Kind.X509)]
     for named in (Equal("anr", b"Ali"), Extensible("", "cn", b"Ali", False), Substrings("mail", b"Ali", (), None)):
         made = plan(BASE, named, of=tree(text_search=True))
-        assert isinstance(made, Plan)
+        assert isinstance(made, SearchPlan)
         assert [w.query for w in made.sense.wanted] == [ByText("ali", Kind.X509)]
     proxied = plan(BASE, Substrings("proxyAddresses", b"SMTP:Ali", (), None), of=tree(text_search=True))
-    assert isinstance(proxied, Plan)
+    assert isinstance(proxied, SearchPlan)
     assert [w.query for w in proxied.sense.wanted] == [ByText("ali", Kind.X509)]
     assert cover(free) is None
     assert cover_text(Present("cn")) is None
@@ -334,7 +336,7 @@ def test_bases_that_are_not_there(base: str, scope: int, code: Code) -> None:
 
 def test_a_base_without_a_name_of_its_own_works() -> None:
     made = plan("", Equal("mail", b"a@b.org"), of=Tree("", start_tls=False, text_search=False))
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     assert [w.space.dn for w in made.sense.wanted] == ["ou=People"]
 
 
@@ -343,7 +345,7 @@ def test_a_base_without_a_name_of_its_own_works() -> None:
 
 def fixed(base: str, scope: int, *attributes: str, filter_: Filter = ANY, of: Tree | None = None) -> dict[str, Node]:
     made = plan(base, filter_, scope, of=of, attributes=attributes)
-    assert isinstance(made, Plan), made
+    assert isinstance(made, SearchPlan), made
     chosen = choose(made, [])
     assert not isinstance(chosen, Refusal)
     return {node.dn: node for node in chosen}
@@ -458,7 +460,7 @@ def test_a_person_has_what_mail_programs_read() -> None:
 def test_active_directorys_filters_are_true_of_a_person(filter_: Filter) -> None:
     held = Memory(person("a@b.org", emails=["c@b.org", "a@b.org"]).der, person("d@b.org").der)
     node, other = (entries(held, by(a, Kind.X509), PEOPLE)[0] for a in ("a@b.org", "d@b.org"))
-    test = compile_filter(filter_, Budget())
+    test = compile_filter(filter_, MatchBudget())
     assert test(node) is True
     assert test(other) is False
 
@@ -540,7 +542,7 @@ def test_no_attributes_and_types_only() -> None:
 
 def says(filter_: Filter, **attributes: str | list[str]) -> bool | None:
     values = {k: tuple(v.encode() for v in ([v] if isinstance(v, str) else v)) for k, v in attributes.items()}
-    return compile_filter(filter_, Budget())(Node("cn=x,ou=People,dc=b", values))
+    return compile_filter(filter_, MatchBudget())(Node("cn=x,ou=People,dc=b", values))
 
 
 @pytest.mark.parametrize(
@@ -670,7 +672,7 @@ def test_a_costly_filter_over_a_costly_entry_is_given_up() -> None:
     many = Node("cn=x", {"pgpuserid": tuple(b"user %d" % n for n in range(256))})
     filter_ = Or(tuple(Substrings("pgpUserID", None, (b"x", b"y") * 8, None) for _ in range(120)))
     with pytest.raises(TooCostly):
-        compile_filter(filter_, Budget())(many)
+        compile_filter(filter_, MatchBudget())(many)
 
 
 def test_options_and_oids_name_attributes() -> None:
@@ -687,11 +689,11 @@ def test_options_and_oids_name_attributes() -> None:
 def test_the_size_limit_gives_what_fits_and_says_so() -> None:
     nodes = [Node(f"cn={n}", {"cn": (b"x",)}) for n in range(120)]
     made = plan(KEYS, Equal("gpgMailbox", b"a@b.org"), size_limit=2)
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     reply = write(made, nodes)
     assert (len(reply.entries), reply.code) == (2, Code.SIZE_LIMIT)
     made = plan(KEYS, Equal("gpgMailbox", b"a@b.org"))
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     reply = write(made, nodes)
     assert (len(reply.entries), reply.code) == (100, Code.SIZE_LIMIT)
     assert write(made, nodes[:100]).code is Code.SUCCESS
@@ -699,7 +701,7 @@ def test_the_size_limit_gives_what_fits_and_says_so() -> None:
 
 def test_a_reply_has_a_largest_size() -> None:
     made = plan(KEYS, Equal("gpgMailbox", b"a@b.org"))
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     reply = write(made, [Node(f"cn={n}", {"cn": (b"x" * (MAX_REPLY // 3),)}) for n in range(4)])
     assert (len(reply.entries), reply.code) == (2, Code.ADMIN_LIMIT)
 
@@ -707,7 +709,7 @@ def test_a_reply_has_a_largest_size() -> None:
 def test_each_entry_comes_once() -> None:
     node = Node("cn=x", {"objectclass": (b"top",)})
     made = plan(KEYS, Or((ANY, Equal("gpgMailbox", b"a@b.org"))), 1, of=tree(text_search=True))
-    assert isinstance(made, Plan)
+    assert isinstance(made, SearchPlan)
     chosen = choose(made, [(node,), (node,)])
     assert not isinstance(chosen, Refusal)
     assert [n.dn for n in chosen].count("cn=x") == 1

@@ -17,11 +17,11 @@ from aiohttp import web
 
 from keyserver.changes import Changes
 from keyserver.config.listener import Listener
-from keyserver.faces.cache import Budget
-from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.faces.cache import MemoryLimit
+from keyserver.faces.http.connection import HttpConnection
 from keyserver.faces.http.facts import Facts, offer
-from keyserver.faces.http.front import Front
 from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.server import HttpLimits, HttpServer
 from keyserver.model import Change
 from keyserver.processes.news import Counter, Replica, Teller
 from keyserver.processes.relay import Relay
@@ -48,11 +48,11 @@ class World:
             self.known.pop(name, None)
         else:
             self.known[name] = value
-        self.changes.publish(Change(self.changes.number + 1, frozenset({name})))
+        self.changes.publish(Change(self.changes.published + 1, frozenset({name})))
 
     async def lookup(self, request: web.Request) -> web.StreamResponse:
         self.lookups += 1
-        number = self.changes.number
+        number = self.changes.published
         name = request.query.get("search", "")
         value = self.known.get(name)
         if self.gate is not None:
@@ -172,16 +172,16 @@ class Wire(asyncio.Transport):
 class Stage:
     """One application twice: `door` and `plain` give (host, port)."""
 
-    def __init__(self, world: World, runner: web.AppRunner, hot: HotAnswers, door: Door) -> None:
+    def __init__(self, world: World, runner: web.AppRunner, hot: HotAnswers, server: HttpServer) -> None:
         self.world = world
         self.runner = runner
         self.hot = hot
-        self.door = door
+        self.server = server
         self.door_at: tuple[str, int] = ("", 0)
         self.plain_at: tuple[str, int] = ("", 0)
 
-    def wire(self, **options: Any) -> tuple[Front, Wire]:
-        front = Front(self.door)
+    def wire(self, **options: Any) -> tuple[HttpConnection, Wire]:
+        front = HttpConnection(self.server)
         return front, Wire(front, **options)
 
     async def talk(self, data: bytes, plain: bool = False, quiet: float = 0.25) -> tuple[bytes, bool]:
@@ -204,7 +204,7 @@ class Stage:
 
     async def feed(self, *parts: bytes, plain: bool = False) -> tuple[bytes, bool]:
         """What is said to these segments without a socket, in the same form as `talk`."""
-        protocol = self.runner.server() if plain else Front(self.door)  # type: ignore[misc]
+        protocol = self.runner.server() if plain else HttpConnection(self.server)  # type: ignore[misc]
         wire = Wire(protocol)
         for part in parts:
             if wire.closed:
@@ -244,7 +244,7 @@ def world() -> World:
 
 @asynccontextmanager
 async def staged(
-    world: World, limits: DoorLimits | None = None, memory: int = 1 << 20, apart: bool = False, **door: Any
+    world: World, limits: HttpLimits | None = None, memory: int = 1 << 20, apart: bool = False, **server: Any
 ) -> AsyncIterator[Stage]:
     """`apart`: the front door and the application speak as two processes do."""
     silent = logging.Logger("silent", logging.CRITICAL + 1)  # aiohttp logs every malformed request
@@ -255,17 +255,17 @@ async def staged(
     changes, teller = world.changes, None
     if apart:
         server, changes, teller = await parted(world, runner)
-    hot = HotAnswers(Budget(memory, changes, lambda: world.now))
-    stage = Stage(world, runner, hot, Door(server, hot, limits or DoorLimits(1000), own="me.example", **door))
+    hot = HotAnswers(MemoryLimit(memory, changes, lambda: world.now))
+    stage = Stage(world, runner, hot, HttpServer(server, hot, limits or HttpLimits(1000), own="me.example", **server))
     try:
-        (at,) = await stage.door.open(Listener("127.0.0.1", 0))
+        (at,) = await stage.server.open(Listener("127.0.0.1", 0))
         stage.door_at = str(at[0]), int(str(at[1]))
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         stage.plain_at = tuple(runner.addresses[0][:2])
         yield stage
     finally:
-        await stage.door.close(1)
+        await stage.server.close(1)
         await runner.cleanup()
         if teller is not None:
             teller()

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from keyserver.config.listener import Listener
-from keyserver.faces.http.door import Door, DoorLimits
-from keyserver.faces.http.front import MAX_HELD, SPARE
+from keyserver.faces.http.connection import MAX_HELD, SPARE
+from keyserver.faces.http.server import HttpLimits, HttpServer
 from keyserver.listen.trust import Trust
 
 GET = b"GET /pks/lookup?search=alice HTTP/1.1\r\nHost: k\r\n\r\n"
@@ -44,7 +44,7 @@ async def test_a_connection_comes_back_from_a_miss(stage, tools) -> None:
         await tools.settle()
         assert len(bodies(wire.read())) == 1
         stage.world.lookups = 1
-    assert stage.door.counts().foreign == 0
+    assert stage.server.counts().foreign == 0
     assert stage.hot.counts().hits == 4
     assert len(stage.runner.server.connections) == 1  # aiohttp saw one connection, for all the misses
 
@@ -59,7 +59,7 @@ async def test_a_foreign_request_keeps_its_connection(stage, tools) -> None:
     await tools.settle()
     assert bodies(wire.read()) == [b"alice 1\n", b"POST /echo hi\n", b"alice 1\n", b"alice 1\n"]
     assert stage.hot.counts().hits == 0
-    assert stage.door.counts().foreign == 1
+    assert stage.server.counts().foreign == 1
 
 
 async def test_replies_keep_their_order(stage, tools) -> None:
@@ -131,7 +131,7 @@ async def test_unread_pipelined_requests_are_bounded(stage, tools) -> None:
     assert not wire.reading and not wire.aborted
     front.data_received(GET * (MAX_HELD // len(GET)))
     assert wire.aborted
-    assert stage.door.counts().dropped == 1
+    assert stage.server.counts().dropped == 1
     stage.world.gate.set()
     await tools.settle()
     assert not wire.written
@@ -205,7 +205,7 @@ async def test_reset_while_aiohttp_works(stage, tools) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
     await asyncio.sleep(0.05)
-    assert stage.door.counts().open == 0
+    assert stage.server.counts().open == 0
     stage.world.gate.set()
     await tools.settle()
     assert (await stage.feed(GET))[0].startswith(b"HTTP/1.1 200")
@@ -226,26 +226,26 @@ async def test_an_answer_is_kept_though_its_client_left(stage, tools) -> None:
 # time
 
 
-def beat(door: Door, seconds: int) -> None:
+def beat(server: HttpServer, seconds: int) -> None:
     """Let time pass at the door."""
     for _ in range(seconds):
-        door.second()
-        for front in door.connections:
-            front.sweep(door.tick)
+        server.second()
+        for front in server.connections:
+            front.sweep(server.tick)
 
 
 async def test_idle_connections_end(stage, tools) -> None:
     front, wire = stage.wire()
     front.data_received(GET)
     await tools.settle()
-    beat(stage.door, 59)
+    beat(stage.server, 59)
     assert not wire.closed
     front.data_received(GET)
-    beat(stage.door, 59)
+    beat(stage.server, 59)
     assert not wire.closed
-    beat(stage.door, 1)
+    beat(stage.server, 1)
     assert wire.closed
-    assert stage.door.counts().timeouts == 1
+    assert stage.server.counts().timeouts == 1
 
 
 async def test_slowloris_ends_though_it_sends(stage) -> None:
@@ -253,7 +253,7 @@ async def test_slowloris_ends_though_it_sends(stage) -> None:
     for n in range(10):
         assert not wire.closed
         front.data_received(b"GET /pks/lookup?search=alice HTTP/1.1\r\n" if not n else b"X-%d: y\r\n" % n)
-        beat(stage.door, 1)
+        beat(stage.server, 1)
     assert wire.closed
     assert not wire.written
 
@@ -264,7 +264,7 @@ async def test_slow_bodies_end_though_they_are_sent(stage, tools) -> None:
     for _ in range(60):
         assert not wire.closed
         front.data_received(b"")
-        beat(stage.door, 1)
+        beat(stage.server, 1)
         await tools.settle(2)
     assert wire.closed
 
@@ -274,7 +274,7 @@ async def test_waiting_for_a_lookup_is_not_idle(stage, tools) -> None:
     front, wire = stage.wire()
     front.data_received(GET)
     await tools.settle()
-    beat(stage.door, 500)
+    beat(stage.server, 500)
     assert not wire.closed
     stage.world.gate.set()
     await tools.settle()
@@ -288,7 +288,7 @@ async def test_stalled_readers_end_and_slow_ones_do_not(stage) -> None:
         front, wire = stage.wire(high=64 * 1024)
         front.data_received(GET)
         for _ in range(40):
-            beat(stage.door, 10)
+            beat(stage.server, 10)
             wire.unread -= 1000 if reads else 0
         assert wire.aborted == closed
         wire.abort()
@@ -300,7 +300,7 @@ async def test_idle_exchanges_are_given_back(stage, tools) -> None:
     front.data_received(COLD)
     await tools.settle()
     assert len(stage.runner.server.connections) == 1
-    beat(stage.door, SPARE)
+    beat(stage.server, SPARE)
     await tools.settle()
     assert not stage.runner.server.connections
     assert not wire.closed
@@ -313,19 +313,19 @@ async def test_idle_exchanges_are_given_back(stage, tools) -> None:
 
 
 async def test_connections_of_one_client_are_limited(world, staging) -> None:
-    async with staging(world, DoorLimits(3)) as stage:
+    async with staging(world, HttpLimits(3)) as stage:
         held = [await asyncio.open_connection(*stage.door_at) for _ in range(3)]
         await asyncio.sleep(0.02)
         assert await stage.talk(GET) == (b"", True)
-        assert stage.door.counts().refused == 1
+        assert stage.server.counts().refused == 1
         for _, writer in held:
             writer.close()
         await asyncio.sleep(0.02)
         assert (await stage.talk(GET, quiet=0.1))[0]
-    async with staging(world, DoorLimits(1, Trust([ipaddress.ip_network("127.0.0.0/8")]))) as stage:
+    async with staging(world, HttpLimits(1, Trust([ipaddress.ip_network("127.0.0.0/8")]))) as stage:
         held = [await asyncio.open_connection(*stage.door_at) for _ in range(5)]
         await asyncio.sleep(0.02)
-        assert stage.door.counts().refused == 0
+        assert stage.server.counts().refused == 0
         for _, writer in held:
             writer.close()
 
@@ -344,7 +344,7 @@ async def test_draining_ends_idle_connections_and_lets_answers_finish(world, sta
         sticky[1].write(OTHER)
         while world.lookups < 2:
             await asyncio.sleep(0.01)
-        closing = asyncio.create_task(stage.door.close(5))
+        closing = asyncio.create_task(stage.server.close(5))
         assert await asyncio.wait_for(idle[0].read(), 1) == b""
         assert await asyncio.wait_for(half[0].read(), 1) == b""
         with pytest.raises(OSError):
@@ -365,7 +365,7 @@ async def test_draining_ends_in_time(world, staging) -> None:
         busy[1].write(GET)
         while not world.lookups:
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(stage.door.close(0.1), 1)
+        await asyncio.wait_for(stage.server.close(0.1), 1)
         with contextlib.suppress(ConnectionError):
             assert await busy[0].read() == b""
         busy[1].close()
@@ -377,7 +377,7 @@ async def test_hits_are_told(world, staging) -> None:
     async with staging(world, tell=told.append) as stage:
         await stage.feed(GET)
         await stage.feed(GET + GET.replace(b"GET", b"HEAD"))
-        stage.door.second()
+        stage.server.second()
         assert sum(told) == 2
 
 
@@ -386,9 +386,9 @@ async def test_hits_are_told(world, staging) -> None:
 
 async def test_unix_and_ipv6_listeners(stage, tmp_path) -> None:
     path = tmp_path / "hkp.sock"
-    await stage.door.open(Listener(unix=path))
-    assert (await stage.door.open(Listener("::1", 0)))[0][0] == "::1"
-    port = (await stage.door.open(Listener("::1", 0)))[0][1]
+    await stage.server.open(Listener(unix=path))
+    assert (await stage.server.open(Listener("::1", 0)))[0][0] == "::1"
+    port = (await stage.server.open(Listener("::1", 0)))[0][1]
     for opening in (asyncio.open_unix_connection(str(path)), asyncio.open_connection("::1", port)):
         reader, writer = await opening
         for _ in range(3):
@@ -409,9 +409,9 @@ async def test_tls_listener(stage, tmp_path) -> None:
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(tmp_path / "crt", tmp_path / "key")
     with pytest.raises(ValueError, match="certificate"):
-        await stage.door.open(Listener("127.0.0.1", 0, tls=True))
-    stage.door.tls = server
-    port = (await stage.door.open(Listener("127.0.0.1", 0, tls=True)))[0][1]
+        await stage.server.open(Listener("127.0.0.1", 0, tls=True))
+    stage.server.tls = server
+    port = (await stage.server.open(Listener("127.0.0.1", 0, tls=True)))[0][1]
     client = ssl.create_default_context(cafile=tmp_path / "crt")
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=client, server_hostname="k.test", limit=1 << 20
@@ -440,7 +440,7 @@ async def test_ten_thousand_connections(world, staging) -> None:
     print(f"{count} connections (open files: {room})")
     assert count >= 400
     loop = asyncio.get_running_loop()
-    async with staging(world, DoorLimits(20_000)) as stage:
+    async with staging(world, HttpLimits(20_000)) as stage:
         await stage.feed(GET)
         gc.collect()
         before = resident()
@@ -454,7 +454,7 @@ async def test_ten_thousand_connections(world, staging) -> None:
                     client.bind((f"127.0.0.{2 + n // 1000}", 0))
                     await loop.sock_connect(client, stage.door_at)
                 clients.append(client)
-            while stage.door.counts().open < count:
+            while stage.server.counts().open < count:
                 await asyncio.sleep(0.01)
             for client in clients:
                 await loop.sock_sendall(client, GET)

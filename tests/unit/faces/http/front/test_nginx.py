@@ -107,11 +107,11 @@ async def test_nginx_gets_the_same_from_front_and_aiohttp(stage, proxy, tools) -
 async def test_pooled_connections_come_back_from_misses(stage, proxy) -> None:
     await through(proxy / "front", GET + LAST)
     before = stage.hot.counts().hits
-    opened = stage.door.counts().opened
+    opened = stage.server.counts().opened
     for _ in range(20):
         await through(proxy / "front", COLD + GET + NEG + LAST)
     counts = stage.hot.counts()
     assert counts.hits - before == 20
     assert counts.negative_hits >= 19
-    assert stage.door.counts().opened == opened
-    assert stage.door.counts().foreign == 0
+    assert stage.server.counts().opened == opened
+    assert stage.server.counts().foreign == 0

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from keyserver.changes import Changes
-from keyserver.faces.cache import Budget
-from keyserver.faces.http.door import Door, DoorLimits
+from keyserver.faces.cache import MemoryLimit
+from keyserver.faces.http.connection import HttpConnection
 from keyserver.faces.http.facts import Facts, offer
-from keyserver.faces.http.front import Front
 from keyserver.faces.http.hot import HotAnswers
+from keyserver.faces.http.server import HttpLimits, HttpServer
 from keyserver.model import Change
 
 CERTIFICATES = ("A", "B", "C")
@@ -49,7 +49,7 @@ class Keyserver:
     answer_held: bool = False
 
     def finish(self, *names: str, everything: bool = False) -> None:
-        self.changes.publish(Change(self.changes.number + 1, frozenset(names), everything))
+        self.changes.publish(Change(self.changes.published + 1, frozenset(names), everything))
 
     def names(self, key: str) -> set[str]:
         entry = self.entries.get(key)
@@ -76,7 +76,7 @@ class Keyserver:
 
     async def lookup(self, request: web.Request) -> web.Response:
         search = request.query["search"]
-        number = self.changes.number
+        number = self.changes.published
         status, body = self.say(search)
         until = self.until(search)
         names = frozenset({search}.union(*(self.names(key) for key, _ in self.hits(search))))
@@ -91,7 +91,7 @@ class Keyserver:
 
 
 class Wire(asyncio.Transport):
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: HttpConnection) -> None:
         super().__init__({"peername": ("192.0.2.1", 1)})
         self.front = front
         self.closed = False
@@ -127,13 +127,13 @@ class Reading(RuleBasedStateMachine):
         self.runner = web.AppRunner(app, access_log=None, handle_signals=False)
         self.loop.run_until_complete(self.runner.setup())
         assert self.runner.server is not None
-        self.hot = HotAnswers(Budget(20_000, self.keyserver.changes, lambda: self.keyserver.now))
-        self.door = Door(self.runner.server, self.hot, DoorLimits(100))
+        self.hot = HotAnswers(MemoryLimit(20_000, self.keyserver.changes, lambda: self.keyserver.now))
+        self.server = HttpServer(self.runner.server, self.hot, HttpLimits(100))
         self.connections = [self.connect() for _ in range(2)]
         self.waiting: list[tuple[Wire, str, bytes, list[tuple[int, bytes]]]] = []
 
-    def connect(self) -> tuple[Front, Wire]:
-        front = Front(self.door)
+    def connect(self) -> tuple[HttpConnection, Wire]:
+        front = HttpConnection(self.server)
         return front, Wire(front)
 
     def settle(self) -> None:
@@ -272,7 +272,7 @@ class Reading(RuleBasedStateMachine):
         Reading.hits += self.hot.counts().hits + self.hot.counts().negative_hits
         self.hot.budget.clear()
         assert self.hot.budget.octets == 0
-        self.loop.run_until_complete(self.door.close(1))
+        self.loop.run_until_complete(self.server.close(1))
         self.loop.run_until_complete(self.runner.cleanup())
         self.settle()
         self.loop.close()

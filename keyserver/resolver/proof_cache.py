@@ -12,7 +12,7 @@ MOST = 512  # certificates
 LARGEST = 64 << 10  # octets of one; larger ones are rare and would fill memory
 
 
-class Proofs:
+class ProofCache:
     """A `prove` function with a memory, least recently used leaves.
 
     A certificate is proved when it is cleaned and again whenever it is answered; between two instants of its own

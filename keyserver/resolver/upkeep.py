@@ -12,8 +12,8 @@ from keyserver.model import Name
 from keyserver.policy import Terms, absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
 from keyserver.resolver.clockwatch import ClockWatch
+from keyserver.resolver.reported import Reported
 from keyserver.resolver.resolver import Resolver
-from keyserver.resolver.watch import Watch
 from keyserver.store.base import Store, StoreError
 
 PURGE_BATCH = 200  # entries in one transaction
@@ -24,10 +24,10 @@ MOST_TRIED = 10_000  # names whose last prefetch is remembered
 FLUSH_EVERY = 5.0  # seconds: when names were last asked for
 POLL_EVERY = 0.5  # seconds: changes by other processes; only the safety net behind events
 
-log = logging.getLogger("keyserver.keeper")
+log = logging.getLogger("keyserver.upkeep")
 
 
-class Keeper:
+class Upkeep:
     """The loops; `run` is one task of the composition root."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Keeper:
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    watch = Watch()
+    watch = Reported()
     while True:
         await asyncio.sleep(seconds)
         try:

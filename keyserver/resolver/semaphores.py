@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class _Share:
+class _Slots:
     limit: asyncio.Semaphore
     users: int = 0
 
 
-class Shares:
+class KeyedSemaphore:
     """At most `each` places for each key. A key takes memory only while somebody holds a place or waits for one."""
 
     def __init__(self, each: int) -> None:
         self._each = each
-        self._shares: dict[Hashable, _Share] = {}
+        self._shares: dict[Hashable, _Slots] = {}
 
     def __len__(self) -> int:
         return len(self._shares)
@@ -27,7 +27,7 @@ class Shares:
     @asynccontextmanager
     async def place(self, key: Hashable) -> AsyncIterator[None]:
         """One of the key's places; waits until there is one."""
-        share = self._shares.setdefault(key, _Share(asyncio.Semaphore(self._each)))
+        share = self._shares.setdefault(key, _Slots(asyncio.Semaphore(self._each)))
         share.users += 1
         try:
             async with share.limit:

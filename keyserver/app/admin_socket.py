@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from keyserver.app.context import CannotStart
-from keyserver.app.listening import Listeners, admin_door
+from keyserver.app.listening import Listeners, admin_server
 from keyserver.app.parts import Parts
 from keyserver.config import Listener
 from keyserver.state import SOCKET, ReadOnly, State, StateError
@@ -13,7 +13,7 @@ from keyserver.state import SOCKET, ReadOnly, State, StateError
 log = logging.getLogger("keyserver")
 
 
-async def open_desk(parts: Parts, listeners: Listeners, state: State) -> None:
+async def open_admin_socket(parts: Parts, listeners: Listeners, state: State) -> None:
     """Open it; a state directory that is read-only has none. Raises CannotStart."""
     try:
         listening = state.listen()
@@ -22,6 +22,6 @@ async def open_desk(parts: Parts, listeners: Listeners, state: State) -> None:
         return
     except StateError as problem:
         raise CannotStart(str(problem)) from None
-    door = await admin_door(parts, listeners)
-    listeners.receptions.append(door)
-    await door.serve(Listener(unix=state.directory / SOCKET), listening)
+    server = await admin_server(parts, listeners)
+    listeners.servers.append(server)
+    await server.serve(Listener(unix=state.directory / SOCKET), listening)

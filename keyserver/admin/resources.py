@@ -25,11 +25,11 @@ from keyserver.model import (
     Voucher,
 )
 from keyserver.policy import Terms, expires_at, judge
-from keyserver.resolver.asked import Search
+from keyserver.resolver.inflight import Search
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EntryResource:
     """One entry, and what policy says of it now."""
 
     fingerprint: str
@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CertificateResource:
     """One certificate and its entries."""
 
     fingerprint: str
@@ -64,11 +64,11 @@ class Shown:
     subkeys: tuple[Subkey, ...]
     marks: tuple[str, ...]
     blocked: bool
-    entries: tuple[Row, ...]
+    entries: tuple[EntryResource, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
+class RefreshResult:
     """What the upstreams said to a refresh."""
 
     fingerprint: str
@@ -77,7 +77,7 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TestResult:
     """What one upstream said to one question."""
 
     upstream: str
@@ -90,7 +90,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class LookedCertificate:
+class AnsweredCertificate:
     """One certificate of an answer."""
 
     fingerprint: str
@@ -99,25 +99,25 @@ class LookedCertificate:
     can_encrypt: bool
     user_ids: tuple[str, ...]
     source: str
-    entries: tuple[Row, ...]
+    entries: tuple[EntryResource, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class LookupResult:
     """One lookup."""
 
     query: str
     state: str
     how: str
     reason: str
-    certificates: tuple[LookedCertificate, ...]
+    certificates: tuple[AnsweredCertificate, ...]
     since: int
     until: int
     steps: tuple[Step, ...]
     verdict: str  # usable, unusable (known, but nobody can encrypt to it or none may be answered), absent, unknown
 
 
-def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[str]) -> Row:
+def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[str]) -> EntryResource:
     """An entry as a line of a listing."""
     verdict = judge(entry, view, now, terms)
     status = verdict.freshness.value
@@ -125,7 +125,7 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
         status = "blocked"
     elif entry.held and status != "expired":
         status = "held"
-    return Row(
+    return EntryResource(
         fingerprint=entry.fingerprint,
         kind=entry.kind.value,
         identities=entry.identities,
@@ -141,9 +141,9 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
     )
 
 
-def shown_of(proof: Proof, rows: tuple[Row, ...], *, blocked: bool) -> Shown:
+def shown_of(proof: Proof, rows: tuple[EntryResource, ...], *, blocked: bool) -> CertificateResource:
     """A certificate in full."""
-    return Shown(
+    return CertificateResource(
         fingerprint=proof.fingerprint,
         kind=proof.kind.value,
         version=proof.version,
@@ -162,7 +162,7 @@ def shown_of(proof: Proof, rows: tuple[Row, ...], *, blocked: bool) -> Shown:
     )
 
 
-def refreshed_of(fingerprint: str, searches: Sequence[Search]) -> Refreshed:
+def refreshed_of(fingerprint: str, searches: Sequence[Search]) -> RefreshResult:
     """What came of one or two searches for the same certificate; found beats what the other one heard."""
     outcomes: dict[str, str] = {}
     for search in searches:
@@ -170,15 +170,15 @@ def refreshed_of(fingerprint: str, searches: Sequence[Search]) -> Refreshed:
             if not outcomes.get(upstream, "").startswith("found"):
                 words = ("still under way",) if outcome is None else words_of(outcome)
                 outcomes[upstream] = ": ".join(word for word in words if word)
-    return Refreshed(fingerprint, outcomes, tuple(step for search in searches for step in search.steps))
+    return RefreshResult(fingerprint, outcomes, tuple(step for search in searches for step in search.steps))
 
 
 def asked_of(
     upstream: str, query: str, outcome: Outcome, certificates: Sequence[Certificate | Refused], milliseconds: float
-) -> Asked:
+) -> TestResult:
     """An upstream's word, with what is in it."""
     word, reason = words_of(outcome)
-    return Asked(
+    return TestResult(
         upstream=upstream,
         query=query,
         outcome=word,
@@ -190,14 +190,14 @@ def asked_of(
 
 
 def looked_of(
-    query: str, answers: Mapping[Kind, Answer], trace: bool, row: Callable[[Entry], Row], *, withheld: bool
-) -> Looked:
+    query: str, answers: Mapping[Kind, Answer], trace: bool, row: Callable[[Entry], EntryResource], *, withheld: bool
+) -> LookupResult:
     """The answers of one or both kinds as one; their steps only where asked for.
 
     withheld: is something known that policy keeps back?"""
     best = min(answers.values(), key=lambda a: _BEST.index(a.state))
     certificates = tuple(
-        LookedCertificate(
+        AnsweredCertificate(
             fingerprint=a.certificate.fingerprint,
             kind=kind.value,
             validity=a.certificate.proof.validity.value,
@@ -214,7 +214,7 @@ def looked_of(
         for kind, answer in answers.items()
         for s in answer.steps
     ]
-    return Looked(
+    return LookupResult(
         query=query,
         state=best.state.value,
         how=best.how.value,
@@ -227,7 +227,7 @@ def looked_of(
     )
 
 
-def _verdict(state: State, certificates: Sequence[LookedCertificate], withheld: bool) -> str:
+def _verdict(state: State, certificates: Sequence[AnsweredCertificate], withheld: bool) -> str:
     """What a script wants to know: can somebody encrypt now?"""
     if any(c.can_encrypt and c.validity == Validity.VALID for c in certificates):
         return "usable"

@@ -32,7 +32,7 @@ class Place:
     tried: dict[bytes, bool] = field(default_factory=dict)  # what is signed and the signature itself -> good?
 
 
-class Arrival:
+class Assembly:
     """One certificate under way: feed it packet by packet, then verify it (checks.py)."""
 
     def __init__(self, key: PublicKey, limits: Limits) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keyserver.listen.certificate import LOOK, Certificate
+from keyserver.listen.tls import LOOK, TlsCertificate
 from support.tls import Authority
 
 
@@ -55,7 +55,7 @@ async def shown(context: ssl.SSLContext, name: str | None = "localhost", times: 
 async def test_reload_and_broken_files(authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     chain, key, first = put(authority, tmp_path)
-    certificate = Certificate(chain, key, Clock())
+    certificate = TlsCertificate(chain, key, Clock())
     assert await shown(certificate.context) == first
     _, _, second = put(authority, tmp_path)
     assert await shown(certificate.context) == first  # not looked at yet
@@ -82,7 +82,7 @@ async def test_a_renewal_is_noticed_within_a_minute(
 ) -> None:
     clock = Clock()
     chain, key, first = put(authority, tmp_path)
-    certificate = Certificate(chain, key, clock)
+    certificate = TlsCertificate(chain, key, clock)
     _, _, second = put(authority, tmp_path)
     clock.now += LOOK - 1
     assert await shown(certificate.context) == first
@@ -101,6 +101,6 @@ async def test_a_renewal_is_noticed_within_a_minute(
 def test_files_that_cannot_be_used_do_not_start(authority: Authority, tmp_path: Path) -> None:
     chain, key, _ = put(authority, tmp_path)
     with pytest.raises(OSError):
-        Certificate(tmp_path / "none", key, Clock())
+        TlsCertificate(tmp_path / "none", key, Clock())
     with pytest.raises(ssl.SSLError):
-        Certificate(chain, chain, Clock())
+        TlsCertificate(chain, chain, Clock())

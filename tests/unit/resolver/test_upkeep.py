@@ -11,7 +11,7 @@ import pytest
 from keyserver.model import Source, Voucher
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import Query, parse
-from keyserver.resolver.keeper import PREFETCH_AT_ONCE, PURGE_BATCH, Keeper
+from keyserver.resolver.upkeep import PREFETCH_AT_ONCE, PURGE_BATCH, Upkeep
 from keyserver.store.base import StoreError
 from support.openpgp import make
 from support.resolving import NOW, Ground
@@ -49,7 +49,7 @@ class Kept:
     prefetch: bool = True
 
     def __post_init__(self) -> None:
-        self.keeper = Keeper(
+        self.upkeep = Upkeep(
             self.ground.store,
             self.searching,  # type: ignore[arg-type]
             self.ground.terms,
@@ -80,18 +80,18 @@ async def test_what_has_expired_goes_by_its_own_sources_time(ground: Ground) -> 
     await ground.said("a@x.example", "a", found=True)
     await ground.said("a@x.example", "long", found=False)
     upkeep.pass_(901)
-    assert await upkeep.keeper.purge() == 1, "the absent record"
+    assert await upkeep.upkeep.purge() == 1, "the absent record"
     assert await ground.records("a@x.example") == {"a": True}
     upkeep.pass_(DAY - 901)
-    assert await upkeep.keeper.purge() == 0, "a moment too early"
+    assert await upkeep.upkeep.purge() == 0, "a moment too early"
     upkeep.pass_(1)
-    assert await upkeep.keeper.purge() == 3, "two entries and the found record"
+    assert await upkeep.upkeep.purge() == 3, "two entries and the found record"
     upkeep.pass_(2 * DAY)
-    assert await upkeep.keeper.purge() == 1
+    assert await upkeep.upkeep.purge() == 1
     upkeep.pass_(MAILFLOW_TTL - 3 * DAY)
-    assert await upkeep.keeper.purge() == 1
+    assert await upkeep.upkeep.purge() == 1
     upkeep.pass_(10 * MAILFLOW_TTL)
-    assert await upkeep.keeper.purge() == 0, "local entries stay"
+    assert await upkeep.upkeep.purge() == 0, "local entries stay"
 
 
 async def test_what_may_be_answered_stale_stays(ground: Ground) -> None:
@@ -99,9 +99,9 @@ async def test_what_may_be_answered_stale_stays(ground: Ground) -> None:
     upkeep = Kept(ground)
     await ground.put(make(["a@x.example"], seed="a"), Source.KEYSERVER, "a")
     upkeep.pass_(DAY + 3600)
-    assert await upkeep.keeper.purge() == 0
+    assert await upkeep.upkeep.purge() == 0
     upkeep.pass_(1)
-    assert await upkeep.keeper.purge() == 1
+    assert await upkeep.upkeep.purge() == 1
 
 
 async def test_more_than_one_batch_goes_in_one_purge(ground: Ground) -> None:
@@ -109,18 +109,18 @@ async def test_more_than_one_batch_goes_in_one_purge(ground: Ground) -> None:
     for number in range(PURGE_BATCH + 3):
         await ground.said(f"n{number}@x.example", "a", found=False)
     upkeep.pass_(901)
-    assert await upkeep.keeper.purge() == PURGE_BATCH + 3
+    assert await upkeep.upkeep.purge() == PURGE_BATCH + 3
 
 
 async def test_a_clock_that_jumps_purges_nothing_until_an_administrator_says_so(ground: Ground) -> None:
     upkeep = Kept(ground)
     await ground.said("a@x.example", "a", found=False)
     ground.now += 10 * DAY
-    await upkeep.keeper.poll()
-    assert "jumped" in upkeep.keeper.clockwatch.complaint
-    assert await upkeep.keeper.purge() == 0
-    assert await upkeep.keeper.purge_now() == 1
-    assert not upkeep.keeper.clockwatch.complaint
+    await upkeep.upkeep.poll()
+    assert "jumped" in upkeep.upkeep.clockwatch.complaint
+    assert await upkeep.upkeep.purge() == 0
+    assert await upkeep.upkeep.purge_now() == 1
+    assert not upkeep.upkeep.clockwatch.complaint
 
 
 async def test_only_what_was_asked_for_and_is_about_to_expire_is_searched_again(ground: Ground) -> None:
@@ -131,16 +131,16 @@ async def test_only_what_was_asked_for_and_is_about_to_expire_is_searched_again(
         await ground.said(term, upstream, found=True)
     upkeep.searching.names = {parse(t).name: NOW + 10 for t in ("a@x.example", "q@x.example")}
     upkeep.pass_(900)
-    assert await upkeep.keeper.prefetch() == 0, "not before the last tenth"
+    assert await upkeep.upkeep.prefetch() == 0, "not before the last tenth"
     upkeep.pass_(1)
-    assert await upkeep.keeper.prefetch() == 1
+    assert await upkeep.upkeep.prefetch() == 1
     assert upkeep.searching.again == ["q@x.example"]
     upkeep.pass_(29)
-    assert await upkeep.keeper.prefetch() == 0, "tried a moment ago"
+    assert await upkeep.upkeep.prefetch() == 0, "tried a moment ago"
     upkeep.pass_(4)
-    assert await upkeep.keeper.prefetch() == 1
+    assert await upkeep.upkeep.prefetch() == 1
     upkeep.pass_(DAY - 1000)
-    assert await upkeep.keeper.prefetch() == 1
+    assert await upkeep.upkeep.prefetch() == 1
     assert upkeep.searching.again[2:] == ["a@x.example"], "the other has expired by now"
 
 
@@ -154,7 +154,7 @@ async def test_a_name_that_two_upstreams_found_is_searched_once_and_few_at_once(
         await ground.said(term, "b", found=True)
     upkeep.searching.names = {parse(t).name: NOW + 10 for t in terms}
     upkeep.pass_(DAY - 100)
-    assert await upkeep.keeper.prefetch() == len(terms)
+    assert await upkeep.upkeep.prefetch() == len(terms)
     assert sorted(upkeep.searching.again) == sorted(terms)
     assert upkeep.searching.most == PREFETCH_AT_ONCE
 
@@ -174,7 +174,7 @@ async def test_the_loops_go_on_after_trouble_that_is_told_once(
 
     ground.store.purge_expired = sometimes  # type: ignore[method-assign, assignment]
     with caplog.at_level(logging.WARNING):
-        task = asyncio.ensure_future(upkeep.keeper.run())
+        task = asyncio.ensure_future(upkeep.upkeep.run())
         while calls < 7:
             await asyncio.sleep(0.01)
         task.cancel()

@@ -1,4 +1,4 @@
-"""The gate before the upstreams: circuit breakers, queries held back by themselves, limits, counts and latencies.
+"""What stands before the upstreams: circuit breakers, queries held back by themselves, limits, counts and latencies.
 
 Health belongs to a *target* (an upstream, or the host that a template makes), limits and counts to the upstream.
 """
@@ -15,8 +15,8 @@ from cachetools import FIFOCache
 
 from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome
 from keyserver.query import Query
-from keyserver.resolver.places import Shares
 from keyserver.resolver.plan import Health, Hold, Question, after, held
+from keyserver.resolver.semaphores import KeyedSemaphore
 from keyserver.upstreams.base import Asking, Upstream, nothing_known
 
 TARGETS = 10_000  # hosts of templates whose health is remembered
@@ -48,15 +48,15 @@ class UpstreamStatus:
 
 
 @dataclass(slots=True)
-class _Desk:
+class _Upstream:
     """The limit and the counts of one upstream."""
 
     limit: asyncio.Semaphore
     counts: Counter[str]
     latencies: deque[float]
     last_error: str = ""
-    shares: Shares = field(default_factory=lambda: Shares(CLIENT_AT_ONCE))
-    hosts: Shares = field(default_factory=lambda: Shares(HOST_AT_ONCE))
+    shares: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(CLIENT_AT_ONCE))
+    hosts: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(HOST_AT_ONCE))
     askers: FIFOCache[str, float] = field(default_factory=lambda: FIFOCache(ASKERS))  # network -> when
 
     def alone(self, client: str, now: float) -> bool:
@@ -65,7 +65,7 @@ class _Desk:
         return not any(other != client and now - then < LATELY for other, then in self.askers.items())
 
 
-class Gate:
+class CircuitBreaker:
     """Every question to an upstream goes through `ask`."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Gate:
         self._health: FIFOCache[str, Health] = FIFOCache(TARGETS)
         self._probing: set[str] = set()
         self._holds: FIFOCache[tuple[str, Name], Hold] = FIFOCache(HOLDS)
-        self._desks: dict[str, _Desk] = {}
+        self._upstreams: dict[str, _Upstream] = {}
         self._templates = asyncio.Semaphore(TEMPLATES_AT_ONCE)
 
     async def ask(
@@ -98,21 +98,21 @@ class Gate:
 
         `client`: the network that asks; `force` asks although the circuit is open (an administrator's test);
         `answered`: see `Asking`."""
-        desk = self._desk(upstream)
+        own = self._own(upstream)
         target = upstream.target(query)
         if not force and (reason := self.barred(upstream, query)):
             return Failed(reason, Fault.LOCAL)
         if self._state(target) == "half-open":
             self._probing.add(target)
         began = self._monotonic()
-        alone = desk.alone(client, began)
+        alone = own.alone(client, began)
         asked: float | None = None  # seconds that it was given
         try:
             async with asyncio.timeout(left) as limit:
                 async with (
-                    desk.shares.place(client) if client else contextlib.nullcontext(),
-                    desk.hosts.place(target) if upstream.spec.template else contextlib.nullcontext(),
-                    desk.limit,
+                    own.shares.place(client) if client else contextlib.nullcontext(),
+                    own.hosts.place(target) if upstream.spec.template else contextlib.nullcontext(),
+                    own.limit,
                     self._templates if upstream.spec.template else contextlib.nullcontext(),
                 ):
                     time = min(upstream.spec.timeout, left - (self._monotonic() - began))
@@ -127,7 +127,7 @@ class Gate:
             outcome = Failed("no memory here to ask it", Fault.LOCAL)
         finally:
             self._probing.discard(target)
-        self._count(desk, upstream.spec.name, outcome, self._monotonic() - began)
+        self._count(own, upstream.spec.name, outcome, self._monotonic() - began)
         self._judge(target, outcome, Question(query.name, client), alone)
         return outcome
 
@@ -147,40 +147,40 @@ class Gate:
 
     def status(self, upstream: Upstream) -> UpstreamStatus:
         """Counts and health now; a template shows its worst host."""
-        desk, now, name = self._desk(upstream), self._monotonic(), upstream.spec.name
+        own, now, name = self._own(upstream), self._monotonic(), upstream.spec.name
         mine = [
             health
             for target, health in self._health.items()
             if target == name or (upstream.spec.template and target.startswith(f"{name}/"))
         ]
         worst = max(mine, key=lambda h: h.closed_until, default=Health())
-        ordered = sorted(desk.latencies)
+        ordered = sorted(own.latencies)
         return UpstreamStatus(
             name=name,
             priority=upstream.spec.priority,
             state=worst.state(now),
-            found=desk.counts["found"],
-            absent=desk.counts["absent"],
-            failed=desk.counts["failed"],
+            found=own.counts["found"],
+            absent=own.counts["absent"],
+            failed=own.counts["failed"],
             p50=_quantile(ordered, 0.5),
             p99=_quantile(ordered, 0.99),
-            last_error=desk.last_error,
+            last_error=own.last_error,
             retry_in=round(max(0.0, worst.closed_until - now), 1),
         )
 
-    def _desk(self, upstream: Upstream) -> _Desk:
+    def _own(self, upstream: Upstream) -> _Upstream:
         name = upstream.spec.name
-        if name not in self._desks:
-            self._desks[name] = _Desk(asyncio.Semaphore(AT_ONCE), Counter(), deque(maxlen=LATENCIES))
-        return self._desks[name]
+        if name not in self._upstreams:
+            self._upstreams[name] = _Upstream(asyncio.Semaphore(AT_ONCE), Counter(), deque(maxlen=LATENCIES))
+        return self._upstreams[name]
 
-    def _count(self, desk: _Desk, name: str, outcome: Outcome, seconds: float) -> None:
+    def _count(self, own: _Upstream, name: str, outcome: Outcome, seconds: float) -> None:
         word = {Found: "found", Absent: "absent", Failed: "failed"}[type(outcome)]
-        desk.counts[word] += 1
-        desk.latencies.append(seconds)
+        own.counts[word] += 1
+        own.latencies.append(seconds)
         self._observe(name, word, seconds)
         if isinstance(outcome, Failed):
-            desk.last_error = outcome.reason
+            own.last_error = outcome.reason
 
     def _judge(self, target: str, outcome: Outcome, by: Question, alone: bool) -> None:
         """What an outcome says of the host, and of the query itself."""

@@ -7,7 +7,7 @@ import logging
 log = logging.getLogger("keyserver.cache")
 
 
-class Watch:
+class Reported:
     """Remembers the trouble that was told last: a full disk fails thousands of writes, and one line says so."""
 
     def __init__(self) -> None:

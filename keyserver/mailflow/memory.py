@@ -7,7 +7,7 @@ MAX_MAILS = 2000  # a mail of a few octets has its cost, too
 OVERHEAD = 1024  # octets that a mail takes besides its own
 
 
-class Room:
+class MailMemory:
     """A counter with a ceiling, for one event loop."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -22,15 +22,14 @@ class Room:
         return True
 
     def give(self, octets: int) -> None:
-        """So many are free again."""
         self.used -= octets
 
 
-class Holding:
+class ArrivingMail:
     """The octets of one mail while it arrives: kept up to a limit and while there is room, else forgotten."""
 
-    def __init__(self, room: Room, most: int) -> None:
-        self._room = room
+    def __init__(self, memory: MailMemory, most: int) -> None:
+        self._memory = memory
         self._most = most
         self._pieces: list[bytes] = []
         self.held = 0  # octets of room that this mail takes
@@ -39,7 +38,6 @@ class Holding:
         self.shed = not self._grow(OVERHEAD)
 
     def add(self, octets: bytes) -> None:
-        """What came next."""
         self.size += len(octets)
         if self.cut or self.shed:
             return
@@ -61,11 +59,11 @@ class Holding:
     def free(self) -> None:
         """Forget everything; a second call does nothing."""
         self._pieces.clear()
-        self._room.give(self.held)
+        self._memory.give(self.held)
         self.held = 0
 
     def _grow(self, octets: int) -> bool:
-        if not self._room.take(octets):
+        if not self._memory.take(octets):
             return False
         self.held += octets
         return True

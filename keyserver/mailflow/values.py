@@ -139,7 +139,7 @@ class Caught:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One mail's story: for `--explain`, the log and the API."""
+    """The report on one mail: for `--explain`, the log and the API."""
 
     verdict: Why  # cached, held, or the first reason why nothing was
     text: str

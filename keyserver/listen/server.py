@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, Protocol, TypeVar
 
 from keyserver.config.listener import Listener
-from keyserver.listen.arrivals import Arrivals, Make, Manner
+from keyserver.listen.acceptor import Acceptance, Acceptor, ConnectionFactory
 from keyserver.listen.clients import Clients, Elsewhere
 from keyserver.listen.descriptors import Descriptors
 from keyserver.listen.sockets import BACKLOG, bind
@@ -26,8 +26,8 @@ Address = str | tuple[object, ...]
 _LOG = logging.getLogger("keyserver.listen")
 
 
-class Guest(Protocol):
-    """A connection, as its reception sees it."""
+class ServedConnection(Protocol):
+    """A connection, as its server sees it."""
 
     def sweep(self, tick: int) -> None:
         """Once in a while, at second `tick`: end what has lasted too long."""
@@ -39,10 +39,10 @@ class Guest(Protocol):
         """End now, whatever is under way."""
 
 
-G = TypeVar("G", bound=Guest)
+G = TypeVar("G", bound=ServedConnection)
 
 
-class Reception(ABC, Generic[G]):
+class ListeningServer(ABC, Generic[G]):
     """What the connections of one face share.
 
     face: its name in the log. total, per_client: connections. first: seconds for what comes before a first message
@@ -77,7 +77,7 @@ class Reception(ABC, Generic[G]):
         self._privileged = privileged
         self._connections: set[G] = set()
         self._servers: list[asyncio.AbstractServer] = []
-        self._arrivals: list[Arrivals] = []
+        self._acceptors: list[Acceptor] = []
         self._descriptors = Descriptors()
         self._ceiling = self._descriptors.ceiling(privileged)
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +85,7 @@ class Reception(ABC, Generic[G]):
         self._said: dict[str, tuple[int, int]] = {}
 
     @abstractmethod
-    def maker(self, listener: Listener) -> Make:
+    def maker(self, listener: Listener) -> ConnectionFactory:
         """What makes the connections of a listener."""
 
     @property
@@ -131,8 +131,8 @@ class Reception(ABC, Generic[G]):
         make = self.maker(listener)
         if listener.tls or listener.proxied or self._privileged:
             tls = self.tls if listener.tls else None
-            manner = Manner(make, self.trust, self._first, tls, listener.proxied)
-            self._arrivals.append(Arrivals(sock, manner, self._arriving, self.refuse, self._ceiling))
+            manner = Acceptance(make, self.trust, self._first, tls, listener.proxied)
+            self._acceptors.append(Acceptor(sock, manner, self._arriving, self.refuse, self._ceiling))
         elif listener.unix is not None:
             self._servers.append(await loop.create_unix_server(make, sock=sock, backlog=BACKLOG))
         else:
@@ -149,7 +149,7 @@ class Reception(ABC, Generic[G]):
         self.draining = True
         for server in self._servers:
             server.close()
-        await asyncio.gather(*(arrivals.close() for arrivals in self._arrivals))
+        await asyncio.gather(*(acceptors.close() for acceptors in self._acceptors))
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(connection.drain(seconds) for connection in tuple(self._connections)))

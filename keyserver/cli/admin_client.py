@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from keyserver import __version__
-from keyserver.cli.options import NOT_FOUND, SERVICE, USAGE, Trouble
+from keyserver.cli.options import NOT_FOUND, SERVICE, USAGE, CommandError
 from keyserver.clocks import Clocks
 from keyserver.config.listener import Listener
 from keyserver.install import address_of, proof
@@ -41,7 +41,7 @@ MOST = 1 << 28  # octets of a JSON answer
 _CODES = {400: USAGE, 404: NOT_FOUND, 409: NOT_FOUND}
 
 
-class ApiError(Trouble):
+class ApiError(CommandError):
     """The admin API said no; `document` is its problem document."""
 
     def __init__(self, status: int, document: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class ApiError(Trouble):
         super().__init__(str(document.get("detail") or f"the service says {status}"), code=_CODES.get(status, SERVICE))
 
 
-class Desk:
+class AdminClient:
     """The admin API at one address."""
 
     def __init__(self, connected: Callable[[], http.client.HTTPConnection], token: str, where: str) -> None:
@@ -98,7 +98,7 @@ class Desk:
         try:
             connection = self._connected()
         except OSError as error:
-            raise Trouble(f"the service at {self._where}: {error}") from error
+            raise CommandError(f"the service at {self._where}: {error}") from error
         try:
             allowed = {"Authorization": f"Bearer {self._token}", "User-Agent": AGENT, **headers}
             # A connection that breaks while we send: it answered before it had read everything, and says why.
@@ -106,7 +106,7 @@ class Desk:
                 connection.request(method, target, body=body, headers=allowed)
             yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise Trouble(f"the service at {self._where} broke off: {error or type(error).__name__}") from error
+            raise CommandError(f"the service at {self._where} broke off: {error or type(error).__name__}") from error
         finally:
             connection.close()
 
@@ -117,22 +117,22 @@ def segment(text: str) -> str:
 
 
 @contextlib.contextmanager
-def reach(config: Config) -> Iterator[Desk]:
+def reach(config: Config) -> Iterator[AdminClient]:
     """The admin API of the running service, or of one made for this command alone.
 
     The lock says whether a service runs; the socket in the state directory says which. Who has no such directory
     (another user, another machine) goes by `admin.listen`, where the service proves itself before the token is shown.
     """
     state = State(config.state_dir, config.cache.path)
-    if not _here(config.cache.path) and (desk := _elsewhere(config)) is not None:
-        yield desk
+    if not _here(config.cache.path) and (client := _elsewhere(config)) is not None:
+        yield client
         return
     with contextlib.ExitStack() as stack:
         if _alone(state, stack):
             yield stack.enter_context(_inside(config))
         else:
             where = str(state.directory / SOCKET)
-            yield Desk(lambda: _StateConnection(state, ANSWER_TIME), _token(config), where)
+            yield AdminClient(lambda: _StateConnection(state, ANSWER_TIME), _token(config), where)
 
 
 def _here(database: Path) -> bool:
@@ -153,22 +153,22 @@ def _alone(state: State, stack: contextlib.ExitStack) -> bool:
         except Held as problem:
             held = problem
         except StateError as problem:
-            raise Trouble(str(problem)) from None
+            raise CommandError(str(problem)) from None
         else:
             return True
         try:
             state.connect(CONNECT_TIME).close()
         except StateError as problem:
-            raise Trouble(str(problem)) from None
+            raise CommandError(str(problem)) from None
         except OSError as problem:  # it starts or ends at this moment
             if monotonic() >= until:
-                raise Trouble(f"{held}, but does not answer at {state.directory / SOCKET}: {problem}") from None
+                raise CommandError(f"{held}, but does not answer at {state.directory / SOCKET}: {problem}") from None
             time.sleep(0.1)
         else:
             return False
 
 
-def _elsewhere(config: Config) -> Desk | None:
+def _elsewhere(config: Config) -> AdminClient | None:
     """The service at `admin.listen`, where it shows on each connection that it knows our token."""
     listener = config.admin.listen
     if listener is None or not (listener.unix or listener.port):
@@ -176,9 +176,9 @@ def _elsewhere(config: Config) -> Desk | None:
     try:
         token = _token(config)
         _proven(listener, token).close()
-    except (Trouble, OSError):
+    except (CommandError, OSError):
         return None
-    return Desk(lambda: _proven(listener, token), token, str(listener))
+    return AdminClient(lambda: _proven(listener, token), token, str(listener))
 
 
 def _proven(listener: Listener, token: str) -> http.client.HTTPConnection:
@@ -215,7 +215,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Open the socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
@@ -233,7 +232,7 @@ class _StateConnection(http.client.HTTPConnection):
         try:
             self.sock = self._state.connect(CONNECT_TIME)
         except StateError as problem:
-            raise Trouble(str(problem)) from None
+            raise CommandError(str(problem)) from None
         self.sock.settimeout(self.timeout)
 
 
@@ -244,11 +243,11 @@ def _token(config: Config) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise Trouble(f"a service is running, but its token in {file} cannot be read: {reason}") from None
+        raise CommandError(f"a service is running, but its token in {file} cannot be read: {reason}") from None
 
 
 @contextlib.contextmanager
-def _inside(config: Config) -> Iterator[Desk]:
+def _inside(config: Config) -> Iterator[AdminClient]:
     """An admin API over the store, in a thread of this process, on a socket that only we can reach."""
     token = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="keyserver-") as directory:
@@ -264,7 +263,7 @@ def _inside(config: Config) -> Iterator[Desk]:
                 raise _cannot_open(error) from error
             raise
         try:
-            yield Desk(lambda: _UnixConnection(place, ANSWER_TIME), token, str(place))
+            yield AdminClient(lambda: _UnixConnection(place, ANSWER_TIME), token, str(place))
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join()
@@ -298,13 +297,13 @@ def _serve(
         ready.set_exception(error)
 
 
-def _cannot_open(error: Exception) -> Trouble:
+def _cannot_open(error: Exception) -> CommandError:
     """Why there is no store to work on, in one line; a mistake of ours goes on as it is."""
     from keyserver.app import CannotStart
     from keyserver.store.base import StoreError
 
     if isinstance(error, CannotStart | StoreError | OSError):
-        return Trouble(str(error))
+        return CommandError(str(error))
     raise error
 
 
@@ -321,7 +320,7 @@ def _read(response: http.client.HTTPResponse) -> Any:
     except ValueError:
         document = {}
     if response.status == http.client.UNAUTHORIZED:
-        raise Trouble("the running service refuses the token; is it another installation's?")
+        raise CommandError("the running service refuses the token; is it another installation's?")
     if response.status >= http.client.BAD_REQUEST:
         raise ApiError(response.status, document if isinstance(document, dict) else {})
     return document

@@ -1,20 +1,14 @@
-"""Searches under way, joined by whoever asks the same; and who may start how many."""
+"""Searches in flight, joined by whoever asks the same."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cachetools import FIFOCache
-
-from keyserver.listen.trust import Trust, address_of
 from keyserver.model import Entry, Outcome, Record, Step
 from keyserver.query import Query
-
-NETWORKS = 50_000  # client networks whose misses are counted
 
 
 @dataclass(slots=True)
@@ -44,7 +38,7 @@ class Search:
         return self.query.name, self.begun, self.via, self.refresh
 
 
-class Asked:
+class InFlight:
     """Searches by key. A search outlives the client that started it; `close` ends them all."""
 
     def __init__(self, limit: int) -> None:
@@ -84,34 +78,3 @@ class Asked:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def network_of(client: str | None) -> str:
-    """The network of a client's address (IPv4 /24, IPv6 /64); empty where it has none (a Unix socket)."""
-    address = address_of(client or "")
-    if address is None:
-        return ""
-    return str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
-
-
-class MissLimit:
-    """A token bucket of searches for each client network (IPv4 /24, IPv6 /64); whom we trust is left alone."""
-
-    def __init__(self, per_minute: int, trust: Trust, monotonic: Callable[[], float]) -> None:
-        self._rate = per_minute / 60
-        self._burst = float(max(1, per_minute))
-        self._trust = trust
-        self._monotonic = monotonic
-        self._buckets: FIFOCache[str, tuple[float, float]] = FIFOCache(NETWORKS)
-
-    def take(self, client: str | None) -> bool:
-        """May this client start one more search now? None is ourselves, a Unix socket's client is the empty string."""
-        if client is None or self._trust.trusts(client):
-            return True
-        network = network_of(client) or client
-        now = self._monotonic()
-        tokens, then = self._buckets.pop(network, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - then) * self._rate)
-        allowed = tokens >= 1
-        self._buckets[network] = (tokens - 1 if allowed else tokens, now)
-        return allowed

@@ -1,4 +1,4 @@
-"""The front door of HTTP: what the connections of one view share, and their limits."""
+"""The HTTP server: what the connections of one view share, and their limits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from functools import partial
 from typing import cast
 
 from keyserver.config.listener import Listener
+from keyserver.faces.http.connection import HttpConnection, HttpLimits
 from keyserver.faces.http.exchange import Behind
-from keyserver.faces.http.front import DoorLimits, Front
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.listen.arrivals import Make
-from keyserver.listen.reception import Reception
-from keyserver.wire.http_hot import Answering, Block, judge, without
+from keyserver.listen.acceptor import ConnectionFactory
+from keyserver.listen.server import ListeningServer
+from keyserver.wire.http_hot import Answering, Block, classify, without
 
 BLOCKS = 1024  # header blocks with a remembered verdict
 MAX_BLOCK = 1024  # octets of such a block
@@ -23,8 +23,8 @@ SWEEP = 2  # seconds between looks at all connections
 
 
 @dataclass(frozen=True, slots=True)
-class DoorCounts:
-    """What happened at the door since it was made; hits are counted by the hot answers."""
+class HttpCounts:
+    """What happened since the server was made; hits are counted by the hot answers."""
 
     open: int  # connections now
     opened: int
@@ -35,19 +35,19 @@ class DoorCounts:
     foreign: int  # connections that became aiohttp's
 
 
-class Door(Reception[Front]):
+class HttpServer(ListeningServer[HttpConnection]):
     """What the connections of one view share.
 
     `server` makes what answers behind it: aiohttp's protocols (`AppRunner.server` after `setup`), or what speaks to
     the process that has them. `own`: our name in `Via`. Once a second
-    `tell` gets the number of hot hits since the last time. `privileged`: the administrator's, see `Reception`.
+    `tell` gets the number of hot hits since the last time. `privileged`: the administrator's, see `ListeningServer`.
     """
 
     def __init__(
         self,
         server: Callable[[], Behind],
         hot: HotAnswers,
-        limits: DoorLimits | None = None,
+        limits: HttpLimits | None = None,
         *,
         face: str = "hkp",
         own: str = "",
@@ -55,7 +55,7 @@ class Door(Reception[Front]):
         tls: ssl.SSLContext | None = None,
         privileged: bool = False,
     ) -> None:
-        self.limits = limits or DoorLimits()
+        self.limits = limits or HttpLimits()
         super().__init__(
             face,
             total=self.limits.connections,
@@ -83,30 +83,29 @@ class Door(Reception[Front]):
         self._tell = tell
         self._told = 0
 
-    def maker(self, listener: Listener) -> Make:
+    def maker(self, listener: Listener) -> ConnectionFactory:
         """What makes the connections of a listener."""
-        return partial(Front, self)
+        return partial(HttpConnection, self)
 
     def behind(self, client: str, tls: bool) -> asyncio.Protocol:
         """What answers a connection of this client, whose socket another process has."""
         return cast(asyncio.Protocol, self.server())
 
-    def counts(self) -> DoorCounts:
-        """For metrics."""
-        return DoorCounts(
+    def counts(self) -> HttpCounts:
+        return HttpCounts(
             len(self._connections), self.opened, self.refused, self.dropped, self.timeouts, self.cold, self.foreign
         )
 
     # what the connections call
 
-    def judge(self, block: bytes) -> Block:
+    def classify(self, block: bytes) -> Block:
         """The verdict on a header block, remembered where it may come again."""
         verdict = self.known.get(block)
         if verdict is None and self._proxy_header:
             block = without(block, self._proxy_header)
             verdict = self.known.get(block)
         if verdict is None:
-            verdict = judge(block, self._own)
+            verdict = classify(block, self._own)
             if len(block) <= MAX_BLOCK and not verdict.tags:
                 if len(self.known) >= BLOCKS:
                     oldest = next(iter(self.known))

@@ -1,4 +1,4 @@
-"""The front door's protocol: hot requests are answered before any aiohttp object exists, all others behind it.
+"""One HTTP connection: hot requests are answered before any aiohttp object exists, all others behind it.
 
 The front keeps the socket for the life of the connection. A request that memory cannot answer goes to aiohttp through
 an `Exchange`, and requests pipelined behind it wait, so that replies leave in order. What is not provably one simple
@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from keyserver.changes import Changes
 from keyserver.faces.http.exchange import Behind, Exchange
 from keyserver.faces.http.hot import HotAnswer, HotAnswers
-from keyserver.listen.reception import peer_of
+from keyserver.listen.server import peer_of
 from keyserver.listen.trust import UNIX, Trust
 from keyserver.wire.http_hot import Answering, Block, Unread, head_end
 
@@ -32,7 +32,7 @@ SPARE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class DoorLimits:
+class HttpLimits:
     """What one connection, and one client, may take."""
 
     connections_per_client: int = 64
@@ -47,7 +47,7 @@ class Shared(Protocol):
 
     server: Callable[[], Behind]
     hot: HotAnswers
-    limits: DoorLimits
+    limits: HttpLimits
     lines: dict[bytes, HotAnswer]
     clock: Callable[[], int]
     changes: Changes
@@ -62,32 +62,46 @@ class Shared(Protocol):
     cold: int
     foreign: int
 
-    def enter(self, connection: Front, client: str, transport: asyncio.BaseTransport) -> str:
+    def enter(self, connection: HttpConnection, client: str, transport: asyncio.BaseTransport) -> str:
         """A connection begins; else why it may not."""
 
-    def leave(self, connection: Front, client: str) -> None:
+    def leave(self, connection: HttpConnection, client: str) -> None:
         """A connection is gone."""
 
-    def judge(self, block: bytes) -> Block:
+    def classify(self, block: bytes) -> Block:
         """The verdict on a header block."""
 
 
-class Front(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection. The loop makes it for every one, so it holds no timer and no object that it can do without."""
 
-    __slots__ = ("_answered", "_backlog", "_choked", "_client", "_door", "_ending", "_eof", "_exchange", "_full",
-                 "_held", "_ready", "_stopped", "_tick", "_transport")  # fmt: skip
+    __slots__ = (
+        "_answered",
+        "_backlog",
+        "_choked",
+        "_client",
+        "_ending",
+        "_eof",
+        "_exchange",
+        "_full",
+        "_held",
+        "_ready",
+        "_server",
+        "_stopped",
+        "_tick",
+        "_transport",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
-    def __init__(self, door: Shared, client: str | None = None) -> None:
-        self._door = door
+    def __init__(self, server: Shared, client: str | None = None) -> None:
+        self._server = server
         self._client = client
         """Its address; before the connection is made only where a proxy named it."""
         self._exchange: Exchange | None = None
         self._held = b""
         """Octets of requests not yet served."""
-        self._tick = door.tick + door.grace
+        self._tick = server.tick + server.grace
         """When the present state (idle, waiting for the rest of a head, waiting for aiohttp) began."""
         self._backlog = 0
         self._ready = True
@@ -107,7 +121,7 @@ class Front(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._client is None:
             self._client = peer_of(transport)
-        if self._door.enter(self, self._client, transport):
+        if self._server.enter(self, self._client, transport):
             self._ready, self._ending = False, True
             self._transport.abort()
 
@@ -115,7 +129,7 @@ class Front(asyncio.Protocol):
         """Tell aiohttp, if it knows of this connection."""
         self._ready, self._ending = False, True
         self._held = b""
-        self._door.leave(self, self._client or UNIX)
+        self._server.leave(self, self._client or UNIX)
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.lost(error)
@@ -123,21 +137,21 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer a hot request at once: the whole way of a hot hit. Everything else is slower."""
         if self._ready:
-            door = self._door
-            if door.changes.told[0] > door.changes.number:
-                door.changes.catch_up()
+            server = self._server
+            if server.changes.told[0] > server.changes.published:
+                server.changes.catch_up()
             cut = data.find(b"\r\n") + 2
-            answer = door.lines.get(data[:cut])
+            answer = server.lines.get(data[:cut])
             if answer is not None:
                 block = data[cut:]
-                if block in door.plain and data[cut - 3] == 0x31:  # HTTP/1.1
-                    now = door.clock()
-                    if answer.at == now or door.hot.fresh(answer, now):
+                if block in server.plain and data[cut - 3] == 0x31:  # HTTP/1.1
+                    now = server.clock()
+                    if answer.at == now or server.hot.fresh(answer, now):
                         self._transport.write(answer.head + answer.body)
-                        self._tick = door.tick
-                        door.hot.hit(answer)
+                        self._tick = server.tick
+                        server.hot.hit(answer)
                         return
-                elif block in door.known and self._hot(data[:cut], door.known[block]):
+                elif block in server.known and self._hot(data[:cut], server.known[block]):
                     return
         self._take(data)
 
@@ -158,7 +172,7 @@ class Front(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client read."""
         self._full = False
-        self._tick = self._door.tick
+        self._tick = self._server.tick
         if self._exchange is not None:
             self._exchange.handler.resume_writing()
         self._serve()
@@ -167,12 +181,12 @@ class Front(asyncio.Protocol):
 
     def exchange_wrote(self) -> None:
         """Octets of aiohttp went to the client."""
-        self._tick = self._door.tick
+        self._tick = self._server.tick
         self._answered = True
 
     def exchange_done(self) -> None:
         """Go on with what came meanwhile, but not from within aiohttp's write."""
-        if self._held or self._eof or self._door.draining:
+        if self._held or self._eof or self._server.draining:
             asyncio.get_running_loop().call_soon(self._serve)
         else:
             self._ready = not (self._full or self._ending)
@@ -194,31 +208,31 @@ class Front(asyncio.Protocol):
         self._choked = choked
         self._gate()
 
-    # what the door calls
+    # what the server calls
 
     def sweep(self, tick: int) -> None:
         """Once in a while: end what has lasted too long."""
-        door = self._door
+        server = self._server
         lasted = tick - self._tick
         exchange = self._exchange
         waiting = exchange is not None and exchange.busy and not exchange.sticky
         if exchange is not None and lasted >= SPARE and not exchange.busy and not exchange.sticky:
             self._exchange = None
             exchange.lost(None)
-        limit = door.limits.head if self._held and not waiting and not self._full else door.limits.idle
+        limit = server.limits.head if self._held and not waiting and not self._full else server.limits.idle
         if lasted < limit or (waiting and not self._full):
             return
         if exchange is not None and exchange.working and not self._full:
             return  # a handler that says so bounds its time itself
         unsent = self._transport.get_write_buffer_size()
         if unsent and unsent != self._backlog:
-            self._backlog, self._tick = unsent, door.tick  # slow, but it reads
+            self._backlog, self._tick = unsent, server.tick  # slow, but it reads
             return
-        door.timeouts += 1
+        server.timeouts += 1
         self._transport.abort() if unsent else self._end()
 
     async def drain(self, seconds: float) -> None:
-        """End the connection, at once where nothing is under way. `door.draining` is set by now."""
+        """End the connection, at once where nothing is under way. `server.draining` is set by now."""
         exchange = self._exchange
         if exchange is not None and exchange.sticky:
             exchange.handler.close()
@@ -240,15 +254,15 @@ class Front(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and exchange.sticky:
             if self._answered:  # time runs from the first octet that waits for a word of aiohttp
-                self._answered, self._tick = False, self._door.tick
+                self._answered, self._tick = False, self._server.tick
             exchange.pass_on(data)
             return
         if not self._held and not (exchange is not None and exchange.busy):
-            self._tick = self._door.tick
+            self._tick = self._server.tick
         self._held += data
         self._serve()
         if len(self._held) > MAX_HELD and not self._ending:
-            self._door.dropped += 1
+            self._server.dropped += 1
             self.abort()
 
     def _serve(self) -> None:
@@ -265,7 +279,7 @@ class Front(asyncio.Protocol):
             start = end
         self._held = data[start:]
         waits = self._waits()
-        if not waits and (self._eof or self._door.draining):
+        if not waits and (self._eof or self._server.draining):
             self._end()
         self._ready = not (waits or self._held or self._ending)
         self._gate()
@@ -278,14 +292,14 @@ class Front(asyncio.Protocol):
         """Answer one request whose head is `request`, or have it answered. False: it is foreign."""
         cut = request.index(b"\r\n") + 2
         line = request[:cut]
-        block = self._door.judge(request[cut:])
+        block = self._server.classify(request[cut:])
         if self._hot(line, block):
             return True
         old = line.endswith(b" HTTP/1.0\r\n")
         if block.answering is Answering.FOREIGN or (old and (block.close or block.stays)):
             return False
-        self._door.cold += 1
-        self._tick = self._door.tick
+        self._server.cold += 1
+        self._tick = self._server.tick
         self._behind().ask(request, line, block.answering is Answering.MEMORY and (old or block.host))
         return True
 
@@ -294,27 +308,29 @@ class Front(asyncio.Protocol):
         old = line.endswith(b" HTTP/1.0\r\n")
         if block.answering is not Answering.MEMORY or (block.close or block.stays if old else not block.host):
             return False
-        door = self._door
-        answer = door.hot.find(line)
+        server = self._server
+        answer = server.hot.find(line)
         if answer is None:
             return False
-        self._tick = door.tick
+        self._tick = server.tick
         self._transport.write(answer.rendered(line, block))
-        door.hot.hit(answer)
+        server.hot.hit(answer)
         if old or block.close:
             self._end()
         return True
 
     def _hand_over(self, data: bytes) -> None:
-        self._door.foreign += 1
+        self._server.foreign += 1
         self._ready = False
-        self._answered, self._tick = False, self._door.tick
+        self._answered, self._tick = False, self._server.tick
         self._behind().pass_on(data)
 
     def _behind(self) -> Exchange:
         """aiohttp's end of this connection, made when it is first needed."""
         if self._exchange is None:
-            self._exchange = Exchange(self, self._door.server, self._transport, self._door.hot, self._client or UNIX)
+            self._exchange = Exchange(
+                self, self._server.server, self._transport, self._server.hot, self._client or UNIX
+            )
         return self._exchange
 
     def _gate(self) -> None:

@@ -25,7 +25,7 @@ AT_ONCE = 32  # connections accepted before others have their turn
 AGAIN = 0.5  # seconds until we look again when the system has nothing left
 
 
-class Make(Protocol):
+class ConnectionFactory(Protocol):
     """Makes a connection's protocol."""
 
     def __call__(self, client: str | None = None) -> asyncio.Protocol:
@@ -36,24 +36,24 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class Acceptance:
     """How connections arrive at one listening socket."""
 
-    make: Make
+    make: ConnectionFactory
     trust: Trust
     seconds: int  # for everything that comes before the first message
     tls: ssl.SSLContext | None
     proxied: bool  # a PROXY header comes first
 
 
-class Arrivals:
+class Acceptor:
     """What arrives at one socket. `refuse` hears why a connection is not taken; descriptors from `ceiling` on are kept
     back."""
 
     def __init__(
         self,
         sock: socket.socket,
-        manner: Manner,
+        manner: Acceptance,
         clients: Clients,
         refuse: Callable[[str], None],
         ceiling: int,

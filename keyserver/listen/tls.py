@@ -13,7 +13,7 @@ _LOG = logging.getLogger("keyserver.tls")
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
-class Certificate:
+class TlsCertificate:
     """A certificate chain and its key, in two PEM files.
 
     `context` stays the same for good: each handshake takes the certificate of that moment, connections that stand are

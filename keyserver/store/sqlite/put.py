@@ -47,7 +47,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class Incoming:
     """A find with what its kind's hygiene says of it before the transaction begins."""
 
     find: Find
@@ -55,7 +55,7 @@ class Arrival:
     revocations: bytes
 
     @classmethod
-    def of(cls, find: Find, hygiene: Mapping[Kind, Hygiene]) -> Arrival:
+    def of(cls, find: Find, hygiene: Mapping[Kind, Hygiene]) -> Incoming:
         """Parses the certificate: not on the loop's thread."""
         proof = find.certificate.proof
         own = hygiene[proof.kind]
@@ -81,26 +81,26 @@ def put_all(
     db: Session, puts: Sequence[Put], hygiene: Mapping[Kind, Hygiene], max_size: int
 ) -> tuple[list[tuple[Stored, ...]], Written | None]:
     """Several calls of `Store.put`, one after the other in one transaction: durable if one of them must be."""
-    arrived = [[Arrival.of(find, hygiene) for find in one.finds] for one in puts]
+    arrived = [[Incoming.of(find, hygiene) for find in one.finds] for one in puts]
 
     def work(writing: Writing) -> list[tuple[Stored, ...]]:
         room = max_size - octets(writing.db)
         answers = []
-        for one, arrivals in zip(puts, arrived, strict=True):
-            answer = _put_one(writing, one, arrivals, room)
-            pairs = zip(arrivals, answer, strict=True)
+        for one, incoming in zip(puts, arrived, strict=True):
+            answer = _put_one(writing, one, incoming, room)
+            pairs = zip(incoming, answer, strict=True)
             room -= sum(len(a.find.certificate.octets) + _ROW for a, stored in pairs if stored is Stored.NEW)
             answers.append(answer)
         return answers
 
-    return transact(db, work, durable=any(arrival.durable for arrivals in arrived for arrival in arrivals))
+    return transact(db, work, durable=any(arrival.durable for incoming in arrived for arrival in incoming))
 
 
-def _put_one(writing: Writing, one: Put, arrivals: Sequence[Arrival], room: int) -> tuple[Stored, ...]:
+def _put_one(writing: Writing, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[Stored, ...]:
     later = deletions.later_than(writing.db, one.begun)
     answers: list[Stored] = []
     gone: set[Name] = set()  # names of what was refused, whose records would hide that nothing is here
-    for arrival in arrivals:
+    for arrival in incoming:
         certificate = arrival.find.certificate
         stored = _put(writing, arrival, later, one.now, room)
         answers.append(stored)
@@ -112,11 +112,11 @@ def _put_one(writing: Writing, one: Put, arrivals: Sequence[Arrival], room: int)
         if not later.hit_name(record.name) and record.name not in gone:
             _put_record(writing, record)
             if record.found:
-                _lift(writing, record, [a.find.certificate.fingerprint for a in arrivals])
+                _lift(writing, record, [a.find.certificate.fingerprint for a in incoming])
     return tuple(answers)
 
 
-def _put(writing: Writing, arrival: Arrival, later: Later, now: int, room: int) -> Stored:
+def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int) -> Stored:
     find, hygiene = arrival.find, arrival.hygiene
     fingerprint = find.certificate.fingerprint
     old = writing.db.execute(
@@ -244,8 +244,8 @@ def _index(writing: Writing, row: int, names: Iterable[Name], place: int, now: i
 
 def order_names(writing: Writing, row: int, kind: Kind, at: int, stand: Standing) -> None:
     """Let an entry's names stand where they belong: under an address for which somebody stands behind it before all
-    who only claim it, or a stranger's many certificates would push the owner's off a shelf. What `_lift` has lifted
-    stays while that upstream's word is on record."""
+    who only claim it, or a stranger's many certificates would push the owner's out of a snapshot. What `_lift` has
+    lifted stays while that upstream's word is on record."""
     writing.db.execute(
         "UPDATE name SET at = ?1, rank = CASE WHEN rank = 1 AND EXISTS (SELECT 1 FROM record AS r JOIN entry AS e"
         " ON r.upstream = e.origin WHERE e.id = ?4 AND e.source = 'keyserver' AND r.name = name.name AND r.found)"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyserver import openpgp
-from keyserver.resolver.proofs import LARGEST, MOST, Proofs
+from keyserver.resolver.proof_cache import LARGEST, MOST, ProofCache
 from support.openpgp import CREATED, make_certificate
 
 DAY = 86400
@@ -18,7 +18,7 @@ OCTETS = openpgp.clean(
 
 @given(st.lists(st.integers(CREATED - DAY, CREATED + 120 * DAY), min_size=2, max_size=30))
 def test_a_remembered_proof_is_the_fresh_one(instants: list[int]) -> None:
-    proofs = Proofs(openpgp.prove)
+    proofs = ProofCache(openpgp.prove)
     for now in instants:
         assert proofs(OCTETS, now) == openpgp.prove(OCTETS, now)
 
@@ -30,7 +30,7 @@ def test_it_asks_once_between_two_instants_and_stays_small() -> None:
         asked.append(now)
         return openpgp.prove(OCTETS, now)
 
-    proofs = Proofs(prove)
+    proofs = ProofCache(prove)
     for now in range(CREATED, CREATED + 10):
         proofs(OCTETS, now)
     assert len(asked) <= 2

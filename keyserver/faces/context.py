@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from keyserver.faces.cache import Budget
+from keyserver.faces.cache import MemoryLimit
 from keyserver.listen.trust import Trust
 from keyserver.model import Answer, View
 from keyserver.query import Query
@@ -17,12 +17,12 @@ Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class FaceContext:
     """The surroundings of one view's faces, put together by the composition root."""
 
     lookups: Resolver
     store: Store
-    budget: Budget  # memory for what may be answered again; knows of every change
+    budget: MemoryLimit  # memory for what may be answered again; knows of every change
     view: View
     clock: Callable[[], int]  # wall clock, Unix seconds
     monotonic: Callable[[], float]

@@ -9,8 +9,8 @@ from keyserver.app import hygiene_of
 from keyserver.model import Entry, Kind, Record, Source, UpstreamSpec, Validity, View, Voucher
 from keyserver.policy import FOREVER, MAX_ANSWER, OnRecord, Terms, on_record
 from keyserver.query import parse
-from keyserver.resolver.sift import Sifted, merged_of, names_behind, proves, sift
-from keyserver.store.base import Shelf
+from keyserver.resolver.select import Selected, merged_of, names_behind, proves, select
+from keyserver.store.base import Snapshot
 from support.openpgp import CREATED, Made, make
 from support.resolving import NOW
 
@@ -49,11 +49,11 @@ def selected(
     terms: Terms = TERMS,
     stale: bool = False,
     **revocations: bytes,
-) -> Sifted:
-    return sift(Shelf(entries, revocations), parse(term), view or View(), now, terms, HYGIENE, on, stale=stale)
+) -> Selected:
+    return select(Snapshot(entries, revocations), parse(term), view or View(), now, terms, HYGIENE, on, stale=stale)
 
 
-def fingerprints(sifted: Sifted) -> list[str]:
+def fingerprints(sifted: Selected) -> list[str]:
     return [a.certificate.fingerprint for a in sifted.certificates]
 
 

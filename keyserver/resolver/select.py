@@ -9,11 +9,11 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Source, Validity, View
 from keyserver.policy import FOREVER, MAX_ANSWER, Freshness, OnRecord, Terms, backed, judge, keeps, order_key
 from keyserver.query import ByAddress, ByText, Query
-from keyserver.store.base import Shelf
+from keyserver.store.base import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Sifted:
+class Selected:
     """What may be answered."""
 
     certificates: tuple[Answered, ...]
@@ -38,8 +38,8 @@ def proves(proof: Proof, query: Query) -> bool:
     return query.name in proof.names
 
 
-def sift(
-    shelf: Shelf,
+def select(
+    snapshot: Snapshot,
     query: Query,
     view: View,
     now: int,
@@ -48,15 +48,15 @@ def sift(
     believed: OnRecord | None,
     *,
     stale: bool = False,
-) -> Sifted:
-    """Judge, merge and order every certificate on a shelf.
+) -> Selected:
+    """Judge, merge and order every certificate in a snapshot.
 
     `believed`: an entry that is no hit by itself answers only by a finished search: a keyserver entry when its own
     upstream has said found, others when anybody has said anything final. None believes everything that is known,
     for when the upstreams could not be asked. `stale` admits entries within `serve_stale` past their ttl.
     """
     groups: dict[str, list[Entry]] = {}
-    for entry in shelf.entries:
+    for entry in snapshot.entries:
         groups.setdefault(entry.fingerprint, []).append(entry)
     address = query.address if isinstance(query, ByAddress) else None
     answered: list[Answered] = []
@@ -77,14 +77,14 @@ def sift(
                 usable.append(spoken)
                 turns = min(turns, verdict.until)
                 any_stale = any_stale or verdict.freshness is Freshness.STALE
-        merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), own, now)
+        merged = merged_of(usable, snapshot.revocations.get(fingerprint, b""), own, now)
         if merged is None or not proves(merged.proof, query):
             passed.append((fingerprint, reason or "it does not prove the query now"))
             continue
         by_itself = _by_itself(query, merged.proof, usable, own, now)
         if not by_itself and believed is not None:
             usable = [e for e in usable if backed(e, believed, address)]
-            merged = merged_of(usable, shelf.revocations.get(fingerprint, b""), own, now)
+            merged = merged_of(usable, snapshot.revocations.get(fingerprint, b""), own, now)
             if merged is None or not proves(merged.proof, query):
                 passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
                 continue
@@ -93,7 +93,7 @@ def sift(
         until = min(until, turns, merged.proof.turns or FOREVER)
         answered.append(Answered(merged, tuple(usable)))
     answered.sort(key=lambda a: order_key(a, terms, address))
-    return Sifted(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed))
+    return Selected(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed))
 
 
 def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, own: Hygiene) -> Entry | None:
