@@ -128,14 +128,13 @@ class Searches:
             row.value.spelt = hash(request)
         else:  # twice in the same way: from now on by its octets, and by these alone, or it would count twice
             self._rendered.forget(key)
-            self._keep(request, row.value, row.ground)
+            self._keep(request, row.value, self._renewed(row.ground))
         return self._hit(request, row, offer)
 
     def _hit(self, request: bytes, row: CachedValue[Rendered], offer: Offer | None) -> Rendered:
         rendered = row.value
         if offer is not None:
-            ground = row.ground  # stands as of now, whenever it was made
-            offer(request, rendered, Ground(ground.names, ground.until, self._budget.number))
+            offer(request, rendered, self._renewed(row.ground))
         if rendered.asked:
             self.hits += 1
             self._context.lookups.note_asked(rendered.asked, self._context.clock())
@@ -202,7 +201,7 @@ class Searches:
         if found:
             self.hits += 1
             self._context.lookups.note_asked(plan.sense.names, self._context.clock())
-        return self._finish(plan, found, ground)
+        return self._finish(plan, found, self._renewed(ground))
 
     async def answer(self, plan: SearchPlan, client: str | None, looped: bool, seconds: int) -> SearchReply:
         """The reply to a search, within `seconds` (0: as long as we allow anybody)."""
@@ -272,10 +271,12 @@ class Searches:
         return reply
 
     def _keep(self, key: Key, rendered: Rendered, ground: Ground) -> None:
-        """What stands on rows that are still there is true as of now, whenever it was made."""
-        now = Ground(ground.names, ground.until, self._budget.number)
         segment = self._budget.found if len(rendered.operations) > 1 else self._budget.absent
-        self._rendered.keep(key, rendered, rendered.octets + MAX_KEY, now, segment)
+        self._rendered.keep(key, rendered, rendered.octets + MAX_KEY, ground, segment)
+
+    def _renewed(self, ground: Ground) -> Ground:
+        """What stands on rows that are still there is true as of now, whenever they were made."""
+        return Ground(ground.names, ground.until, self._budget.number)
 
     def _again(self, key: Key) -> bool:
         """Has this been asked lately? What is asked only once is not worth its memory."""
