@@ -55,10 +55,10 @@ class Puts:
             self._at_work = False
 
     def _take(self) -> list[tuple[Put, asyncio.Future[Verdict]]]:
-        """The next puts: as many as stay below `_TOGETHER` finds, at least one."""
+        """The next puts: as many as stay below `_TOGETHER` finds, at least one; records alone count as one find."""
         taken = [self._waiting.popleft()]
-        finds = len(taken[0][0].finds)
-        while self._waiting and (finds := finds + len(self._waiting[0][0].finds)) < _TOGETHER:
+        size = _size(taken[0][0])
+        while self._waiting and (size := size + _size(self._waiting[0][0])) < _TOGETHER:
             taken.append(self._waiting.popleft())
         return taken
 
@@ -70,3 +70,7 @@ class Puts:
             if len(puts) == 1:
                 return [error]
             return [verdict for put in puts for verdict in await self._written([put])]
+
+
+def _size(put: Put) -> int:
+    return max(1, len(put.finds))
