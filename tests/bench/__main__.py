@@ -24,6 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", metavar="NAME", action="append", default=[], help="measure this only; repeatable, or NAME,NAME"
     )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], type=_setting, help="for the service; repeatable"
+    )
+    parser.add_argument("--before", metavar="DIR", type=Path, help="checkout of another commit to compare misses with")
+    parser.add_argument("--unpinned", action="store_true", help="let servers and load run on any processor")
     parser.add_argument("--quick", action="store_true", help="short rounds: under two minutes, for a first look")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON too")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the picture too")
@@ -31,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [name for given in options.only for name in given.split(",") if name]
     if unknown := [name for name in names if name not in MEASUREMENTS]:
         parser.error(f"--only {', '.join(unknown)}: there is {', '.join(MEASUREMENTS)}")
-    report, failed = run(names, options.quick, lambda line: print(line, file=sys.stderr, flush=True))
+    report, failed = run(
+        names,
+        options.quick,
+        lambda line: print(line, file=sys.stderr, flush=True),
+        settings=dict(options.set),
+        before=options.before and options.before.resolve(),
+        pinned=not options.unpinned,
+    )
     print(text(report))
     if options.json:
         options.json.write_text(as_json(report), encoding="utf-8")
@@ -40,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for sentence in failed:
         print(sentence, file=sys.stderr)
     return LEFT_OUT if failed else DONE
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 if __name__ == "__main__":

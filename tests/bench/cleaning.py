@@ -113,7 +113,7 @@ def _fresh(setting: Setting, stack: ExitStack, name: str) -> tuple[Service, Scri
     upstream = Scripted(stack, setting.folder / f"{name}-upstream", 0, anywhere.load)
     hit = make("hit", 5145)
     fill(folder, [hit])
-    service = Service(stack, folder, upstream.url, anywhere.server)
+    service = Service(stack, folder, upstream.url, anywhere.server, setting.settings)
     service.warm([lookup(hit.fingerprint)])
     return service, upstream, hit
 

@@ -1,12 +1,14 @@
 """Our own HTTP load, where each kind of answer needs latencies of its own: uvloop, raw, in a process of its own.
 
 `python -m bench.client` reads one JSON object (see `Wanted`) and writes one (see `Seen`). The connections are
-kept, each with one request under way; every `every`-th request is a miss, while there are any.
+kept, each with one request under way; every `every`-th request is a miss, while there are any. Without hits it ends
+when all misses are answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -20,7 +22,8 @@ from bench.figures import Load, percentile
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to ask for. `pause`: seconds between a connection's requests."""
+    """What to ask for. `pause`: seconds between a connection's requests. `rate`: requests per second of all connections
+    together, each at its time; one whose connection still waits for an answer comes right after it (0: at once)."""
 
     port: int
     seconds: float
@@ -29,6 +32,7 @@ class Wanted:
     misses: Sequence[str] = ()
     every: int = 0
     pause: float = 0.0
+    rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,14 @@ class Client:
         return Seen(**self._child.answer())
 
 
+def ask_each(port: int, paths: Sequence[str], connections: int, cpus: frozenset[int], within: float = 300.0) -> Seen:
+    """Ask for each once, as misses. Raises RuntimeError when one was not answered, or with another status than 200."""
+    seen = Client(Wanted(port, within, connections, (), paths, 1), cpus).result()
+    if seen.errors or seen.misses != len(paths):
+        raise RuntimeError(f"port {port}: {seen.misses} of {len(paths)} answered, {seen.errors} wrong")
+    return seen
+
+
 class _Run:
     """What all connections share."""
 
@@ -73,33 +85,44 @@ class _Run:
         self.times: tuple[list[float], list[float]] = ([], [])
         self.errors = 0
         self.over = False
+        self.idle = 0
+        self.done = asyncio.Event()
 
-    def next(self) -> tuple[bytes, bool]:
-        """A request, and whether it is a miss."""
+    def next(self) -> tuple[bytes, bool] | None:
+        """A request, and whether it is a miss; None: nothing is left, and the connection that asks is idle."""
         self.number += 1
         if self.wanted.every and self.number % self.wanted.every == 0:
             miss = next(self.misses, None)
             if miss is not None:
                 return miss, True
-        return self.hits[self.number * 7919 % len(self.hits)], False
+        if self.hits:
+            return self.hits[self.number * 7919 % len(self.hits)], False
+        self.idle += 1
+        if self.idle == self.wanted.connections:
+            self.done.set()
+        return None
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _Run, due: float) -> None:
         self._run = run
+        self._due = due
         self._left = 0
         self._head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._ask()
+        asyncio.get_running_loop().call_at(self._due, self._ask)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._run.over:
             self._run.errors += 1
 
     def _ask(self) -> None:
-        request, self._miss = self._run.next()
+        following = None if self._run.over else self._run.next()
+        if following is None:
+            return
+        request, self._miss = following
         self._began = time.perf_counter()
         self._transport.write(request)
 
@@ -119,9 +142,12 @@ class _Connection(asyncio.Protocol):
             self._left -= len(data)
         if not self._left and not self._run.over:
             self._run.times[self._miss].append(time.perf_counter() - self._began)
-            pause = self._run.wanted.pause
-            if pause:
-                asyncio.get_running_loop().call_later(pause, self._ask)
+            wanted = self._run.wanted
+            if wanted.pause:
+                asyncio.get_running_loop().call_later(wanted.pause, self._ask)
+            elif wanted.rate:
+                self._due += wanted.connections / wanted.rate
+                asyncio.get_running_loop().call_at(self._due, self._ask)
             else:
                 self._ask()
 
@@ -131,9 +157,11 @@ async def _measure(wanted: Wanted) -> Seen:
     run = _Run(wanted)
     print("begins", flush=True)
     began = time.perf_counter()
-    for _ in range(wanted.connections):
-        await loop.create_connection(lambda: _Connection(run), "127.0.0.1", wanted.port)
-    await asyncio.sleep(wanted.seconds - (time.perf_counter() - began))
+    for number in range(wanted.connections):
+        due = loop.time() + (number / wanted.rate if wanted.rate else 0.0)
+        await loop.create_connection(lambda due=due: _Connection(run, due), "127.0.0.1", wanted.port)  # type: ignore[misc]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(run.done.wait(), wanted.seconds - (time.perf_counter() - began))
     run.over = True
     hits, misses = ([1e3 * t for t in times] for times in run.times)
     return Seen(

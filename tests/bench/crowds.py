@@ -58,7 +58,7 @@ def per_answer(world: World) -> list[Row]:
     fill(folder, certificates)
     paths = [lookup(made.fingerprint) for made in certificates]
     with ExitStack() as stack:  # the first answers also fill SQLite's page cache, which is not theirs
-        service = Service(stack, folder, world.upstream.url, setting.cpus.server)
+        service = Service(stack, folder, world.upstream.url, setting.cpus.server, setting.settings)
         service.warm(paths[:first])
         before = service.running.memory()
         service.warm(paths[first:])

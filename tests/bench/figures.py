@@ -71,6 +71,8 @@ Rounds = Mapping[str, Sequence[Load]]
 """By contestant, one load per round."""
 
 OURS = "keyserver"
+BEFORE = "keyserver before"
+"""The same of the commit that `--before` names."""
 
 
 def contest(contestants: Mapping[str, Callable[[], Load]], rounds: int) -> dict[str, list[Load]]:
@@ -89,6 +91,17 @@ def contest(contestants: Mapping[str, Callable[[], Load]], rounds: int) -> dict[
 def ratio(rounds: Rounds, ours: str, theirs: str) -> float:
     """Our rate over theirs: the median of the rounds' ratios."""
     return median(a.rate / b.rate if b.rate else 0.0 for a, b in zip(rounds[ours], rounds[theirs], strict=True))
+
+
+def cpu_ratio(rounds: Rounds, ours: str, theirs: str) -> float:
+    """Our processor time per request over theirs: the median of the rounds' ratios."""
+    pairs = zip(rounds[ours], rounds[theirs], strict=True)
+    return median(a.cpu / a.requests / (b.cpu / b.requests) for a, b in pairs if a.requests and b.requests and b.cpu)
+
+
+def p99_ratio(rounds: Rounds, ours: str, theirs: str) -> float:
+    """Our p99 over theirs: the median of the rounds' ratios."""
+    return median(a.p99 / b.p99 for a, b in zip(rounds[ours], rounds[theirs], strict=True) if b.p99)
 
 
 def row(workload: str, subject: str, loads: Sequence[Load], figure: Figure | None = None, note: str = "") -> Row:

@@ -37,7 +37,7 @@ class Cpus:
 
     def __str__(self) -> str:
         if not self.server:
-            return "one processor: server and load share it"
+            return "server and load on any processor"
         return f"server on processor {min(self.server)}, load and origin on {min(self.load)}"
 
 

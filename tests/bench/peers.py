@@ -1,8 +1,8 @@
 """The peers: nginx and Varnish as caches in front of a scripted origin, SKS with certificates of its own.
 
-Each is Debian's package, one worker, with a configuration of its own in a temporary folder. nginx listens four times in
-one worker: Debian's defaults; *tuned* with open_file_cache (facts of the caching itself); the same without tcp_nopush,
-which delays larger answers on kept connections; and a constant `return 200`.
+Each is Debian's package, one worker unless asked for more, with a configuration of its own in a temporary folder. nginx
+listens four times: Debian's defaults; *tuned* with open_file_cache (facts of the caching itself); the same without
+tcp_nopush, which delays larger answers on kept connections; and a constant `return 200`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VARNISH, SKS = "varnish", "sks"
 _LARGEST_PARAMETER = 2000  # octets of one parameter that nginx's parser takes: 4,096
 
 _NGINX = """
-worker_processes 1;
+worker_processes {workers};
 {user}
 pid {folder}/pid;
 error_log {folder}/error.log;
@@ -76,8 +76,10 @@ class Peer:
             connection.close()
 
 
-def nginx(stack: ExitStack, folder: Path, origin: int, body: bytes, cpus: frozenset[int]) -> dict[str, Peer]:
-    """One nginx process with four listeners, by name; `body` is what `return 200` says."""
+def nginx(
+    stack: ExitStack, folder: Path, origin: int, body: bytes, cpus: frozenset[int], workers: int = 1
+) -> dict[str, Peer]:
+    """nginx with four listeners, by name; `body` is what `return 200` says."""
     ports = [free_port() for _ in range(4)]
     text = body.decode("ascii")
     pieces = [text[i : i + _LARGEST_PARAMETER] for i in range(0, len(text), _LARGEST_PARAMETER)]
@@ -88,6 +90,7 @@ def nginx(stack: ExitStack, folder: Path, origin: int, body: bytes, cpus: frozen
     configuration.write_text(
         _NGINX.format(
             folder=folder,
+            workers=workers,
             user="user root;" if os.geteuid() == 0 else "",
             origin=origin,
             ports=ports,

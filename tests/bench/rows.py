@@ -49,15 +49,7 @@ def lookups(world: World) -> list[Row]:
 
 async def compare(folder: Path, many: int, rounds: int) -> dict[int, list[list[float]]]:
     """Milliseconds of each look, by rows and round."""
-    own = replace(
-        hygiene_of()[Kind.OPENPGP],
-        merge=lambda copies, _: copies[0],
-        revocations=lambda _: b"",
-        merge_revocations=lambda a, _: a,
-        index=_index,
-    )
-    hygiene = {Kind.OPENPGP: own}
-    stores = {rows: SqliteStore(folder / f"{rows}.db", hygiene, Changes(), 1 << 40) for rows in (FEW, many)}
+    stores = {rows: _store(folder / f"{rows}.db") for rows in (FEW, many)}
     times: dict[int, list[list[float]]] = {rows: [] for rows in stores}
     try:
         for rows, store in stores.items():
@@ -72,6 +64,28 @@ async def compare(folder: Path, many: int, rounds: int) -> dict[int, list[list[f
         for store in stores.values():
             await store.close()
     return times
+
+
+async def build(path: Path, rows: int) -> None:
+    """A database with so many entries."""
+    store = _store(path)
+    await store.open()
+    try:
+        await _build(store, rows)
+    finally:
+        await store.close()
+
+
+def _store(path: Path) -> SqliteStore:
+    """One that takes stand-ins for certificates as they are."""
+    own = replace(
+        hygiene_of()[Kind.OPENPGP],
+        merge=lambda copies, _: copies[0],
+        revocations=lambda _: b"",
+        merge_revocations=lambda a, _: a,
+        index=_index,
+    )
+    return SqliteStore(path, {Kind.OPENPGP: own}, Changes(), 1 << 40)
 
 
 async def _build(store: SqliteStore, rows: int) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import cleaning, crowds, gpg, hits, misses, rows, searches
+from bench import cleaning, crowds, fronts, gpg, hits, million, misses, mixed, rows, searches
 from bench.figures import Row
-from bench.machine import Missing, cpus, describe, missing, raise_limits
+from bench.machine import Cpus, Missing, cpus, describe, missing, raise_limits
 from bench.processes import DidNotStart
 from bench.setting import Setting
 from bench.table import Report
@@ -25,16 +25,24 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "thousand-keys": hits.thousand_keys,
     "negatives": hits.negatives,
     "connections": hits.connections,
-    "mixed": misses.among_hits,
+    "mixed": mixed.rate,
+    "mixed-p99": mixed.saturated,
+    "mixed-steady": mixed.steady,
+    "fronts": fronts.one_beside_none,
+    "two-fronts": fronts.two_kept,
+    "two-connections": fronts.two_with_connections,
     "gpg": gpg.receive,
     "idle": crowds.idle,
     "crowd": crowds.crowd,
     "answer-memory": crowds.per_answer,
     "miss": misses.overhead,
+    "miss-cpu": misses.processor_time,
+    "cold-hit": misses.cold_hits,
     "cleaning": cleaning.debian,
     "waiting": cleaning.waiting,
     "hostile": cleaning.memory,
     "rows": rows.lookups,
+    "million": million.puts,
     "ldap-known": searches.known,
     "ldap-parsed": searches.parsed,
     "ldap-connections": searches.connections,
@@ -44,24 +52,35 @@ MEASUREMENTS: Mapping[str, Measurement] = {
 }
 """By the names that `--only` takes, in the order of the table."""
 
-ONLY_WHEN_NAMED = frozenset({"answer-memory", "hostile", "ldap-hostile"})
+LEFT_OUT_BY_QUICK = frozenset({"answer-memory", "hostile", "ldap-hostile", "two-fronts", "two-connections", "cold-hit"})
 """What a quick run leaves out: it would not end within two minutes."""
+
+ONLY_WHEN_NAMED = frozenset({"million"})
+"""Slow ones that no run has by itself."""
 
 
 def run(
-    only: Sequence[str], quick: bool, tell: Callable[[str], None], rounds: int | None = None, seconds: int | None = None
+    only: Sequence[str],
+    quick: bool,
+    tell: Callable[[str], None],
+    rounds: int | None = None,
+    seconds: int | None = None,
+    settings: Mapping[str, str] | None = None,
+    before: Path | None = None,
+    pinned: bool = True,
 ) -> tuple[Report, list[str]]:
     """Measure; what could not be measured is left out of the report and named, sentence by sentence."""
     raise_limits()
-    places = cpus()
+    places = cpus() if pinned else Cpus(frozenset(), frozenset())
     rounds, seconds = rounds or (2 if quick else 5), seconds or (1 if quick else 4)
     for sentence in missing():
         tell(sentence)
     found: list[Row] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="kb-") as folder, ExitStack() as stack:
-        world = World(Setting(Path(folder), places, quick, rounds, seconds, tell), stack)
-        for name in only or [n for n in MEASUREMENTS if not (quick and n in ONLY_WHEN_NAMED)]:
+        world = World(Setting(Path(folder), places, quick, rounds, seconds, tell, settings or {}, before), stack)
+        left_out = ONLY_WHEN_NAMED | (LEFT_OUT_BY_QUICK if quick else frozenset())
+        for name in only or [n for n in MEASUREMENTS if n not in left_out]:
             tell(f"measuring {name}")
             began = time.monotonic()
             try:
@@ -70,5 +89,6 @@ def run(
                 failed.append(f"{name} could not be measured: {problem}")
             tell(f"measured {name} in {time.monotonic() - began:.0f} s")
             gc.collect()
-    how = f"{rounds} interleaved rounds of {seconds} s, one worker each, {places}; medians"
+    given = "".join(f", {key} = {value}" for key, value in (settings or {}).items())
+    how = f"{rounds} interleaved rounds of {seconds} s, one worker each unless said{given}, {places}; medians"
     return Report(describe(), how, tuple(found)), failed

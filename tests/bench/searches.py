@@ -6,15 +6,17 @@ import contextlib
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
+from types import MappingProxyType
 
 from bench import hostile_ldap
 from bench.client import Client as HttpClient
 from bench.client import Wanted as HttpWanted
+from bench.constant import CONSTANT, constant
 from bench.directories import PCACHE, SLAPD, directories
-from bench.figures import OURS, Figure, Load, Row, compared, contest, ratio, row
+from bench.figures import OURS, Figure, Load, Row, compared, contest, cpu_ratio, ratio, row
 from bench.hits import BUSY
 from bench.ldap_client import Client, Wanted, ends, search
 from bench.load import Wrk
@@ -37,9 +39,13 @@ class _NoFace(RuntimeError):
 
 def known(world: World) -> list[Row]:
     """Kept connections, a search that is known by its octets."""
-    rounds = _against(world, Wanted(0, world.setting.seconds, BUSY, _fingerprints(world)))
+    wanted = Wanted(0, world.setting.seconds, BUSY, _fingerprints(world))
+    bare = constant(world.stack, world.setting.place("constant"), _reply(world), world.setting.cpus.server)
+    rounds = _against(world, wanted, {CONSTANT: bare})
     workload = f"LDAP: 1,000 keys, {BUSY} kept connections, known by their octets"
-    return compared(workload, rounds, {PCACHE: 3.0}) + _slower(workload, rounds)
+    rows = compared(workload, rounds, {PCACHE: 3.0}) + _slower(workload, rounds)
+    cpu = Figure(cpu_ratio(rounds, OURS, CONSTANT), f"× {CONSTANT}'s", most=1.6)
+    return [*rows, Row(workload, f"{OURS}: CPU", cpu)]
 
 
 def parsed(world: World) -> list[Row]:
@@ -132,10 +138,11 @@ def hostile(world: World) -> list[Row]:
     ]
 
 
-def _against(world: World, wanted: Wanted) -> dict[str, list[Load]]:
-    """Us and both slapds, everything asked for once before, in interleaved rounds."""
+def _against(world: World, wanted: Wanted, more: Mapping[str, Peer] = MappingProxyType({})) -> dict[str, list[Load]]:
+    """Us, both slapds and `more`, everything asked for once before, in interleaved rounds."""
     contestants = {OURS: (_port(world), world.service.running)}
-    contestants |= {name: (peer.port, peer.running) for name, peer in _directories(world).items()}
+    others = {**_directories(world), **more}
+    contestants |= {name: (peer.port, peer.running) for name, peer in others.items()}
 
     def one(port: int, running: Running, seconds: float) -> Load:
         given = Wanted(
@@ -188,12 +195,25 @@ def _warm(port: int, fingerprints: Sequence[str]) -> None:
     """Ask for each once, so that it is in memory. Raises RuntimeError when one is not found."""
     with socket.create_connection(("127.0.0.1", port), 30) as opened:
         for fingerprint in fingerprints:
-            opened.sendall(search(fingerprint))
-            got = b""
-            while ends(got) is None:
-                got += opened.recv(1 << 16)
-            if b"BEGIN PGP" not in got:
+            if b"BEGIN PGP" not in _ask(opened, fingerprint):
                 raise RuntimeError(f"LDAP on port {port} does not know {fingerprint}")
+
+
+def _reply(world: World) -> bytes:
+    """What the service answers to the search for one of the thousand."""
+    with socket.create_connection(("127.0.0.1", _port(world)), 30) as opened:
+        return _ask(opened, world.thousand[0].fingerprint)
+
+
+def _ask(opened: socket.socket, fingerprint: str) -> bytes:
+    opened.sendall(search(fingerprint))
+    got = b""
+    while ends(got) is None:
+        more = opened.recv(1 << 16)
+        if not more:
+            raise RuntimeError(f"the connection was closed while {fingerprint} was awaited")
+        got += more
+    return got
 
 
 def _send(port: int, octets: bytes) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.certificates import Made
 from bench.processes import Running
-from bench.setting import MODULE_PATH
+from bench.setting import MODULE_PATH, module_path
 from keyserver.app import hygiene_of
 from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Kind, Record, Source
@@ -35,8 +35,11 @@ class Service:
         upstream: str,
         cpus: frozenset[int],
         settings: Mapping[str, str] | None = None,
+        checkout: Path | None = None,
     ) -> None:
-        """`folder` may hold a filled keyserver.db; `upstream` is a URL. Returns when it is ready."""
+        """`folder` may hold a filled keyserver.db; `upstream` is a URL; `checkout`: of another commit.
+
+        Returns when it is ready."""
         self.folder = folder
         config = folder / "keyserver.toml"
         config.write_text(f'[[upstream]]\nname = "{UPSTREAM}"\nurl = "{upstream}"\ntimeout = "5s"\n')
@@ -50,8 +53,10 @@ class Service:
         command = [sys.executable, "-m", "keyserver", "serve", "--config", str(config)]
         for key, value in given.items():
             command += ["--set", f"{key}={value}"]
+        environment = module_path(checkout) if checkout else MODULE_PATH
+        number = len(list(folder.glob("service*.log")))  # each start has a log of its own
         self.running = stack.enter_context(
-            Running(command, folder / "service.log", cpus=cpus, environment=MODULE_PATH, folder=folder)
+            Running(command, folder / f"service{number}.log", cpus=cpus, environment=environment, folder=folder)
         )
         self.running.until(lambda: "ready admin " in self.running.text())
         self.port = self._port("hkp") or 0

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.machine import Cpus
 
 _TESTS = Path(__file__).parent.parent
 
-MODULE_PATH = {"PYTHONPATH": f"{_TESTS.parent}:{_TESTS}"}
+
+def module_path(root: Path) -> dict[str, str]:
+    """Environment in which a subprocess finds the product and benchmark of this checkout."""
+    return {"PYTHONPATH": f"{root}:{root / 'tests'}"}
+
+
+MODULE_PATH = module_path(_TESTS.parent)
 """Environment in which our own subprocesses find the very product and benchmark that run here."""
 
 
@@ -24,6 +30,10 @@ class Setting:
     rounds: int
     seconds: int  # of one round
     tell: Callable[[str], None]  # remarks for people while it runs
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the service under test, beside those of the benchmark: values as `keyserver serve --set` takes them."""
+    before: Path | None = None
+    """Checkout of another commit, whose service is a contestant with its default settings."""
 
     def scaled(self, quick: int, full: int) -> int:
         """A count that depends on how long the run may take."""

@@ -9,6 +9,8 @@ from functools import cached_property
 
 from bench import peers
 from bench.certificates import Made, make, many
+from bench.client import ask_each
+from bench.figures import BEFORE, OURS
 from bench.machine import Missing
 from bench.peers import Peer
 from bench.processes import DidNotStart
@@ -57,7 +59,39 @@ class World:
         folder = self.setting.place("service")
         self.setting.tell("filling the service's database")
         fill(folder, [self.one, *self.thousand], self.absent)
-        return Service(self.stack, folder, self.upstream.url, self.setting.cpus.server)
+        return Service(self.stack, folder, self.upstream.url, self.setting.cpus.server, self.setting.settings)
+
+    @cached_property
+    def services(self) -> dict[str, Service]:
+        """The service, and the one of the commit before where that is wanted: it begins with nothing, and asks the
+        upstream for what the other was filled with."""
+        found = {OURS: self.service}
+        if self.setting.before:
+            place, cpus = self.setting.place("before"), self.setting.cpus.server
+            found[BEFORE] = Service(self.stack, place, self.upstream.url, cpus, checkout=self.setting.before)
+        return found
+
+    @cached_property
+    def mirror(self) -> dict[str, Peer]:
+        """nginx as a cache in front of the service's own upstream, by its name; none where it is not installed."""
+        place, cpus = self.setting.place("mirror"), self.setting.cpus.server
+        try:
+            started = peers.nginx(self.stack, place, self.upstream.port, self.body, cpus)
+        except (Missing, DidNotStart) as problem:
+            self.setting.tell(f"nginx: {problem}; its rows are left out")
+            return {}
+        return {peers.NGINX: started[peers.NGINX]}
+
+    def beside(self) -> dict[str, Service | Peer]:
+        """All that ask the same upstream, by name, each with the thousand keys in memory or cache."""
+        for made in self.thousand:
+            self.upstream.put(made.fingerprint, self.service.get(lookup(made.fingerprint))[1])
+        found: dict[str, Service | Peer] = {**self.services, **self.mirror}
+        paths = [lookup(made.fingerprint) for made in self.thousand]
+        for one in found.values():
+            for _ in range(2):  # the second time it must be a hit
+                ask_each(one.port, paths, 16, self.setting.cpus.load)
+        return found
 
     @cached_property
     def body(self) -> bytes:
