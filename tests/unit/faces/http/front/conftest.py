@@ -1,4 +1,4 @@
-"""A tiny application that offers facts, behind the front door and behind plain aiohttp alike."""
+"""A tiny application that offers facts, behind our HTTP server and behind plain aiohttp alike."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Stage:
         front = HttpConnection(self.server)
         return front, Wire(front, **options)
 
-    async def talk(self, data: bytes, plain: bool = False, quiet: float = 0.25) -> tuple[bytes, bool]:
+    async def talk(self, data: bytes, plain: bool = False, quiet: float = 0.6) -> tuple[bytes, bool]:
         """Everything a server says to `data` until it closes or says no more, and whether it closed."""
         reader, writer = await asyncio.open_connection(*(self.plain_at if plain else self.door_at))
         said, closed = b"", False
@@ -244,19 +244,19 @@ def world() -> World:
 
 @asynccontextmanager
 async def staged(
-    world: World, limits: HttpLimits | None = None, memory: int = 1 << 20, apart: bool = False, **server: Any
+    world: World, limits: HttpLimits | None = None, memory: int = 1 << 20, apart: bool = False, **options: Any
 ) -> AsyncIterator[Stage]:
-    """`apart`: the front door and the application speak as two processes do."""
+    """`apart`: the server and the application speak as two processes do."""
     silent = logging.Logger("silent", logging.CRITICAL + 1)  # aiohttp logs every malformed request
     runner = web.AppRunner(world.application(), access_log=None, handle_signals=False, logger=silent)
     await runner.setup()
     assert runner.server is not None
-    server: Callable[[], Any] = runner.server
+    make: Callable[[], Any] = runner.server
     changes, teller = world.changes, None
     if apart:
-        server, changes, teller = await parted(world, runner)
+        make, changes, teller = await parted(world, runner)
     hot = HotAnswers(MemoryLimit(memory, changes, lambda: world.now))
-    stage = Stage(world, runner, hot, HttpServer(server, hot, limits or HttpLimits(1000), own="me.example", **server))
+    stage = Stage(world, runner, hot, HttpServer(make, hot, limits or HttpLimits(1000), own="me.example", **options))
     try:
         (at,) = await stage.server.open(Listener("127.0.0.1", 0))
         stage.door_at = str(at[0]), int(str(at[1]))
