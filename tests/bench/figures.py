@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -75,12 +75,17 @@ BEFORE = "keyserver before"
 """The same of the commit that `--before` names."""
 
 
-def contest(contestants: Mapping[str, Callable[[], Load]], rounds: int) -> dict[str, list[Load]]:
+def contest(
+    contestants: Mapping[str, Callable[[], Load]], rounds: int, warm: Collection[str] = ()
+) -> dict[str, list[Load]]:
     """Every contestant once per round, so that what disturbs the machine disturbs them alike.
 
-    The order turns by one each round: nobody always comes right after the same neighbour.
+    The order turns by one each round: nobody always comes right after the same neighbour. `warm`: who runs once more
+    before, unmeasured: each of several processes has a memory of its own, and only many connections reach all.
     """
     loads: dict[str, list[Load]] = {name: [] for name in contestants}
+    for name in warm:
+        contestants[name]()
     names = list(contestants)
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:

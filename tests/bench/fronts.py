@@ -27,7 +27,7 @@ def one_beside_none(world: World) -> list[Row]:
         for service in services.values():
             service.warm(paths)
         contestants = {name: partial(load, service.port, service.running) for name, service in services.items()}
-        rounds = contest(contestants, setting.rounds)
+        rounds = contest(contestants, setting.rounds, warm=contestants)
     one, none = services
     workload = f"one key, {BUSY} kept connections"
     figure = Figure(ratio(rounds, one, none), "× workers = 0", least=0.97)
@@ -63,13 +63,12 @@ def _two(world: World, as_gpg: bool) -> list[Row]:
         place = setting.place(f"nginx-{name}")
         found = peers.nginx(stack, place, world.origin.port, world.body, _ANYWHERE, workers=2)
         others = {other: found[other] for other in (NGINX, TUNED)}
-        for _ in range(10):  # connections of their own: both fronts see most of them
-            service.warm(paths)
+        service.warm(paths)
         for peer in others.values():
             peer.warm(paths)
         contestants = {OURS: partial(load, service.port, service.running)}
         contestants |= {other: partial(load, peer.port, peer.running) for other, peer in others.items()}
-        rounds = contest(contestants, setting.rounds)
+        rounds = contest(contestants, setting.rounds, warm=contestants)
     how = "a connection per request, HTTP/1.0 as gpg" if as_gpg else "1,000 keys of 8 KiB, kept connections"
     workload = f"two workers each, unpinned, {BUSY} at once: {how}"
     rows = [row(workload, OURS, rounds[OURS])]

@@ -50,6 +50,7 @@ def negatives(world: World) -> list[Row]:
             known: lambda: misses(service.port, service.running, expect_errors=True),
         },
         setting.rounds,
+        warm=("hot hits", known),
     )
     figure = Figure(ratio(rounds, known, "hot hits"), "× hot hits", least=1.0)
     workload = f"{known}, {BUSY} kept connections"
@@ -83,4 +84,4 @@ def _beside(
             if name not in (SKS, CONSTANT):
                 peer.warm(paths)
             contestants[name] = partial(load, peer.port, peer.running)
-    return compared(workload, contest(contestants, setting.rounds), asked)
+    return compared(workload, contest(contestants, setting.rounds, warm=(OURS,)), asked)

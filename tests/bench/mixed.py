@@ -42,7 +42,7 @@ def rate(world: World) -> list[Row]:
     for name, server in servers.items():
         contestants[name] = mixed(server)
         contestants[_alone(name)] = partial(alone, server.port, server.running)
-    rounds = contest(contestants, setting.rounds)
+    rounds = contest(contestants, setting.rounds, warm=[_alone(name) for name in servers])
     workload = f"{_WORKLOAD}, {WAITING} connections"
     least = {NGINX: 1.0, BEFORE: 2.5}
     rows = []
@@ -87,7 +87,7 @@ def _latencies(world: World, how: str, steady_rate: float, per_second: int, most
     for name in servers:
         contestants[name] = partial(one, name, True)
         contestants[_alone(name)] = partial(one, name, False)
-    rounds = contest(contestants, setting.rounds)
+    rounds = contest(contestants, setting.rounds, warm=[_alone(name) for name in servers])
     return _compared(f"{_WORKLOAD}, {BUSY} connections, {how}: p99 of the hits", rounds, seen, most)
 
 

@@ -28,6 +28,7 @@ from bench.world import World
 
 AT_ONCE = 8  # connections, each for one search or sequence
 CLIENTS = 200
+_PASSES = 3  # until a reply is known by its octets: where there are fronts, the core knows it before they do
 PAUSE = 0.05  # seconds between the searches of a paced client
 PACED, HASTY = "20 times a second each", "without pause"
 MB = 1_000_000
@@ -153,12 +154,13 @@ def _against(world: World, wanted: Wanted, more: Mapping[str, Peer] = MappingPro
         return Load(load.requests, load.seconds, load.p50, load.p99, running.cpu() - before, load.errors)
 
     for port, _ in contestants.values():
-        _warm(port, wanted.fingerprints)
+        for _ in range(_PASSES):
+            _warm(port, wanted.fingerprints)
     loads = {
         name: partial(one, port, running, wanted.seconds * (0.7 if world.setting.quick else 1))
         for name, (port, running) in contestants.items()
     }
-    return contest(loads, world.setting.rounds)
+    return contest(loads, world.setting.rounds, warm=loads)
 
 
 def _slower(workload: str, rounds: dict[str, list[Load]]) -> list[Row]:
