@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from keyserver.app.listening import CORES_PART, Listeners, hot_gauges
+from keyserver.app.listening import CORES_PART, DRAIN, Listeners, hot_gauges
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.faces.cache import MemoryLimit
@@ -27,7 +27,6 @@ from keyserver.processes.news import Counter, Replica
 from keyserver.processes.relay import Relay
 
 NAMES_AT_ONCE = 1000  # in one report
-DRAIN = 5.0  # seconds that open requests have when we stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +57,13 @@ class FrontProcess:
         setting.ledger.begin(setting.number)
         self._replica = Replica(setting.counter)
         self._relay = Relay(self._replica)
-        self._subscribers = Listeners(self._clocks.monotonic)
+        self._listeners = Listeners(self._clocks.monotonic)
         self._stop = asyncio.Event()
         self._connecting: asyncio.Task[None] | None = None
         self._trust = Trust(limits.trusted, limits.proxies, limits.proxy_header)
         memory = config.cache.memory * (CORES_PART - 1) // CORES_PART // config.workers
         self._budget = MemoryLimit(memory, self._replica, self._clocks.now)
         self._http: list[HttpServer] = []
-        self._hot: list[HotAnswers] = []
         self._ldap: list[LdapFront] = []
 
     async def run(self, control: Control) -> None:
@@ -92,7 +90,7 @@ class FrontProcess:
                 line, news = (socket.socket(fileno=file) for file in files)
                 self._connecting = asyncio.get_running_loop().create_task(self._relay.connect(line, news))
             case "reload":
-                self._subscribers.reload()
+                self._listeners.reload()
             case "stop":
                 self._stop.set()
 
@@ -113,10 +111,9 @@ class FrontProcess:
             HotAnswers(self._budget),
             HttpLimits(config.limits.connections_per_client, self._trust),
             own=self._setting.instance,
-            tls=self._subscribers.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
+            tls=self._listeners.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
         )
         self._http.append(server)
-        self._hot.append(server.hot)
         return server
 
     def _ldap_face(self, key: str) -> LdapFront:
@@ -126,24 +123,25 @@ class FrontProcess:
             key,
             self._budget,
             LdapLimits(connections_per_client=config.limits.connections_per_client, trust=self._trust),
-            tls=self._subscribers.tls(config.ldap.tls_certificate, config.ldap.tls_key_file),
+            tls=self._listeners.tls(config.ldap.tls_certificate, config.ldap.tls_key_file),
         )
         self._ldap.append(server)
         return server
 
     def _report(self) -> None:
         """Tell the core what was answered here."""
-        hot = [answers.counts() for answers in self._hot]
+        hot = [server.hot for server in self._http]
+        counted = [answers.counts() for answers in hot]
         counts = {
-            **{name: read() for name, (_, read) in hot_gauges(self._budget, self._hot).items()},
-            "hkp_hits": sum(c.hits + c.negative_hits for c in hot),
+            **{name: read() for name, (_, read) in hot_gauges(self._budget, hot).items()},
+            "hkp_hits": sum(c.hits + c.negative_hits for c in counted),
             "hkp_connections": sum(server.present for server in self._http),
             "hkp_refused": sum(server.refused for server in self._http),
             "ldap_hits": sum(one.hits for one in self._ldap),
             "ldap_connections": sum(one.present for one in self._ldap),
             "ldap_refused": sum(one.refused for one in self._ldap),
         }
-        hkp, ldap = (list(_sum(sources).items()) for sources in (self._hot, self._ldap))
+        hkp, ldap = (list(_sum(sources).items()) for sources in (hot, self._ldap))
         for at in range(0, max(1, len(hkp), len(ldap)), NAMES_AT_ONCE):
             some: dict[str, Any] = {
                 "counts": counts,

@@ -28,7 +28,7 @@ _LENGTH = struct.Struct("!I")
 class FrameKind(IntEnum):
     """What a frame says; to the core (>), to the front (<), or either."""
 
-    OPEN = 1  # > a client's connection has a question: `Opening`
+    OPEN = 1  # > a client's connection has a question: `StreamOpening`
     DATA = 2  # octets
     PAUSE = 3  # send no more for now: the client does not read, or the handler does not
     RESUME = 4

@@ -48,7 +48,7 @@ class End(Protocol):
 
 
 class Relay:
-    """Streams to the core. `absent` is set while no core serves."""
+    """Streams to the core, while there is one that serves."""
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
