@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keyserver.admin.api import make_api
+from keyserver.admin.api.app import make_api
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
 from keyserver.app.upkeep import Remembers

@@ -278,7 +278,7 @@ def _serve(
         from aiohttp import web
 
         from keyserver import app
-        from keyserver.admin.api import make_api
+        from keyserver.admin.api.app import make_api
 
         async with app.opened(config, Clocks.system()) as parts:
             runner = web.AppRunner(make_api(parts.service, token, bytes), handle_signals=False, access_log=None)

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from keyserver import openpgp
-from keyserver.admin.api import make_api
+from keyserver.admin.api.app import make_api
 from keyserver.app import opened
 from keyserver.app.context import Context
 from keyserver.clocks import Clocks

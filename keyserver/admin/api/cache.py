@@ -1,0 +1,130 @@
+"""`/api/v1/cache`: listings, one certificate, and what may be done with it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from aiohttp import web
+
+from keyserver.admin.api.reading import Unsupported, body_of, chunks_of, id_of, json_of, query_of, whole
+from keyserver.admin.service import NotKnown, Service, Unusable, plain, selection
+from keyserver.model import Kind, Source
+
+
+class CacheApi:
+    """The handlers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where each handler stands."""
+        return [
+            web.get("/api/v1/cache", self.list),
+            web.get("/api/v1/cache/export", self.export, allow_head=False),
+            web.post("/api/v1/cache/import", self.import_),
+            web.post("/api/v1/cache/purge", self.purge),
+            web.get("/api/v1/cache/{id}", self.show),
+            web.delete("/api/v1/cache/{id}", self.delete),
+            web.post("/api/v1/cache/{id}/approve", self.approve),
+            web.post("/api/v1/cache/{id}/refresh", self.refresh),
+            web.post("/api/v1/cache/{id}/keep", self.keep),
+            web.post("/api/v1/cache/{id}/block", self.block),
+            web.post("/api/v1/cache/{id}/unblock", self.unblock),
+        ]
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/v1/cache?source=&upstream=&domain=&q=&limit=&cursor=`."""
+        given = query_of(request, "source", "upstream", "domain", "q", "limit", "cursor")
+        what = selection(given.get("source"), given.get("upstream"), given.get("domain"), given.get("q"))
+        listing = await self._service.list(what, whole(given.get("limit", "100"), "limit"), given.get("cursor"))
+        return json_of(listing)
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/v1/cache/{id}`: one certificate and its entries, of one source with `?source=`."""
+        given = query_of(request, "source")
+        wanted = selection(given.get("source")).source
+        shown = cast("dict[str, object]", plain(await self._service.show(id_of(request))))
+        if wanted is not None:
+            rows = cast("list[dict[str, object]]", shown["entries"])
+            shown["entries"] = [row for row in rows if row["source"] == wanted.value]
+        return json_of(shown)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """`DELETE /api/v1/cache/{id}[?source=][&origin=]`."""
+        given = query_of(request, "source", "origin")
+        source: Source | None = selection(given.get("source")).source
+        done = await self._service.delete(id_of(request), source, given.get("origin"))
+        if not done.count:
+            raise NotKnown(f"{done.fingerprint} is not cached{f' from {source}' if source else ''}")
+        return json_of({"fingerprint": done.fingerprint, "deleted": done.count})
+
+    async def approve(self, request: web.Request) -> web.StreamResponse:
+        """`POST …/approve`, with any of `address`, `source`, `upstream` as JSON or `?address=&source=&upstream=`."""
+        accepted: dict[str, type] = {"address": str, "source": str, "upstream": str}
+        body = await body_of(request, accepted) if request.can_read_body else {}
+        given = query_of(request, *accepted) | {name: str(value) for name, value in body.items() if value}
+        what = selection(given.get("source"), given.get("upstream"))
+        done = await self._service.approve(id_of(request), given.get("address"), what.source, what.upstream)
+        return json_of(done)
+
+    async def refresh(self, request: web.Request) -> web.StreamResponse:
+        """`POST …/refresh`: answers when the upstreams have."""
+        return json_of(await self._service.refresh(id_of(request)))
+
+    async def keep(self, request: web.Request) -> web.StreamResponse:
+        """`POST …/keep`."""
+        done = await self._service.keep(id_of(request))
+        return json_of({"fingerprint": done.fingerprint, "kept": True})
+
+    async def block(self, request: web.Request) -> web.StreamResponse:
+        """`POST …/block`, with `{"reason": "…"}` or without a body."""
+        body = await body_of(request, {"reason": str}) if request.can_read_body else {}
+        done = await self._service.block(id_of(request), str(body.get("reason", ""))[:500])
+        return json_of({"fingerprint": done.fingerprint, "blocked": True})
+
+    async def unblock(self, request: web.Request) -> web.StreamResponse:
+        """`POST …/unblock`."""
+        done = await self._service.unblock(id_of(request))
+        return json_of({"fingerprint": done.fingerprint, "blocked": False})
+
+    async def purge(self, request: web.Request) -> web.StreamResponse:
+        """`POST /api/v1/cache/purge`: JSON with exactly one of expired, source, upstream, domain, all."""
+        accepted = {"expired": bool, "all": bool, "source": str, "upstream": str, "domain": str}
+        body = await body_of(request, accepted)
+        chosen = {name: value for name, value in body.items() if value is not False}
+        if len(chosen) != 1:
+            raise Unusable(f"exactly one of {', '.join(accepted)} is accepted")
+        name, value = chosen.popitem()
+        if name == "expired":
+            purged = await self._service.purge_expired()
+        elif name == "all":
+            purged = await self._service.purge_all()
+        elif not value:
+            raise Unusable(f"{name} is empty")
+        else:
+            purged = await self._service.purge(selection(**{name: str(value)}))
+        return json_of({"purged": purged})
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/v1/cache/export?source=&upstream=&domain=&q=&kind=`: armor, or with `kind=x509` PEM."""
+        given = query_of(request, "source", "upstream", "domain", "q", "kind")
+        what = selection(
+            given.get("source"), given.get("upstream"), given.get("domain"), given.get("q"), given.get("kind")
+        )
+        blocks = self._service.export(what)
+        first = await anext(blocks, b"")  # what is wrong with the store must still be able to become an error
+        type_ = "application/x-pem-file" if what.kind is Kind.X509 else "application/pgp-keys"
+        response = web.StreamResponse(headers={"Content-Type": type_, "Cache-Control": "no-store"})
+        await response.prepare(request)
+        await response.write(first)
+        async for block in blocks:
+            await response.write(block)
+        await response.write_eof()
+        return response
+
+    async def import_(self, request: web.Request) -> web.StreamResponse:
+        """`POST /api/v1/cache/import`: a keyring (or PEM) of any size, read as it comes; answers with counts."""
+        if request.content_type not in ("application/pgp-keys", "application/octet-stream"):
+            raise Unsupported("Content-Type must be application/pgp-keys or application/octet-stream")
+        return json_of(await self._service.import_keyring(chunks_of(request)))
