@@ -25,6 +25,7 @@ from keyserver.changes import Changes
 from keyserver.model import Change, Kind, Selection, Source, Voucher
 from keyserver.store.base import Stored, StoreError, StoreRefused
 from keyserver.store.sqlite import SqliteStore, reading, schema
+from keyserver.store.sqlite import log as sqlite_log
 from keyserver.store.sqlite import store as sqlite_store
 from keyserver.store.sqlite.session import connect, run
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
@@ -506,6 +507,57 @@ async def test_kill_9_loses_nothing_that_put_returned_for(tmp_path: Path, lines:
     listed = (await store.list(Selection(), 10_000)).entries
     assert stats.certificates == len(listed) == stats.entries[Source.KEYSERVER]
     await store.close()
+
+
+# --- the log
+
+
+async def test_the_writer_moves_no_log_and_the_log_stays_bounded(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_log, "MOST", 4 << 20)
+    log = Path(f"{backend.path}-wal")
+    sizes = []
+    async with backend.opened() as (store, _):
+        writer = store._writer
+        assert await run(writer, lambda db: db.execute("PRAGMA wal_autocheckpoint").fetchone()) == (0,)
+        for n in range(400):  # some 60 MB of log
+            await store.put([Made(n, (f"u{n}@example.org",), ballast=60_000).find()], [], await store.begin(), NOW)
+            sizes.append(log.stat().st_size)
+    assert max(sizes) < 24 << 20
+
+
+async def test_a_log_that_a_reader_held_is_moved_when_it_lets_go(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_log, "MOST", 1 << 20)
+    async with backend.opened() as (store, _):
+        await fill(store, 1)
+        reader = sqlite3.connect(backend.path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entry").fetchone()
+        for n in range(1, 120):
+            await store.put([Made(n, (f"u{n}@example.org",), ballast=60_000).find()], [], await store.begin(), NOW)
+        await settled(store)
+        _, pages, moved = await run(store._log._db, passed)
+        assert moved < pages
+        reader.close()
+        await store.put([Made(120).find()], [], await store.begin(), NOW)
+        store._log.grown(sqlite_log.ROWS)
+        await settled(store)
+        await store.put([Made(121).find()], [], await store.begin(), NOW)
+        _, pages, moved = await run(store._log._db, passed)
+        assert moved == pages < 200
+        assert (await store.stats()).healthy == ""
+
+
+def passed(db: sqlite3.Connection) -> tuple[int, int, int]:
+    return db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+async def settled(store: SqliteStore) -> None:
+    while store._writing:
+        await asyncio.wait(store._writing)
 
 
 # --- speed by construction

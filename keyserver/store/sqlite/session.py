@@ -80,6 +80,7 @@ def _pragmas(db: sqlite3.Connection, writes: bool) -> None:
         db.execute("PRAGMA query_only=ON")
         return
     db.execute(f"PRAGMA journal_size_limit={_LOG_SIZE}").fetchall()
+    db.execute("PRAGMA wal_autocheckpoint=0").fetchall()  # `log` does it, in a thread of its own
     # Some distributions overwrite every freed page with zeros: a purge of 1 GB would write 1 GB of public certificates.
     db.execute("PRAGMA secure_delete=FAST").fetchall()
 

@@ -1,8 +1,9 @@
 """The embedded store: one SQLite file in WAL mode.
 
-Three connections, each with a thread of its own, so that the loop never waits and nobody waits for the wrong thing:
-*writer* (every transaction that changes something, one after the other), *reader* (short reads by key) and *scanner*
-(listings, searches, whatever may take longer). Other processes may have the same file open.
+Four connections, each with a thread of its own, so that the loop never waits and nobody waits for the wrong thing:
+*writer* (every transaction that changes something, one after the other), *reader* (short reads by key), *scanner*
+(listings, searches, whatever may take longer) and the one that moves the *log* into the file. Other processes may have
+the same file open.
 Times are Unix seconds handed in; sizes are octets. sqlite3's errors leave as StoreError, with the file's name.
 
 No memory mapping: it saves some 2 µs of a lookup's 70, counts the database's pages as our memory, and turns a read
@@ -28,6 +29,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.base import Page, Snapshot, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.sqlite import deletions, presence, put, reading, removing, renaming, schema
+from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.presence import Presence, unwritable
 from keyserver.store.sqlite.put import Put
 from keyserver.store.sqlite.puts import Puts
@@ -53,6 +55,7 @@ class SqliteStore:
         self._reader: aiosqlite.Connection | None = None
         self._scanner: aiosqlite.Connection | None = None
         self._writing: set[asyncio.Task[Any]] = set()
+        self._log = Log(path, self._in_background)
         self._puts = Puts(
             lambda puts: self._carry_out(lambda db: put.put_all(db, puts, self._hygiene, self._max_size)),
             self._in_background,
@@ -76,6 +79,8 @@ class SqliteStore:
             await self._migrate(self._writer)
             self._reader = await connect(self._path, writes=False, immutable=fixed)
             self._scanner = await connect(self._path, writes=False, immutable=fixed)
+            if not fixed:
+                await self._log.open()
             self._version, self._seen = await run(self._reader, _position)
             self._own.clear()
             self._damage = ""
@@ -114,6 +119,7 @@ class SqliteStore:
             await asyncio.wait(self._writing)
         connections = (self._scanner, self._reader, self._writer)
         self._scanner = self._reader = self._writer = None
+        await self._log.close()
         for db in connections:  # the writer last: it puts the log into the file
             if db is not None:
                 with suppress(sqlite3.Error):
@@ -290,14 +296,16 @@ class SqliteStore:
         return task
 
     async def _carry_out(self, job: Callable[[Session], tuple[T, Written | None]]) -> T:
-        def guarded(db: Session) -> tuple[T, Written | None]:
+        def guarded(db: Session) -> tuple[tuple[T, Written | None], int]:
             self._still_there()  # before: what comes back tomorrow must not hold what was refused today
+            before = db.total_changes
             done = job(db)
             self._still_there()  # behind: nothing is acknowledged that went nowhere
-            return done
+            return done, db.total_changes - before
 
         with self._errors(writing=True):
-            result, written = await run(self._opened(self._writer), guarded)
+            (result, written), rows = await run(self._opened(self._writer), guarded)
+        self._log.grown(rows)
         self._cannot_write = ""
         if written is not None:
             self._publish(written)
