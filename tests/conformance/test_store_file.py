@@ -26,6 +26,7 @@ from keyserver.model import Change, Kind, Selection, Source, Voucher
 from keyserver.store.base import Stored, StoreError, StoreRefused
 from keyserver.store.sqlite import SqliteStore, reading, schema
 from keyserver.store.sqlite import log as sqlite_log
+from keyserver.store.sqlite import near as sqlite_near
 from keyserver.store.sqlite import store as sqlite_store
 from keyserver.store.sqlite.session import connect, run
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
@@ -605,7 +606,7 @@ async def test_what_runs_in_the_background_reads_no_whole_table(backend: Backend
         assert not [step for step in plans if "SCAN" in step]
 
 
-async def test_one_look_is_one_hop(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_short_look_is_no_hop_and_a_long_one_is_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     async with backend.opened() as (store, _):
         await fill(store)
         hops = 0
@@ -617,10 +618,35 @@ async def test_one_look_is_one_hop(backend: Backend, monkeypatch: pytest.MonkeyP
             return await original(*arguments)
 
         monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
-        await store.look(addr("u3@example.org"))
-        assert hops == 1
+        assert (await store.look(addr("u3@example.org"))).entries
+        assert hops == 0
         await store.put([ALICE.find()], [said(ALICE.fpr, True, 1)], 0, 1)
-        assert hops == 2
+        assert hops == 1
+        large = Made(90, ("large@example.org",), ballast=reading.SHORT.octets)
+        many = [Made(n, ("many@example.org",)) for n in range(91, 91 + reading.SHORT.certificates)]
+        several = [Made(99, ("several@example.org",)).find(origin=f"u{n}") for n in range(reading.SHORT.entries)]
+        await store.put([made.find() for made in (large, *many)] + several, [], 0, 1)
+        for who, entries in (("large", 1), ("many", len(many)), ("several", len(several))):
+            hops = 0
+            assert len((await store.look(addr(f"{who}@example.org"))).entries) == entries
+            assert hops == 1
+
+
+async def test_a_look_that_waited_for_the_disk_sends_the_next_ones_to_their_thread(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with backend.opened() as (store, _):
+        await fill(store)
+        near = store._near
+        assert near.look(addr("u3@example.org")) is not None
+        monkeypatch.setattr(sqlite_near, "SLOW", 0.0)
+        near._blocks = -1
+        assert near.look(addr("u3@example.org")) is not None
+        assert near.look(addr("u3@example.org")) is None
+        assert (await store.look(addr("u3@example.org"))).entries
+        near._again = 0.0
+        assert near.look(addr("u3@example.org")) is not None
+        assert near.look(addr("u3@example.org")) is not None  # nothing was read from a disk
 
 
 async def test_hygiene_runs_on_the_writers_thread_never_on_the_loops(backend: Backend) -> None:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
@@ -20,6 +21,25 @@ MAX_RECORDS = 256  # of one name: one per upstream
 MAX_OCTETS = 16 << 20  # of one snapshot or page; the certificate or entry that passes it is the last
 MAX_SEARCHED = 2_000_000  # entries scanned by a text search, the newest ones
 MAX_PUBLISHED = 10_000  # names; beyond that a poll says "everything" sooner than it reads them all
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much one look reads."""
+
+    certificates: int
+    entries: int  # of each
+    octets: int
+
+
+FULL = Bounds(MAX_CERTIFICATES, MAX_ENTRIES, MAX_OCTETS)
+SHORT = Bounds(4, 8, 128 << 10)
+"""What nearly every look stays below."""
+
+
+class TooMuch(Exception):
+    """There is more than the bounds admit, and not the best of it but all is wanted."""
+
 
 # CROSS JOIN keeps SQLite from changing the order of the loops: first the seek in the index of names.
 CLAIMS = (
@@ -46,23 +66,27 @@ def instant(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("ROLLBACK")
 
 
-def look(db: sqlite3.Connection, name: Name) -> Snapshot:
-    """`Store.look`."""
+def look(db: sqlite3.Connection, name: Name, bounds: Bounds = FULL) -> Snapshot:
+    """`Store.look`. Raises TooMuch where other bounds than FULL are passed."""
     with instant(db):
         fingerprints: dict[str, None] = {}
         for (fingerprint,) in db.execute(CLAIMS, (name, MAX_CLAIMS)):
             fingerprints[fingerprint] = None
-            if len(fingerprints) == MAX_CERTIFICATES:
+            if len(fingerprints) == bounds.certificates:
                 break
+        if bounds is not FULL and len(fingerprints) == bounds.certificates:
+            raise TooMuch
         entries: list[Entry] = []
         revocations: dict[str, bytes] = {}
-        room = MAX_OCTETS
+        room = bounds.octets
         for fingerprint in fingerprints:
-            found = _entries(db, fingerprint, MAX_ENTRIES)
+            found = _entries(db, fingerprint, bounds.entries)
             entries += found
             if revoked := db.execute(REVOCATION, (fingerprint,)).fetchone():
                 revocations[fingerprint] = revoked[0]
             room -= sum(len(entry.octets) for entry in found)
+            if bounds is not FULL and (room < 0 or len(found) == bounds.entries):
+                raise TooMuch
             if room < 0:
                 break
         records = tuple(_record(row) for row in db.execute(RECORDS, (name, MAX_RECORDS)))

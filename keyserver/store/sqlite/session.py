@@ -58,12 +58,16 @@ class Session(sqlite3.Connection):
             self._settings[pragma] = value
 
 
+def uri_of(path: Path, *, immutable: bool) -> str:
+    """The database as SQLite opens it: never a new file, `schema.create_file` makes it, closed to others."""
+    return f"{path.absolute().as_uri()}?{'mode=ro&immutable=1' if immutable else 'mode=rw'}"
+
+
 async def connect(path: Path, *, writes: bool, immutable: bool = False) -> aiosqlite.Connection:
     """A connection in autocommit mode; transactions are begun by name. Raises sqlite3.Error.
 
     immutable: nobody can change the file, and SQLite needs no files beside it."""
-    mode = "mode=ro&immutable=1" if immutable else "mode=rw"  # never creates a file: schema.create_file does, closed
-    uri = f"{path.absolute().as_uri()}?{mode}"
+    uri = uri_of(path, immutable=immutable)
     db = await aiosqlite.connect(uri, uri=True, factory=Session, isolation_level=None, timeout=_BUSY)
     try:
         await run(db, lambda c: _pragmas(c, writes))

@@ -2,8 +2,8 @@
 
 Four connections, each with a thread of its own, so that the loop never waits and nobody waits for the wrong thing:
 *writer* (every transaction that changes something, one after the other), *reader* (short reads by key), *scanner*
-(listings, searches, whatever may take longer) and the one that moves the *log* into the file. Other processes may have
-the same file open.
+(listings, searches, whatever may take longer) and the one that moves the *log* into the file. Short looks have a fifth
+in the loop's thread (`near`). Other processes may have the same file open.
 Times are Unix seconds handed in; sizes are octets. sqlite3's errors leave as StoreError, with the file's name.
 
 No memory mapping: it saves some 2 µs of a lookup's 70, counts the database's pages as our memory, and turns a read
@@ -30,6 +30,7 @@ from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.base import Page, Snapshot, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.sqlite import deletions, presence, put, reading, removing, renaming, schema
 from keyserver.store.sqlite.log import Log
+from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
 from keyserver.store.sqlite.put import Put
 from keyserver.store.sqlite.puts import Puts
@@ -39,6 +40,7 @@ from keyserver.store.sqlite.writing import Writing, Written, probe, transact, un
 T = TypeVar("T")
 
 _BATCH = 200  # entries or names in one transaction of a purge: some 10 ms in which other writers wait
+_IN_A_ROW = 16  # short looks: about a millisecond
 _TRIES = 100  # at opening, 50 ms apart
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -56,6 +58,8 @@ class SqliteStore:
         self._scanner: aiosqlite.Connection | None = None
         self._writing: set[asyncio.Task[Any]] = set()
         self._log = Log(path, self._in_background)
+        self._near = Near(path)
+        self._looks = 0  # in the loop's thread
         self._puts = Puts(
             lambda puts: self._carry_out(lambda db: put.put_all(db, puts, self._hygiene, self._max_size)),
             self._in_background,
@@ -81,6 +85,7 @@ class SqliteStore:
             self._scanner = await connect(self._path, writes=False, immutable=fixed)
             if not fixed:
                 await self._log.open()
+            self._near.open(immutable=fixed)
             self._version, self._seen = await run(self._reader, _position)
             self._own.clear()
             self._damage = ""
@@ -119,6 +124,7 @@ class SqliteStore:
             await asyncio.wait(self._writing)
         connections = (self._scanner, self._reader, self._writer)
         self._scanner = self._reader = self._writer = None
+        self._near.close()
         await self._log.close()
         for db in connections:  # the writer last: it puts the log into the file
             if db is not None:
@@ -137,7 +143,13 @@ class SqliteStore:
         Of more than 64 certificates come the local ones first, then those found, approved or vouched for under this
         name, then keyserver, mailflow; newest first.
         """
-        return await self._read(self._reader, lambda db: reading.look(db, name))
+        near = self._near.look(name)
+        if near is None:
+            return await self._read(self._reader, lambda db: reading.look(db, name))
+        self._looks += 1
+        if self._looks % _IN_A_ROW == 0:
+            await asyncio.sleep(0)  # whoever looks and looks again must not hold the loop
+        return near
 
     async def answered(self, upstream: str, domain: str) -> bool:
         """As `Store.answered`."""
