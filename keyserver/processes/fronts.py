@@ -12,13 +12,12 @@ from socket import socket
 from typing import Any
 
 from keyserver.changes import Changes
+from keyserver.faces.asked import AskedNames
 from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
 from keyserver.processes.control import Control, Message
 from keyserver.processes.news import Counter, Teller
 from keyserver.processes.streams import Place, Streams
-
-MAX_ASKED = 100_000  # names remembered for `asked`
 
 _LOG = logging.getLogger("keyserver.processes")
 
@@ -68,7 +67,7 @@ class Fronts:
         self._reload = reload
         self._fronts: dict[int, _Front] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asked: dict[Name, int] = {}
+        self._asked = AskedNames()
         self._core: Message = {}
 
     def begin(
@@ -96,8 +95,7 @@ class Fronts:
 
     def asked(self) -> dict[Name, int]:
         """What was asked for over HTTP and answered by fronts since the last call, and how often."""
-        asked, self._asked = self._asked, {}
-        return asked
+        return self._asked.take()
 
     def total(self, what: str) -> int:
         """The sum of one of the fronts' counts."""
@@ -170,8 +168,6 @@ class Fronts:
             if fresh > 0:
                 self._hits(face, fresh)
         front.counts = dict(said["counts"])
-        for name, hits in said["hkp_asked"].items():
-            if name in self._asked or len(self._asked) < MAX_ASKED:
-                self._asked[name] = self._asked.get(name, 0) + hits
+        self._asked.add(said["hkp_asked"])
         if said["ldap_asked"]:
             self._searched(list(said["ldap_asked"]))

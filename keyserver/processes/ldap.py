@@ -12,6 +12,7 @@ from functools import partial
 from typing import cast
 
 from keyserver.config.listener import Listener
+from keyserver.faces.asked import AskedNames
 from keyserver.faces.cache import MemoryLimit, Values
 from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.search import MAX_KEY, Rendered
@@ -27,7 +28,6 @@ from keyserver.wire.ber import measure
 from keyserver.wire.ldap import Code
 
 AT_ONCE = 64  # messages handled before other connections have their turn
-MAX_ASKED = 100_000  # names remembered for `asked`
 
 _EXTENDED = b"\x77"
 _SUCCESS = b"\x0a\x01\x00"
@@ -59,7 +59,7 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
         self.place = place
         self.kept: Values[bytes, Rendered] = Values(budget)
         self.hits = 0
-        self._asked: dict[Name, int] = {}
+        self._asked = AskedNames()
 
     def maker(self, listener: Listener) -> ConnectionFactory:
         """What makes the connections of a listener."""
@@ -74,8 +74,7 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
         if rendered.asked:
             self.hits += 1
             for name in rendered.asked:
-                if name in self._asked or len(self._asked) < MAX_ASKED:
-                    self._asked[name] = self._asked.get(name, 0) + 1
+                self._asked.note(name)
         return rendered
 
     def learn(self, payload: bytes) -> None:
@@ -85,8 +84,7 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
 
     def asked(self) -> dict[Name, int]:
         """What was asked for and answered here since the last call."""
-        asked, self._asked = self._asked, {}
-        return asked
+        return self._asked.take()
 
 
 class LdapFrontConnection(asyncio.Protocol):

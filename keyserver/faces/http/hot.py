@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from email.utils import formatdate
 
+from keyserver.faces.asked import AskedNames
 from keyserver.faces.cache import Cache, CachedAnswer, MemoryLimit
 from keyserver.faces.http.facts import Facts
 from keyserver.model import Name
@@ -20,7 +21,6 @@ MAX_AGE = 300
 """Seconds that a client may keep a reply at most (contract, HTTP on the HKP listener)."""
 
 MAX_LINE = 2048  # octets of a request line that is remembered
-MAX_ASKED = 100_000  # names remembered for `asked`
 
 _OBJECTS = 530  # octets that an answer takes beside head and body: objects and table entries (measured)
 _PER_LINE = 150
@@ -105,7 +105,7 @@ class HotAnswers(Cache[bytes, HotAnswer]):
         super().__init__(budget)
         self._tails: dict[bytes, bytes] = {}
         self._touched: list[HotAnswer] = []  # with hits not yet counted
-        self._asked: dict[Name, int] = {}
+        self._asked = AskedNames()
         self._date = b""
         self._date_of = -1
         self._hits = self._negative_hits = 0
@@ -176,8 +176,7 @@ class HotAnswers(Cache[bytes, HotAnswer]):
     def asked(self) -> dict[Name, int]:
         """What was asked for and answered from memory since the last call, by the query's name, and how often."""
         self._collect()
-        asked, self._asked = self._asked, {}
-        return asked
+        return self._asked.take()
 
     def counts(self) -> HotCounts:
         self._collect()
@@ -191,8 +190,8 @@ class HotAnswers(Cache[bytes, HotAnswer]):
                 self._hits += hits
             else:
                 self._negative_hits += hits
-            if answer.query and (answer.query in self._asked or len(self._asked) < MAX_ASKED):
-                self._asked[answer.query] = self._asked.get(answer.query, 0) + hits
+            if answer.query:
+                self._asked.note(answer.query, hits)
 
 
 def _may_repeat(line: bytes, reply: ResponseHead, body: bytes) -> bool:
