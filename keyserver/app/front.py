@@ -1,29 +1,24 @@
-"""A front process: HKP and LDAP listeners whose connections are answered from memory, or by the core."""
+"""A front process: listeners whose connections are answered from memory, or by the core."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from keyserver.app.listening import CORES_PART, DRAIN, Listeners, hot_gauges
+from keyserver.app.listening import CORES_PART, DRAIN, Listeners, memory_gauges
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.faces.cache import MemoryLimit
-from keyserver.faces.http.connection import HttpLimits
-from keyserver.faces.http.hot import HotAnswers
-from keyserver.faces.http.server import HttpServer
-from keyserver.faces.ldap.connection import LdapLimits
-from keyserver.listen.server import ListeningServer
 from keyserver.listen.trust import Trust
 from keyserver.model import Name
 from keyserver.processes.control import Control, Message
-from keyserver.processes.ldap import LdapFront
+from keyserver.processes.front import FrontFace, FrontOpening
 from keyserver.processes.ledger import Ledger
 from keyserver.processes.news import Counter, Replica
+from keyserver.processes.register import BY_FACE
 from keyserver.processes.relay import Relay
 
 NAMES_AT_ONCE = 1000  # in one report
@@ -40,10 +35,6 @@ class Setting:
     number: int
     instance: str
     bound: Mapping[Listening, Sequence[socket.socket]]
-
-
-class _Asked(Protocol):
-    def asked(self) -> dict[Name, int]: ...
 
 
 class FrontProcess:
@@ -63,8 +54,7 @@ class FrontProcess:
         self._trust = Trust(limits.trusted, limits.proxies, limits.proxy_header)
         memory = config.cache.memory * (CORES_PART - 1) // CORES_PART // config.workers
         self._budget = MemoryLimit(memory, self._replica, self._clocks.now)
-        self._http: list[HttpServer] = []
-        self._ldap: list[LdapFront] = []
+        self._faces: dict[str, list[FrontFace]] = {}  # by name, one for each view
 
     async def run(self, control: Control) -> None:
         """Serve until told to stop. Raises CannotStart, OSError."""
@@ -80,8 +70,7 @@ class FrontProcess:
         while not self._stop.is_set() and not self._relay.deserted:
             await asyncio.wait((stopped,), timeout=1.0)
             self._report()
-        servers: tuple[ListeningServer[Any], ...] = (*self._http, *self._ldap)
-        await asyncio.gather(*(server.close(DRAIN) for server in servers))
+        await asyncio.gather(*(face.server.close(DRAIN) for faces in self._faces.values() for face in faces))
         self._report()
 
     def _heard(self, message: Message, files: list[int]) -> None:
@@ -95,66 +84,41 @@ class FrontProcess:
                 self._stop.set()
 
     async def _open(self) -> None:
-        make: Mapping[str, Callable[[str], ListeningServer[Any]]] = {"hkp": self._hkp, "ldap": self._ldap_face}
-        servers: dict[str, ListeningServer[Any]] = {}
+        opened: dict[str, FrontFace] = {}
         for one, socks in self._setting.bound.items():
-            if one.key not in servers:
-                servers[one.key] = make[one.face](one.key)
-                servers[one.key].share(self._setting.ledger.page(self._setting.number, one.key))
+            if one.key not in opened:
+                face = opened[one.key] = BY_FACE[one.face].open(self._opening(one.key))
+                self._faces.setdefault(one.face, []).append(face)
+                face.server.share(self._setting.ledger.page(self._setting.number, one.key))
             for sock in socks:
-                await servers[one.key].serve(one.listener, sock)
+                await opened[one.key].server.serve(one.listener, sock)
 
-    def _hkp(self, key: str) -> HttpServer:
-        config = self._setting.config
-        server = HttpServer(
-            self._relay.http(key),
-            HotAnswers(self._budget),
-            HttpLimits(config.limits.connections_per_client, self._trust),
-            own=self._setting.instance,
-            tls=self._listeners.tls(config.hkp.tls_certificate, config.hkp.tls_key_file),
+    def _opening(self, place: str) -> FrontOpening:
+        return FrontOpening(
+            config=self._setting.config,
+            place=place,
+            relay=self._relay,
+            budget=self._budget,
+            trust=self._trust,
+            instance=self._setting.instance,
+            tls=self._listeners.tls,
+            monotonic=self._clocks.monotonic,
         )
-        self._http.append(server)
-        return server
-
-    def _ldap_face(self, key: str) -> LdapFront:
-        config = self._setting.config
-        server = LdapFront(
-            self._relay,
-            key,
-            self._budget,
-            LdapLimits(connections_per_client=config.limits.connections_per_client, trust=self._trust),
-            tls=self._listeners.tls(config.ldap.tls_certificate, config.ldap.tls_key_file),
-        )
-        self._ldap.append(server)
-        return server
 
     def _report(self) -> None:
         """Tell the core what was answered here."""
-        hot = [server.hot for server in self._http]
-        counted = [answers.counts() for answers in hot]
-        counts = {
-            **{name: read() for name, (_, read) in hot_gauges(self._budget, hot).items()},
-            "hkp_hits": sum(c.hits + c.negative_hits for c in counted),
-            "hkp_connections": sum(server.present for server in self._http),
-            "hkp_refused": sum(server.refused for server in self._http),
-            "ldap_hits": sum(one.hits for one in self._ldap),
-            "ldap_connections": sum(one.present for one in self._ldap),
-            "ldap_refused": sum(one.refused for one in self._ldap),
-        }
-        hkp, ldap = (list(_sum(sources).items()) for sources in (hot, self._ldap))
-        for at in range(0, max(1, len(hkp), len(ldap)), NAMES_AT_ONCE):
-            some: dict[str, Any] = {
-                "counts": counts,
-                "hkp_asked": dict(hkp[at : at + NAMES_AT_ONCE]),
-                "ldap_asked": dict(ldap[at : at + NAMES_AT_ONCE]),
-            }
-            if not self._relay.count(some):
+        counts = {name: read() for name, (_, read) in memory_gauges(self._budget).items()}
+        asked: dict[str, list[tuple[Name, int]]] = {}
+        for name, faces in self._faces.items():
+            total: Counts[str] = Counts()
+            names: Counts[Name] = Counts()
+            for face in faces:
+                total.update(face.counts())
+                total.update(connections=face.server.present, refused=face.server.refused)
+                names.update(face.asked())
+            counts |= {f"{name}_{what}": count for what, count in total.items()}
+            asked[name] = list(names.items())
+        for at in range(0, max([1, *map(len, asked.values())]), NAMES_AT_ONCE):
+            some = {name: dict(names[at : at + NAMES_AT_ONCE]) for name, names in asked.items()}
+            if not self._relay.count({"counts": counts, "asked": some}):
                 return
-
-
-def _sum(sources: Iterable[_Asked]) -> Mapping[Name, int]:
-    """What all of them were asked for since the last time."""
-    total: collections.Counter[Name] = collections.Counter()
-    for source in sources:
-        total.update(source.asked())
-    return total

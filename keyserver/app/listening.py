@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,7 +17,6 @@ from typing import Any
 from keyserver.admin.api.app import make_api
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
-from keyserver.app.upkeep import Remembers
 from keyserver.config import Listener, Listening
 from keyserver.faces.cache import MemoryLimit
 from keyserver.faces.context import FaceContext
@@ -35,6 +34,7 @@ from keyserver.mailflow.server import MailConnection, MailServer
 from keyserver.model import Answer, View
 from keyserver.observe import Observer
 from keyserver.processes.fronts import Fronts, Node
+from keyserver.processes.register import BY_FACE
 from keyserver.query import Query
 
 DRAIN = 5.0  # seconds that open requests have when we stop
@@ -57,7 +57,7 @@ class Listeners:
     certificates: dict[tuple[Path, Path | None], TlsCertificate] = field(default_factory=dict)
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
     fronts: Fronts | None = None
-    """Other processes that have the sockets of all faces, if there are any."""
+    """Other processes, which have the sockets of faces that have a part in them, if there are any."""
     bound: Mapping[Listening, Sequence[socket.socket]] = field(default_factory=dict)
     """Sockets that somebody has bound already."""
 
@@ -107,7 +107,7 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
                 except ValueError as problem:
                     raise CannotStart(str(problem)) from None
                 listeners.servers.append(server)
-                if listeners.fronts is not None and name in listeners.fronts.faces:
+                if listeners.fronts is not None and name in BY_FACE:
                     listeners.fronts.places[wanted[0].key] = server.behind
                     server.begin()
                 else:
@@ -142,7 +142,7 @@ def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[
     }
 
 
-def hot_gauges(budget: MemoryLimit, hot: Iterable[Remembers]) -> Mapping[str, tuple[str, Callable[[], int]]]:
+def memory_gauges(budget: MemoryLimit) -> Mapping[str, tuple[str, Callable[[], int]]]:
     """What is shown of the answers that a process keeps, by name: meaning, value."""
     return {
         "hot_octets": ("Memory of answers kept, all faces together", lambda: budget.octets),
@@ -152,7 +152,6 @@ def hot_gauges(budget: MemoryLimit, hot: Iterable[Remembers]) -> Mapping[str, tu
         "hot_evicted": ("Answers that left because memory ran out", lambda: budget.evicted),
         "hot_expired": ("Answers whose time was over", lambda: budget.expired),
         "hot_forgotten": ("Answers that left because something behind them changed", lambda: budget.forgotten),
-        "hkp_negative_hits": ("Absences given from memory", lambda: sum(h.counts().negative_hits for h in hot)),
     }
 
 
@@ -161,7 +160,7 @@ def _show(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> None:
     observer, fronts = parts.observer, listeners.fronts
 
     def connections(face: str) -> int:
-        if fronts is not None:
+        if fronts is not None and face in BY_FACE:
             return fronts.total(f"{face}_connections")
         return sum(server.present for server in listeners.of(face))
 
@@ -173,8 +172,10 @@ def _show(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> None:
         return here() + (fronts.total(name) if fronts is not None else 0)
 
     observer.gauge("searches_under_way", "Searches under way", lambda: parts.resolver.searches)
-    for name, (meaning, read) in hot_gauges(budget, parts.hot).items():
+    for name, (meaning, read) in memory_gauges(budget).items():
         observer.gauge(name, meaning, partial(both, name, read))
+    absences = partial(both, "hkp_negative_hits", lambda: sum(hot.counts().negative_hits for hot in parts.hot))
+    observer.gauge("hkp_negative_hits", "Absences given from memory", absences)
     for face in FACES:
         observer.gauge(f"{face.name}_connections", "Open connections of this face", partial(connections, face.name))
         observer.gauge(f"{face.name}_refused", "Connections over a limit", partial(refused, face.name))

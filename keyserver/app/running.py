@@ -19,7 +19,6 @@ from keyserver.app.parts import Parts, opened
 from keyserver.app.several import supervise
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
-from keyserver.faces.register import FACES
 from keyserver.listen.descriptors import raise_limit
 from keyserver.observe import LogFormat
 from keyserver.processes.control import Control
@@ -136,7 +135,7 @@ async def _core(
             read()
 
     def among(parts: Parts, listeners: Listeners) -> Callable[[], None]:
-        fronts = Fronts(counter, control, faces=[face.name for face in FACES], stop=stop.set, reload=reload)
+        fronts = Fronts(counter, control, stop=stop.set, reload=reload)
         listeners.fronts, listeners.bound = fronts, bound
         parts.hot.append(fronts)
 

@@ -12,12 +12,12 @@ from keyserver.app.front import FrontProcess, Setting
 from keyserver.app.listening import ready_line, taken
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
-from keyserver.faces.register import FACES
 from keyserver.install import InstallError, installation
 from keyserver.listen.sockets import bind_for
 from keyserver.processes.control import Control
 from keyserver.processes.ledger import Ledger
 from keyserver.processes.news import Counter
+from keyserver.processes.register import BY_FACE
 from keyserver.processes.supervisor import Main, Supervisor
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], int]
@@ -39,12 +39,11 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
     except InstallError as problem:
         raise CannotStart(str(problem)) from None
     counter, ledger = Counter(), Ledger(config.workers)
-    faces = {face.name for face in FACES}
     lines: list[str] = []
     fronts: list[dict[Listening, Sequence[socket.socket]]] = [{} for _ in range(config.workers)]
     cores: dict[Listening, Sequence[socket.socket]] = {}
     for one in config.listeners:
-        if one.face in faces:
+        if one.face in BY_FACE:
             for bound, socks in zip(fronts, _bind(one, config.workers), strict=True):
                 bound[one] = socks
             lines += [ready_line(one, sock.getsockname()) for sock in fronts[0][one]]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import socket
 from typing import Any
@@ -17,6 +17,7 @@ from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
 from keyserver.processes.control import Control, Message
 from keyserver.processes.news import Counter, Teller
+from keyserver.processes.register import BY_FACE
 from keyserver.processes.streams import Place, Streams
 
 _LOG = logging.getLogger("keyserver.processes")
@@ -53,12 +54,9 @@ class Fronts:
         counter: Counter,
         control: Control,
         *,
-        faces: Collection[str],
         stop: Callable[[], None],
         reload: Callable[[], None],
     ) -> None:
-        self.faces = faces
-        """What they listen for."""
         self.places: dict[str, Place] = {}
         """Listeners' protocols by their configuration's keys, to be filled before `begin`."""
         self._counter = counter
@@ -73,7 +71,8 @@ class Fronts:
     def begin(
         self, changes: Changes, hits: Callable[[str, int], None], searched: Callable[[Sequence[Name]], None]
     ) -> None:
-        """Admit fronts. hits(face, count) and searched(names of LDAP searches): what they answered, once a second."""
+        """Admit fronts. hits(face, count) and searched(names): what they answered, once a second, where no
+        line of the log tells it."""
         self._hits, self._searched = hits, searched
         self._teller = Teller(changes, self._counter, self._late)
         self._control.listen(self._heard)
@@ -94,7 +93,7 @@ class Fronts:
         return HotCounts(0, 0)
 
     def asked(self) -> dict[Name, int]:
-        """What was asked for over HTTP and answered by fronts since the last call, and how often."""
+        """What is to be logged of what fronts answered since the last call, and how often."""
         return self._asked.take()
 
     def total(self, what: str) -> int:
@@ -110,8 +109,9 @@ class Fronts:
         ]
         for _, front in sorted(self._fronts.items()):
             counts = front.counts
-            hot = counts.get("hkp_hits", 0) + counts.get("ldap_hits", 0)
-            connections = counts.get("hkp_connections", 0) + counts.get("ldap_connections", 0)
+            hot, connections = (
+                sum(counts.get(f"{face}_{what}", 0) for face in BY_FACE) for what in ("hits", "connections")
+            )
             found.append(Node("front", front.pid, front.since, front.restarts, connections, hot))
         return found
 
@@ -163,11 +163,14 @@ class Fronts:
             return
 
     def _count(self, front: _Front, said: Mapping[str, Any]) -> None:
-        for face in ("hkp", "ldap"):
-            fresh = said["counts"].get(f"{face}_hits", 0) - front.counts.get(f"{face}_hits", 0)
+        counts, before = said["counts"], front.counts
+        front.counts = dict(counts)
+        for face, part in BY_FACE.items():
+            fresh = counts.get(f"{face}_hits", 0) - before.get(f"{face}_hits", 0)
             if fresh > 0:
                 self._hits(face, fresh)
-        front.counts = dict(said["counts"])
-        self._asked.add(said["hkp_asked"])
-        if said["ldap_asked"]:
-            self._searched(list(said["ldap_asked"]))
+            asked = said["asked"].get(face)
+            if asked and part.logged:
+                self._asked.add(asked)
+            elif asked:
+                self._searched(list(asked))

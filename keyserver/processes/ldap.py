@@ -15,12 +15,14 @@ from keyserver.config.listener import Listener
 from keyserver.faces.asked import AskedNames
 from keyserver.faces.cache import MemoryLimit, Values
 from keyserver.faces.ldap.connection import LdapLimits
+from keyserver.faces.ldap.face import LDAP
 from keyserver.faces.ldap.search import MAX_KEY, Rendered
 from keyserver.listen.acceptor import ConnectionFactory
 from keyserver.listen.server import ListeningServer, peer_of
 from keyserver.listen.trust import UNIX
 from keyserver.model import Malformed, Name
 from keyserver.processes.frames import Frame, FrameKind
+from keyserver.processes.front import FrontFace, FrontOpening, FrontPart
 from keyserver.processes.relay import Relay
 from keyserver.processes.streams import StreamOpening, read_rendered
 from keyserver.wire import ldap as wire
@@ -371,3 +373,18 @@ class LdapFrontConnection(asyncio.Protocol):
     def _write(self, octets: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(octets)
+
+
+def _open(opening: FrontOpening) -> FrontFace:
+    config = opening.config
+    server = LdapFront(
+        opening.relay,
+        opening.place,
+        opening.budget,
+        LdapLimits(connections_per_client=config.limits.connections_per_client, trust=opening.trust),
+        tls=opening.tls(config.ldap.tls_certificate, config.ldap.tls_key_file),
+    )
+    return FrontFace(server, lambda: {"hits": server.hits}, server.asked)
+
+
+FRONT = FrontPart(LDAP.name, _open)

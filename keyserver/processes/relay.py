@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from keyserver.faces.http.exchange import Exchange
 from keyserver.processes.frames import Frame, FrameKind, pack
 from keyserver.processes.line import Line
 from keyserver.processes.news import Replica
-from keyserver.processes.streams import StreamOpening, read_facts
+from keyserver.processes.streams import StreamOpening
 
 GRACE = 1.0
 """Seconds that what is hot and true is given without a core."""
@@ -21,17 +19,7 @@ GRACE = 1.0
 DESERTED = 30.0
 """Seconds after which a front without a core gives up: the supervisor starts another, with another line."""
 
-RETRY = 2
-"""Seconds after which a client may ask again: the core is back by then, or not soon."""
-
 _LOG = logging.getLogger("keyserver.processes")
-
-_TEXT = b"The service is starting again. Please try again in a moment.\n"
-_HEAD = (
-    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-    b"Retry-After: %d\r\nCache-Control: no-store\r\nAccess-Control-Allow-Origin: *\r\n"
-    b"X-Content-Type-Options: nosniff\r\nServer: keyserver\r\nConnection: close\r\n\r\n"
-)
 
 
 class End(Protocol):
@@ -125,10 +113,6 @@ class Relay:
         self._line.send(FrameKind.COUNTS, 0, pack(dict(facts)))
         return True
 
-    def http(self, place: str) -> Callable[[], Remote]:
-        """What stands behind an `Exchange` of a listener, in aiohttp's place."""
-        return partial(Remote, self, place)
-
     # inside
 
     def _take(self, frame: Frame) -> None:
@@ -172,112 +156,3 @@ class Relay:
             end.orphaned()
         if line is not None:
             line.close()
-
-
-class Remote:
-    """The core in aiohttp's place, behind one exchange."""
-
-    def __init__(self, relay: Relay, place: str) -> None:
-        self._relay = relay
-        self._place = place
-        self._stream = 0
-        self._silent = True
-        """No octet of a reply has come since the last question."""
-        self._asked = b""
-        self._gone = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The exchange is there."""
-        assert isinstance(transport, Exchange)
-        self._exchange = transport
-        peer = transport.get_extra_info("peername")
-        client = str(peer[0]) if isinstance(peer, tuple) else ""
-        tls = transport.get_extra_info("sslcontext") is not None
-        self._stream = self._relay.open(self, StreamOpening(self._place, client, tls))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The client is gone, or needs nothing more."""
-        self._gone.set()
-        stream, self._stream = self._stream, 0
-        self._relay.end(stream)
-
-    def data_received(self, data: bytes) -> None:
-        """A request, or octets of one."""
-        if not self._asked:
-            self._asked = data[:5]
-        if not self._stream:
-            self._refuse()
-            return
-        self._silent = True
-        self._relay.data(self._stream, data)
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._relay.send(FrameKind.PAUSE, self._stream)
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        self._relay.send(FrameKind.RESUME, self._stream)
-
-    def close(self) -> None:
-        """End when what is under way is answered."""
-        self._relay.send(FrameKind.FINISH, self._stream)
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        """Return when it has ended; after so many seconds it has."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._gone.wait()
-        except TimeoutError:
-            self._exchange.abort()
-
-    # what the relay calls
-
-    def take(self, frame: Frame) -> None:
-        """Of the core."""
-        match frame.kind:
-            case FrameKind.DATA:
-                self._silent = False
-                self._asked = b""
-                self._exchange.write(frame.payload)
-            case FrameKind.FACTS:
-                offer = self._exchange.get_extra_info("hot_answers")
-                if offer is not None:
-                    offer(read_facts(frame.payload))
-            case FrameKind.PAUSE:
-                self.choke(True)
-            case FrameKind.RESUME:
-                self.choke(False)
-            case FrameKind.CLOSE:
-                self._leave()
-                self._exchange.close()
-            case FrameKind.ABORT:
-                self._leave()
-                self._exchange.abort()
-
-    def choke(self, choked: bool) -> None:
-        """The core takes no more for now, or takes it again."""
-        if choked:
-            self._exchange.pause_reading()
-        else:
-            self._exchange.resume_reading()
-
-    def orphaned(self) -> None:
-        """The core is gone: who waits for the first octet of an answer is told, others are cut off."""
-        self._stream = 0
-        if not (self._exchange.busy or self._exchange.sticky):
-            self._exchange.close()
-        elif self._silent:
-            self._refuse()
-        else:
-            self._exchange.abort()
-
-    def _leave(self) -> None:
-        self._relay.ended(self._stream)
-        self._stream = 0
-
-    def _refuse(self) -> None:
-        text = b"" if self._asked.startswith(b"HEAD") else _TEXT
-        self._exchange.write(_HEAD % (len(text), RETRY) + text)
-        if not self._exchange.is_closing():
-            self._exchange.close()

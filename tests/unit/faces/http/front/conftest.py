@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -23,6 +24,7 @@ from keyserver.faces.http.facts import Facts, offer
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.faces.http.server import HttpLimits, HttpServer
 from keyserver.model import Change
+from keyserver.processes.http import Remote
 from keyserver.processes.news import Counter, Replica, Teller
 from keyserver.processes.relay import Relay
 from keyserver.processes.streams import Streams
@@ -290,7 +292,7 @@ async def parted(world: World, runner: web.AppRunner) -> tuple[Callable[[], Any]
         streams.close()
         relay.close()
 
-    return relay.http("hkp"), replica, end
+    return partial(Remote, relay, "hkp"), replica, end
 
 
 @pytest.fixture(params=[False, True], ids=["one process", "front and core"])
