@@ -16,7 +16,7 @@ from keyserver.faces.asked import AskedNames
 from keyserver.faces.cache import MemoryLimit, Values
 from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.face import LDAP
-from keyserver.faces.ldap.search import MAX_KEY, Rendered
+from keyserver.faces.ldap.search import Rendered, keep_rendered
 from keyserver.listen.acceptor import ConnectionFactory
 from keyserver.listen.server import ListeningServer, peer_of
 from keyserver.listen.trust import UNIX
@@ -81,8 +81,7 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
 
     def learn(self, payload: bytes) -> None:
         """Keep what the core offers."""
-        request, rendered, ground = read_rendered(payload)
-        self.kept.keep(request, rendered, rendered.octets + MAX_KEY, ground, self.kept.budget.found)
+        keep_rendered(self.kept, *read_rendered(payload))
 
     def asked(self) -> dict[Name, int]:
         """What was asked for and answered here since the last call."""

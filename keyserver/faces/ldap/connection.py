@@ -8,6 +8,7 @@ import logging
 import secrets
 import ssl
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 from keyserver.faces.context import FaceContext
@@ -337,7 +338,8 @@ class Connection(asyncio.Protocol):
         if isinstance(plan, SearchReply):
             self._reply(id_element, message, search, plan)
             return
-        reply = searches.at_once(plan)
+        offer = partial(self._offer, key) if self._offer is not None else None
+        reply = searches.at_once(plan, offer)
         if reply is not None and sum(map(len, reply.entries)) <= PIECE:
             self._reply(id_element, message, search, reply)
             return
@@ -350,7 +352,7 @@ class Connection(asyncio.Protocol):
                 late = reply
                 if late is None:
                     looped = _looped(message, self._server.context.instance)
-                    late = await searches.answer(plan, self._client, looped, search.time_limit)
+                    late = await searches.answer(plan, self._client, looped, search.time_limit, offer)
                 await self._send(message, search, late)
             except Exception:
                 _log.exception("a search failed")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -39,6 +39,7 @@ from keyserver.wire.ldap import Code, SearchRequest
 from keyserver.wire.ldap_filter import TooMuch, read_filter
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 DEADLINE = 10  # seconds; GnuPG waits for ever
 SMALL = 64 * 1024  # octets of certificates that one search makes into entries on the loop
@@ -78,7 +79,10 @@ class Rendered:
 
 
 Offer = Callable[[bytes, Rendered, Ground], None]
-"""(request, its reply, what that stands on)."""
+"""(request, its reply, what that stands on): to whoever keeps replies in another process."""
+
+OfferReply = Callable[[Rendered, Ground], None]
+"""The same for one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,8 @@ class Searches:
         sense, key = understood
         row = self._rendered.get(key)
         if row is None:
-            reply = self.at_once(SearchPlan(sense, *key[1:], key))
+            offered = partial(offer, request) if offer is not None else None
+            reply = self.at_once(SearchPlan(sense, *key[1:], key), offered)
             return None if reply is None else render(reply)
         if row.value.spelt != hash(request):
             row.value.spelt = hash(request)
@@ -186,7 +191,7 @@ class Searches:
             return SearchReply((), plan.code, plan.text)
         return plan
 
-    def at_once(self, plan: SearchPlan) -> SearchReply | None:
+    def at_once(self, plan: SearchPlan, offer: OfferReply | None = None) -> SearchReply | None:
         """The reply to a search of which everything is in memory; None: `answer` must be awaited."""
         found: list[tuple[Node, ...]] = []
         ground = Ground(frozenset(), FOREVER, 0)
@@ -201,17 +206,19 @@ class Searches:
         if found:
             self.hits += 1
             self._context.lookups.note_asked(plan.sense.names, self._context.clock())
-        return self._finish(plan, found, self._renewed(ground))
+        return self._finish(plan, found, self._renewed(ground), offer)
 
-    async def answer(self, plan: SearchPlan, client: str | None, looped: bool, seconds: int) -> SearchReply:
+    async def answer(
+        self, plan: SearchPlan, client: str | None, looped: bool, seconds: int, offer: OfferReply | None = None
+    ) -> SearchReply:
         """The reply to a search, within `seconds` (0: as long as we allow anybody)."""
         limit = min(seconds or DEADLINE, DEADLINE)
         asked = await self._ask(plan, client, looped, limit)
         if slow := _unready(asked.found):
             await self._aside(partial(_prepare, slow, plan.selection))
         if asked.code is Code.SUCCESS:
-            return self._finish(plan, asked.found, asked.ground)
-        reply = self._finish(plan, asked.found, None)
+            return self._finish(plan, asked.found, asked.ground, offer)
+        reply = self._finish(plan, asked.found, None, None)
         return SearchReply(reply.entries, asked.code, asked.text)
 
     async def _ask(self, plan: SearchPlan, client: str | None, looped: bool, limit: float) -> Gathered:
@@ -258,21 +265,28 @@ class Searches:
         async with self._one:
             return await asyncio.to_thread(work)
 
-    def _finish(self, plan: SearchPlan, found: Sequence[tuple[Node, ...]], ground: Ground | None) -> SearchReply:
-        """The reply from entries that are true now; kept if it stands on something and is asked again."""
+    def _finish(
+        self, plan: SearchPlan, found: Sequence[tuple[Node, ...]], ground: Ground | None, offer: OfferReply | None
+    ) -> SearchReply:
+        """The reply from entries that are true now; kept if it stands on something and is asked again.
+
+        It is offered at once: others have more memory than we, who may have forgotten it by then."""
         nodes = choose(plan, found)
         if isinstance(nodes, Refusal):
             return SearchReply((), nodes.code, nodes.text)
         if not any(found) and any(w.itself for w in plan.sense.wanted):
             return SearchReply((), Code.NO_SUCH_OBJECT)
         reply = write(plan, nodes)
-        if ground is not None and plan.key is not None and self._again(plan.key):
-            self._keep(plan.key, render(reply, plan.sense.names), ground)
+        if ground is not None and plan.key is not None:
+            rendered = render(reply, plan.sense.names)
+            if offer is not None:
+                offer(rendered, ground)
+            if self._again(plan.key):
+                self._keep(plan.key, rendered, ground)
         return reply
 
     def _keep(self, key: Key, rendered: Rendered, ground: Ground) -> None:
-        segment = self._budget.found if len(rendered.operations) > 1 else self._budget.absent
-        self._rendered.keep(key, rendered, rendered.octets + MAX_KEY, ground, segment)
+        keep_rendered(self._rendered, key, rendered, ground)
 
     def _renewed(self, ground: Ground) -> Ground:
         """What stands on rows that are still there is true as of now, whenever they were made."""
@@ -296,6 +310,12 @@ def render(reply: SearchReply, asked: tuple[Name, ...] = ()) -> Rendered:
     """A reply's operations: its entries, then its result."""
     operations = (*reply.entries, wire.result(wire.DONE, reply.code, reply.text))
     return Rendered(operations, asked, sum(map(len, operations)))
+
+
+def keep_rendered(kept: Values[K, Rendered], key: K, rendered: Rendered, ground: Ground) -> None:
+    """Keep a reply; one without an entry among the negative answers."""
+    segment = kept.budget.found if len(rendered.operations) > 1 else kept.budget.absent
+    kept.keep(key, rendered, rendered.octets + MAX_KEY, ground, segment)
 
 
 def _unready(found: Iterable[Iterable[Node]]) -> list[Node]:

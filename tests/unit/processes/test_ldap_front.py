@@ -21,6 +21,7 @@ from support.tls import Authority
 ALICE = make(["Alice <alice@example.org>"])
 KEYS = f"ou=PGP Keys,{BASE}"
 MAIL = Equal("gpgMailbox", b"alice@example.org")
+CROWDED = 64 << 10  # octets of a core's memory: a few entries
 
 
 @pytest.fixture
@@ -126,3 +127,31 @@ def test_without_a_core_a_connection_that_had_it_ends_and_others_may_ask_what_is
         time.sleep(1.2)
         assert other.search(KEYS, MAIL).code == Code.UNAVAILABLE
         assert other.closed()
+
+
+def test_what_fits_into_the_front_becomes_hot_though_the_core_has_no_room_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    people = [f"person{number}@example.org" for number in range(60)]
+    memory = Memory(*(make([address]).octets for address in people))
+    monkeypatch.setattr(Face, "apart", True)
+    with serving(memory, kept=CROWDED) as face, Client(face.port) as client:
+        for address in people:
+            assert len(client.search(KEYS, Equal("gpgMailbox", address.encode())).entries) == 1
+        assert face.server.context.budget.evicted > len(people) // 2
+        asked = len(memory.asked)
+        before = front_of(face).hits
+        for address in people:
+            assert len(client.search(KEYS, Equal("gpgMailbox", address.encode())).entries) == 1
+        assert front_of(face).hits == before + len(people)
+        assert len(memory.asked) == asked
+
+
+def test_absence_takes_only_its_part_of_the_front(face: Face) -> None:
+    with Client(face.port) as client:
+        for number in range(200):
+            client.search(KEYS, Equal("gpgMailbox", b"nobody%d@example.org" % number))
+        budget = front_of(face).kept.budget
+        assert not len(budget.found)
+        assert 0 < budget.absent.octets <= budget.absent.limit
+        assert budget.evicted
