@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from keyserver import __version__
@@ -27,13 +28,8 @@ from keyserver.upstreams.base import Asking
 from keyserver.upstreams.coding import RATIO
 from keyserver.upstreams.host import is_name, literal
 from keyserver.upstreams.http.addresses import Addresses
-from keyserver.upstreams.net import (
-    MIN_PATIENCE,
-    Names,
-    NoSuchHost,
-    Resolved,
-    is_global,
-)
+from keyserver.upstreams.http.kept import MAX_HEADERS, MAX_LINE, Keeping, Reply
+from keyserver.upstreams.net import MIN_PATIENCE, Names, NoSuchHost, Resolved, is_global
 from keyserver.upstreams.trouble import ours, proves_nothing, starved
 from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
@@ -41,9 +37,8 @@ MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
 LARGE = 1 << 20  # octets from which on an answer needs one of LARGE_AT_ONCE places
 LARGE_AT_ONCE = 2
 IN_THREAD = 64 << 10  # octets from which on a body is judged in a thread
-MAX_HEADERS = 128
 MAX_REDIRECTS = 3
-CONNECTIONS = 100  # of one upstream at once
+HEADERS = {"User-Agent": f"keyserver/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 Judge: TypeAlias = Callable[[int, Mapping[str, str], bytes], Outcome]
@@ -113,17 +108,8 @@ class Client:
         guarded = self._template and not self._allow_private and self._proxy is None
         for hop in range(MAX_REDIRECTS + 1):
             async with AsyncExitStack() as held:
-                tls = await self._tls_context() if url.scheme == "https" else True
-                response = await held.enter_async_context(
-                    self._session(hop == 0 or self._proxy is not None, guarded).get(
-                        url,
-                        headers={"Via": ", ".join(f"1.1 {name}" for name in via.split(","))},
-                        allow_redirects=False,
-                        proxy=self._proxy,
-                        ssl=tls,
-                        trace_request_ctx=trip,
-                    )
-                )
+                session = self._session(hop == 0 or self._proxy is not None, guarded)
+                response = await self._get(session, url, via, trip, held)
                 if hop == 0:
                     self._answered.add(trip.host)
                 trip.answers += 1
@@ -136,11 +122,28 @@ class Client:
                 guarded = self._guarded(url.raw_host or "")
         raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
 
-    async def _read(self, response: aiohttp.ClientResponse, held: AsyncExitStack, trip: _Trip) -> bytes:
+    async def _get(
+        self, session: aiohttp.ClientSession, url: URL, via: str, trip: _Trip, held: AsyncExitStack
+    ) -> aiohttp.ClientResponse | Reply:
+        """The head of the answer, by a kept connection where there is one; `held` gives the connection back."""
+        headers = HEADERS | {"Via": ", ".join(f"1.1 {name}" for name in via.split(","))}
+        tls = await self._tls_context() if url.scheme == "https" else True
+        if self._proxy is None and isinstance(session.connector, Keeping):
+            trip.phase = "connected"
+            if (reply := await session.connector.ask(url, tls, headers)) is not None:
+                held.callback(reply.close)
+                return reply
+            trip.phase = ""
+        asking = session.get(
+            url, headers=headers, allow_redirects=False, proxy=self._proxy, ssl=tls, trace_request_ctx=trip
+        )
+        return await held.enter_async_context(asking)
+
+    async def _read(self, response: aiohttp.ClientResponse | Reply, held: AsyncExitStack, trip: _Trip) -> bytes:
         """The body, within its bound; `held` keeps a place for a large one until it has been judged."""
         good, unpacked = response.status in GOOD, RATIO if encoding(response.headers) else 1
         most = MAX_BODY if good else MAX_ERROR_BODY
-        if good and (response.content_length or 0) > most:
+        if good and _announced(response.headers) > most:
             raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
         body = bytearray()
         large = False
@@ -164,7 +167,7 @@ class Client:
             return False
         return self._template or host != self._host or self._public
 
-    def _onward(self, url: URL, response: aiohttp.ClientResponse) -> URL:
+    def _onward(self, url: URL, response: aiohttp.ClientResponse | Reply) -> URL:
         """Where a redirect leads, if we follow it."""
         location = response.headers.get("Location", "")
         try:
@@ -229,21 +232,14 @@ class Client:
             service=self._service if first else "",
             seen=self._seen,
         )
-        connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS,
-            resolver=resolver,
-            use_dns_cache=False,
-            keepalive_timeout=5 if self._template else 30,
-        )
         return aiohttp.ClientSession(
-            connector=connector,
-            headers={"User-Agent": f"keyserver/{__version__}", "Accept-Encoding": "identity"},
+            connector=Keeping(resolver=resolver, use_dns_cache=False, keepalive_timeout=5 if self._template else 30),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            max_line_size=8190,
-            max_field_size=8190,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
             max_headers=MAX_HEADERS,
             trace_configs=[_tracing()],
         )
@@ -251,6 +247,12 @@ class Client:
     def _seen(self, host: str, addresses: Sequence[str]) -> None:
         """Note that the host is, or once was, in the public Internet: from then on it cannot lead inside."""
         self._public = self._public or (host == self._host and any(is_global(ip_address(a)) for a in addresses))
+
+
+def _announced(headers: Mapping[str, str]) -> int:
+    """Octets of a body by its `Content-Length`; 0 where there is none."""
+    length = headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 def _tls(ca_file: str | None) -> ssl.SSLContext:
@@ -328,7 +330,7 @@ def explain(error: BaseException) -> Failed:
             return Failed("it closed the connection without an answer")
         case aiohttp.ClientPayloadError():
             return Failed("its answer broke off")
-        case aiohttp.ClientResponseError(message=str() as message):
+        case aiohttp.ClientResponseError(message=str() as message) | HttpProcessingError(message=str() as message):
             what = re.match(r"[A-Za-z0-9' -]{1,60}(?=:|$)", message)  # the parser's words, without what it quotes
             return Failed(f"its answer is not proper HTTP{': ' + what[0] if what else ''}")
         case TimeoutError():

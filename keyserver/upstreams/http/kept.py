@@ -1,0 +1,214 @@
+"""Questions on kept connections: aiohttp makes, checks and pools them; who asks on one again needs no session of it.
+
+A plain reply (RFC 9112: its whole head in the first piece, `Content-Length` once, nothing that changes where it ends)
+is read here, more strictly than by aiohttp, so that the two never disagree about its end. Any other goes, with every
+octet of it, to aiohttp's parser on the same connection: nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from ssl import SSLContext
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDict
+from yarl import URL
+
+MAX_LINE = 8190  # octets of one line of a head
+MAX_HEADERS = 128
+MAX_PLAIN = 64 << 10  # octets of the body of a plain reply; a longer one is read piece by piece
+CONNECTIONS = 100  # of one upstream, in use or kept
+
+_HEAD = re.compile(
+    rb"HTTP/1\.1 (200|404) [\t -~]*\r\n"  # other statuses are rare, and some of them have no body
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n"
+)
+_LENGTH = re.compile(r"[0-9]{1,5}")
+_ENDS_OTHERWISE = frozenset({"transfer-encoding", "content-encoding", "trailer", "upgrade"})
+_SENDABLE = re.compile(r"[ -~]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply whose head is here."""
+
+    status: int
+    headers: Mapping[str, str]  # names compare without case
+    content: StreamReader | _Whole
+    _connection: Connection
+
+    def close(self) -> None:
+        """Read no more of it; nothing, where it was read to its end."""
+        self._connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A body that is here."""
+
+    octets: bytes
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield self.octets
+
+
+class Keeping(aiohttp.TCPConnector):
+    """A pool in which no connection is kept on which something came that nobody has asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options`: as aiohttp's."""
+        super().__init__(limit=CONNECTIONS, **options)
+        self._factory = partial(_Exchanges, loop=self._loop)  # type: ignore[assignment]  # one in a subclass
+
+    async def ask(self, url: URL, tls: SSLContext | bool, headers: Mapping[str, str]) -> Reply | None:
+        """The reply to a GET on a kept connection. None: there is none, or it was closed without an answer.
+
+        Raises what aiohttp does, and HttpProcessingError for what is not proper HTTP."""
+        lines = [f"GET {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if not _SENDABLE.fullmatch("".join(lines)):
+            return None
+        key = ConnectionKey(url.raw_host or "", url.port, url.scheme == "https", tls, None, None, None)
+        if (connection := await self._get(key, [])) is None:
+            return None
+        try:
+            return await cast(_Exchanges, connection.protocol).ask("\r\n".join([*lines, "", ""]).encode(), connection)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            connection.close()
+            return None
+        except BaseException:
+            connection.close()
+            raise
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        full = sum(map(len, self._conns.values())) >= CONNECTIONS
+        resting = not should_close and not full and cast(_Exchanges, protocol).rest()
+        super()._release(key, protocol, should_close=not resting)
+
+
+class _Exchanges(ResponseHandler):
+    """aiohttp's protocol of one connection; it reads plain replies itself, and hears nothing between two questions."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._asked = False
+        self._parsing = False
+        self._answer: asyncio.Future[bytes | None] | None = None  # None: aiohttp's parser has it
+        self._octets = bytearray()  # of a plain reply that has begun
+        self._plain: _Head | None = None
+
+    def set_response_params(self, **options: Any) -> None:
+        self._asked = True
+        super().set_response_params(**options)
+
+    async def ask(self, request: bytes, connection: Connection) -> Reply:
+        """Send a request, and have its reply."""
+        assert self.transport is not None
+        self._asked = True
+        answer = self._answer = self._loop.create_future()
+        self.transport.write(request)
+        if (body := await answer) is not None and self._plain is not None:
+            connection.release()
+            return Reply(self._plain.status, self._plain.headers, _Whole(body), connection)
+        while True:
+            message, payload = await self.read()
+            if not 100 <= message.code <= 199 or message.code == 101:
+                break
+        payload.on_eof(connection.release)
+        return Reply(message.code, message.headers, payload, connection)
+
+    def rest(self) -> bool:
+        """Wait for the next question; False: this connection is of no more use."""
+        self._asked = False
+        return self._parsing or self._quiet()
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is not None:
+            self._read(data)
+            return
+        if data and not self._asked:  # the reply to a question that nobody has asked yet
+            self.abort()
+            return
+        self._parsing = True
+        try:
+            super().data_received(data)
+        finally:
+            self._parsing = False
+        if not self._asked and not self._quiet():
+            self.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._answer is not None:
+            self._hand_over()
+        super().connection_lost(exc)
+
+    def _read(self, data: bytes) -> None:
+        """Read more of a reply, for as long as it is a plain one."""
+        if not self._octets:
+            self._plain = _plain_head(data)
+        self._octets += data
+        if self._plain is None or len(self._octets) > self._plain.end:
+            self._hand_over()
+        elif len(self._octets) == self._plain.end:
+            self._asked = False
+            self._end(bytes(self._octets[self._plain.begin :]))
+
+    def _hand_over(self) -> None:
+        """Let aiohttp's parser read this reply, from its first octet on."""
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            max_headers=MAX_HEADERS,
+        )
+        octets = bytes(self._octets)
+        self._end(None)
+        if octets:
+            self.data_received(octets)
+
+    def _end(self, body: bytes | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(body)
+        self._answer = None
+        self._octets.clear()
+
+    def _quiet(self) -> bool:
+        """Has nothing come behind the last reply, not even a part of another's head?"""
+        parser, self._parser = self._parser, None
+        try:
+            return not self.should_close and (parser is None or parser.feed_eof() is None)
+        except Exception:  # of a head that has begun
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    status: int
+    headers: CIMultiDict[str]
+    begin: int  # of the body, in octets of the reply
+    end: int
+
+
+def _plain_head(data: bytes) -> _Head | None:
+    """The head of the plain reply that begins with these octets, if it is one."""
+    if (found := _HEAD.match(data, 0, MAX_LINE)) is None:
+        return None
+    lines = found[2].decode("ascii").split("\r\n")[:-1]
+    pairs = [(name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
+    fields = {name.lower(): value for name, value in pairs}
+    length = _LENGTH.fullmatch(fields.get("content-length", ""))
+    if length is None or len(fields) < len(pairs) or len(pairs) > MAX_HEADERS or not _ENDS_OTHERWISE.isdisjoint(fields):
+        return None
+    if fields.get("connection", "keep-alive").lower() != "keep-alive" or int(length[0]) > MAX_PLAIN:
+        return None
+    return _Head(int(found[1]), CIMultiDict(pairs), found.end(), found.end() + int(length[0]))
