@@ -141,6 +141,8 @@ class Client:
 
     async def _read(self, response: aiohttp.ClientResponse | Reply, held: AsyncExitStack, trip: _Trip) -> bytes:
         """The body, within its bound; `held` keeps a place for a large one until it has been judged."""
+        if isinstance(response.content, bytes):
+            return response.content
         good, unpacked = response.status in GOOD, RATIO if encoding(response.headers) else 1
         most = MAX_BODY if good else MAX_ERROR_BODY
         if good and _announced(response.headers) > most:

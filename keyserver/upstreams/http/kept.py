@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from ssl import SSLContext
@@ -28,13 +28,14 @@ MAX_HEADERS = 128
 MAX_PLAIN = 64 << 10  # octets of the body of a plain reply; a longer one is read piece by piece
 CONNECTIONS = 100  # of one upstream, in use or kept
 
+_BOUNDS = {"max_line_size": MAX_LINE, "max_field_size": MAX_LINE, "max_headers": MAX_HEADERS}
 _HEAD = re.compile(
     rb"HTTP/1\.1 (200|404) [\t -~]*\r\n"  # other statuses are rare, and some of them have no body
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n"
 )
+_FIELD = re.compile(r"([^:]+):[\t ]*(.*?)[\t ]*\r\n")
 _LENGTH = re.compile(r"[0-9]{1,5}")
 _ENDS_OTHERWISE = frozenset({"transfer-encoding", "content-encoding", "trailer", "upgrade"})
-_SENDABLE = re.compile(r"[ -~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +44,12 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]  # names compare without case
-    content: StreamReader | _Whole
+    content: StreamReader | bytes  # bytes: all of a plain reply
     _connection: Connection
 
     def close(self) -> None:
         """Read no more of it; nothing, where it was read to its end."""
         self._connection.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """A body that is here."""
-
-    octets: bytes
-
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        yield self.octets
 
 
 class Keeping(aiohttp.TCPConnector):
@@ -75,7 +66,7 @@ class Keeping(aiohttp.TCPConnector):
         Raises what aiohttp does, and HttpProcessingError for what is not proper HTTP."""
         lines = [f"GET {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if not _SENDABLE.fullmatch("".join(lines)):
+        if not ((text := "".join(lines)).isascii() and text.isprintable()):
             return None
         key = ConnectionKey(url.raw_host or "", url.port, url.scheme == "https", tls, None, None, None)
         if (connection := await self._get(key, [])) is None:
@@ -118,7 +109,7 @@ class _Exchanges(ResponseHandler):
         self.transport.write(request)
         if (body := await answer) is not None and self._plain is not None:
             connection.release()
-            return Reply(self._plain.status, self._plain.headers, _Whole(body), connection)
+            return Reply(self._plain.status, self._plain.headers, body, connection)
         while True:
             message, payload = await self.read()
             if not 100 <= message.code <= 199 or message.code == 101:
@@ -164,13 +155,7 @@ class _Exchanges(ResponseHandler):
 
     def _hand_over(self) -> None:
         """Let aiohttp's parser read this reply, from its first octet on."""
-        self.set_response_params(
-            read_until_eof=True,
-            auto_decompress=False,
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_LINE,
-            max_headers=MAX_HEADERS,
-        )
+        self.set_response_params(read_until_eof=True, auto_decompress=False, **_BOUNDS)
         octets = bytes(self._octets)
         self._end(None)
         if octets:
@@ -203,12 +188,11 @@ def _plain_head(data: bytes) -> _Head | None:
     """The head of the plain reply that begins with these octets, if it is one."""
     if (found := _HEAD.match(data, 0, MAX_LINE)) is None:
         return None
-    lines = found[2].decode("ascii").split("\r\n")[:-1]
-    pairs = [(name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
-    fields = {name.lower(): value for name, value in pairs}
-    length = _LENGTH.fullmatch(fields.get("content-length", ""))
-    if length is None or len(fields) < len(pairs) or len(pairs) > MAX_HEADERS or not _ENDS_OTHERWISE.isdisjoint(fields):
+    headers: CIMultiDict[str] = CIMultiDict(fields := _FIELD.findall(found[2].decode("ascii")))
+    names = {name.lower() for name, _ in fields}
+    if len(names) < len(fields) or len(fields) > MAX_HEADERS or not names.isdisjoint(_ENDS_OTHERWISE):
         return None
-    if fields.get("connection", "keep-alive").lower() != "keep-alive" or int(length[0]) > MAX_PLAIN:
+    length = _LENGTH.fullmatch(headers.get("Content-Length", ""))
+    if length is None or int(length[0]) > MAX_PLAIN or headers.get("Connection", "keep-alive").lower() != "keep-alive":
         return None
-    return _Head(int(found[1]), CIMultiDict(pairs), found.end(), found.end() + int(length[0]))
+    return _Head(int(found[1]), headers, found.end(), found.end() + int(length[0]))
