@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDict
 from yarl import URL
@@ -26,19 +27,20 @@ from yarl import URL
 MAX_LINE = 8190  # octets of one line of a head
 MAX_HEADERS = 128
 MAX_PLAIN = 64 << 10  # octets of the body of a plain reply; a longer one is read piece by piece
+MAX_INTERIM = 8  # replies of 1xx before the one that counts
 CONNECTIONS = 100  # of one upstream, in use or kept
 
 _BOUNDS = {"max_line_size": MAX_LINE, "max_field_size": MAX_LINE, "max_headers": MAX_HEADERS}
 _HEAD = re.compile(
     rb"HTTP/1\.1 (200|404) [\t -~]*\r\n"  # other statuses are rare, and some of them have no body
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*(?<![\t ])\r\n)+)\r\n"
 )
-_FIELD = re.compile(r"([^:]+):[\t ]*(.*?)[\t ]*\r\n")
+_FIELD = re.compile(r"([^:]+):[\t ]*([^\r]*)\r\n")
 _LENGTH = re.compile(r"[0-9]{1,5}")
 _ENDS_OTHERWISE = frozenset({"transfer-encoding", "content-encoding", "trailer", "upgrade"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A reply whose head is here."""
 
@@ -110,12 +112,12 @@ class _Exchanges(ResponseHandler):
         if (body := await answer) is not None and self._plain is not None:
             connection.release()
             return Reply(self._plain.status, self._plain.headers, body, connection)
-        while True:
+        for _ in range(MAX_INTERIM + 1):
             message, payload = await self.read()
             if not 100 <= message.code <= 199 or message.code == 101:
-                break
-        payload.on_eof(connection.release)
-        return Reply(message.code, message.headers, payload, connection)
+                payload.on_eof(connection.release)
+                return Reply(message.code, message.headers, payload, connection)
+        raise HttpProcessingError(message="Too many interim replies")
 
     def rest(self) -> bool:
         """Wait for the next question; False: this connection is of no more use."""
@@ -158,8 +160,7 @@ class _Exchanges(ResponseHandler):
         self.set_response_params(read_until_eof=True, auto_decompress=False, **_BOUNDS)
         octets = bytes(self._octets)
         self._end(None)
-        if octets:
-            self.data_received(octets)
+        self.data_received(octets)
 
     def _end(self, body: bytes | None) -> None:
         if self._answer is not None and not self._answer.done():
@@ -176,7 +177,7 @@ class _Exchanges(ResponseHandler):
             return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Head:
     status: int
     headers: CIMultiDict[str]

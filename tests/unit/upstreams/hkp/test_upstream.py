@@ -8,10 +8,10 @@ import inspect
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
@@ -31,6 +31,7 @@ from support.scripted import NOT_FOUND, Scripted, chunked, drip, endless, gzippe
 from support.tls import Authority
 
 ALICE = make_certificate(["Alice <alice@example.org>"], seed="alice")
+Ask: TypeAlias = Callable[..., Awaitable[Outcome]]
 FOUND = Found((Raw(Kind.OPENPGP, ALICE),))
 ALICE_QUERY = ByAddress("alice", "example.org")
 PARTNER = ByAddress("alice", "partner.de")
@@ -55,6 +56,21 @@ async def ask(upstream: Hkp, query: Query = ALICE_QUERY, left: float = 5) -> Out
         return await upstream.fetch(query, Asking(left=left, via="test-instance"))
     finally:
         await upstream.close()
+
+
+@pytest.fixture(params=["fresh", "kept"])
+def either(request: pytest.FixtureRequest, server: Scripted) -> Ask:
+    """`ask`, on a connection of its own, which aiohttp asks, and on one that is kept from another question."""
+
+    async def asked(upstream: Hkp, query: Query = ALICE_QUERY, left: float = 5, at: Scripted = server) -> Outcome:
+        if request.param == "kept":
+            routes, at.routes = at.routes, {"*": key(ALICE)}
+            assert await upstream.fetch(query, Asking(left=5, via="test-instance")) == FOUND
+            at.routes = routes
+            at.requests.clear()
+        return await ask(upstream, query, left)
+
+    return asked
 
 
 def hkp(url: str | Scripted, **options: Any) -> Hkp:
@@ -203,9 +219,9 @@ def test_it_is_an_upstream() -> None:
     ],
     ids=["plain", "chunked", "slow", "binary", "HTTP/1.0", "100", "drip", "gzip", "203", "headers"],
 )
-async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
+async def test_found(server: Scripted, behaviour: scripted.Behaviour, either: Ask) -> None:
     server.routes["*"] = behaviour
-    assert await ask(hkp(server)) == FOUND
+    assert await either(hkp(server)) == FOUND
 
 
 @pytest.mark.parametrize(
@@ -236,25 +252,25 @@ async def test_found(server: Scripted, behaviour: scripted.Behaviour) -> None:
         (endless(chunk=b"HTTP/1.1 100 Continue\r\n\r\n", head=""), ""),
     ],
 )
-async def test_failed(server: Scripted, behaviour: scripted.Behaviour, words: str) -> None:
+async def test_failed(server: Scripted, behaviour: scripted.Behaviour, words: str, either: Ask) -> None:
     server.routes["*"] = behaviour
     began = time.monotonic()
-    failed(await ask(hkp(server), left=0.5), Fault.TRANSIENT, words)
+    failed(await either(hkp(server), left=0.5), Fault.TRANSIENT, words)
     assert time.monotonic() - began < 1.5
 
 
-async def test_damage_beside_a_good_block(server: Scripted) -> None:
+async def test_damage_beside_a_good_block(server: Scripted, either: Ask) -> None:
     bob = make_certificate(["Bob <bob@example.org>"], seed="bob")
     server.routes["*"] = reply(200, armored(bob)[:-40] + "\n" + armored(ALICE))
-    outcome = await ask(hkp(server))
+    outcome = await either(hkp(server))
     assert isinstance(outcome, Found) and outcome.raw == FOUND.raw and "END" in outcome.damaged[0]
     server.routes["*"] = reply(200, armored(ALICE)[:-40])
-    failed(await ask(hkp(server)), Fault.LOCAL, "armor")
+    failed(await either(hkp(server)), Fault.LOCAL, "armor")
 
 
-async def test_what_was_wrong_with_an_answer_is_said_without_its_octets(server: Scripted) -> None:
+async def test_what_was_wrong_with_an_answer_is_said_without_its_octets(server: Scripted, either: Ask) -> None:
     server.routes["*"] = scripted.raw(HEAD + b"Content-Length: \x1b[2J@example.org\r\n\r\n")
-    outcome = await ask(hkp(server))
+    outcome = await either(hkp(server))
     failed(outcome, words="not proper HTTP: Invalid")
     assert "example" not in str(outcome) and "2J" not in str(outcome)
 
@@ -268,15 +284,15 @@ async def test_what_was_wrong_with_an_answer_is_said_without_its_octets(server: 
     ],
     ids=["endless", "announced", "chunked"],
 )
-async def test_more_than_16_mib_is_our_own_limit(server: Scripted, behaviour: scripted.Behaviour) -> None:
+async def test_more_than_16_mib_is_our_own_limit(server: Scripted, behaviour: scripted.Behaviour, either: Ask) -> None:
     server.routes["*"] = behaviour
-    failed(await ask(hkp(server), left=10), Fault.LOCAL, "16 MiB")
+    failed(await either(hkp(server), left=10), Fault.LOCAL, "16 MiB")
 
 
-async def test_an_answer_just_below_the_limit_is_read(server: Scripted) -> None:
+async def test_an_answer_just_below_the_limit_is_read(server: Scripted, either: Ask) -> None:
     text = armored(ALICE).encode()
     server.routes["*"] = reply(200, text + b" " * (http.MAX_BODY - len(text)))
-    assert await ask(hkp(server), left=10) == FOUND
+    assert await either(hkp(server), left=10) == FOUND
 
 
 async def test_large_answers_are_judged_two_at_a_time(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,16 +317,16 @@ async def test_large_answers_are_judged_two_at_a_time(server: Scripted, monkeypa
         await upstream.close()
 
 
-async def test_busy_and_absent_reach_the_outcome(server: Scripted) -> None:
+async def test_busy_and_absent_reach_the_outcome(server: Scripted, either: Ask) -> None:
     server.routes["*"] = reply(429, Retry_After="30")
-    assert await ask(hkp(server)) == Failed("it asks for a pause (it answered 429)", Fault.BUSY, 30.0)
+    assert await either(hkp(server)) == Failed("it asks for a pause (it answered 429)", Fault.BUSY, 30.0)
     server.routes["*"] = reply(503, Retry_After="Fri, 15 Jan 2027 08:01:30 GMT")
-    outcome = await ask(hkp(server, clock=lambda: 1_800_000_000))
+    outcome = await either(hkp(server, clock=lambda: 1_800_000_000))
     assert isinstance(outcome, Failed) and outcome.retry_after == 90
     server.routes["*"] = reply(404, Cache_Control="no-store")
-    assert await ask(hkp(server)) == Absent("it answered 404", remember=False)
+    assert await either(hkp(server)) == Absent("it answered 404", remember=False)
     server.routes["*"] = NOT_FOUND
-    assert await ask(hkp(server)) == Absent("it answered 404")
+    assert await either(hkp(server)) == Absent("it answered 404")
 
 
 async def test_refused_connections_and_unknown_configured_hosts_fail(server: Scripted) -> None:
@@ -341,18 +357,18 @@ async def test_time_that_is_already_up(server: Scripted) -> None:
 # Redirects
 
 
-async def test_redirects_are_followed_three_times(server: Scripted) -> None:
+async def test_redirects_are_followed_three_times(server: Scripted, either: Ask) -> None:
     server.routes = {
         "*": redirect("/pks/lookup?search=one", 301),
         "one": redirect(f"{server.http}/pks/lookup?search=two", 302),
         "two": redirect("?search=three%20%2B", 307),
         "three +": key(ALICE),
     }
-    assert await ask(hkp(server)) == FOUND
+    assert await either(hkp(server)) == FOUND
     assert server.requests[-1].target == "/pks/lookup?search=three%20%2B"
     assert all(r.headers["via"] == "1.1 test-instance" for r in server.requests)
     server.routes["three +"] = redirect("?search=four", 308)
-    failed(await ask(hkp(server)), Fault.TRANSIENT, "more than 3 times")
+    failed(await either(hkp(server)), Fault.TRANSIENT, "more than 3 times")
 
 
 @pytest.mark.parametrize(
@@ -373,15 +389,15 @@ async def test_redirects_are_followed_three_times(server: Scripted) -> None:
         ("http://user@127.0.0.1/", "credentials"),
     ],
 )
-async def test_redirects_that_lead_nowhere(server: Scripted, location: str, words: str) -> None:
+async def test_redirects_that_lead_nowhere(server: Scripted, location: str, words: str, either: Ask) -> None:
     server.routes["*"] = redirect(location)
-    failed(await ask(hkp(server)), Fault.TRANSIENT, words)
+    failed(await either(hkp(server)), Fault.TRANSIENT, words)
     assert len(server.requests) == 1
 
 
-async def test_never_from_tls_to_plain(server: Scripted, authority: Authority) -> None:
+async def test_never_from_tls_to_plain(server: Scripted, authority: Authority, either: Ask) -> None:
     async with Scripted({"*": redirect(f"{server.http}/pks/lookup?search=x")}, authority.server("127.0.0.1")) as tls:
-        failed(await ask(hkp(tls, tls_ca_file=authority.ca_file)), Fault.TRANSIENT, "TLS to plain")
+        failed(await either(hkp(tls, tls_ca_file=authority.ca_file), at=tls), Fault.TRANSIENT, "TLS to plain")
     assert not server.requests
 
 
@@ -413,15 +429,15 @@ def internet(monkeypatch: pytest.MonkeyPatch) -> Internet:
 
 
 @pytest.mark.parametrize("inside", ["127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "192.168.1.1", "inside.de", "localhost"])
-async def test_never_from_a_public_host_inside(server: Scripted, internet: Internet, inside: str) -> None:
+async def test_never_from_a_public_host_inside(server: Scripted, internet: Internet, inside: str, either: Ask) -> None:
     table = names({"keys.public.de": [PUBLIC], "inside.de": ["10.0.0.1"], "localhost": ["127.0.0.1"]})
     server.routes["*"] = redirect(f"http://{inside}:{server.port}/pks/lookup?search=x")
-    failed(await ask(hkp(f"hkp://keys.public.de:{server.port}", names=table)), Fault.TRANSIENT, "public")
+    failed(await either(hkp(f"hkp://keys.public.de:{server.port}", names=table)), Fault.TRANSIENT, "public")
     assert internet.connected == [PUBLIC]
     assert len(server.requests) == 1
 
 
-async def test_nor_by_way_of_another_public_host(server: Scripted, internet: Internet) -> None:
+async def test_nor_by_way_of_another_public_host(server: Scripted, internet: Internet, either: Ask) -> None:
     table = names({"keys.home.de": ["10.0.0.1"], "keys.public.de": [PUBLIC], "inside.de": ["10.0.0.2"]})
     server.routes = {
         "*": redirect(f"http://keys.home.de:{server.port}/pks/lookup?search=home"),
@@ -429,28 +445,30 @@ async def test_nor_by_way_of_another_public_host(server: Scripted, internet: Int
         "public": redirect(f"http://inside.de:{server.port}/pks/lookup?search=end"),
         "end": key(ALICE),
     }
-    failed(await ask(hkp(f"hkp://keys.home.de:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
+    failed(await either(hkp(f"hkp://keys.home.de:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
     assert internet.connected == ["10.0.0.1", "10.0.0.1", PUBLIC]
-    assert await ask(hkp(f"hkp://keys.home.de:{server.port}", names=table, allow_private=True)) == FOUND
+    assert await either(hkp(f"hkp://keys.home.de:{server.port}", names=table, allow_private=True)) == FOUND
 
 
-async def test_any_host_to_itself_and_to_others_inside_by_leave_only(server: Scripted, internet: Internet) -> None:
+async def test_any_host_to_itself_and_to_others_inside_by_leave_only(
+    server: Scripted, internet: Internet, either: Ask
+) -> None:
     table = names({"keys.public.de": [PUBLIC], "keyserver": ["10.0.0.1"], "other": ["10.0.0.2"]})
     for host in ("keys.public.de", "keyserver"):
         server.routes = {"*": redirect(f"http://{host}:{server.port}/pks/lookup?search=x"), "x": key(ALICE)}
-        assert await ask(hkp(f"hkp://{host}:{server.port}", names=table)) == FOUND
+        assert await either(hkp(f"hkp://{host}:{server.port}", names=table)) == FOUND
     server.routes["*"] = redirect(f"http://other:{server.port}/pks/lookup?search=x")
-    failed(await ask(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
-    assert await ask(hkp(f"hkp://keyserver:{server.port}", names=table, allow_private=True)) == FOUND
+    failed(await either(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "no public address")
+    assert await either(hkp(f"hkp://keyserver:{server.port}", names=table, allow_private=True)) == FOUND
     server.routes["*"] = redirect(f"http://10.0.0.9:{server.port}/pks/lookup?search=x")
-    failed(await ask(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "not public")
+    failed(await either(hkp(f"hkp://keyserver:{server.port}", names=table)), Fault.TRANSIENT, "not public")
     assert "10.0.0.9" not in internet.connected
 
 
-async def test_from_public_to_public(server: Scripted, internet: Internet) -> None:
+async def test_from_public_to_public(server: Scripted, internet: Internet, either: Ask) -> None:
     table = names({"keys.public.de": [PUBLIC], "other.de": ["10.0.0.1", "9.9.9.9"]})
     server.routes = {"*": redirect(f"http://other.de:{server.port}/pks/lookup?search=x"), "x": key(ALICE)}
-    assert await ask(hkp(f"hkp://keys.public.de:{server.port}", names=table)) == FOUND
+    assert await either(hkp(f"hkp://keys.public.de:{server.port}", names=table)) == FOUND
     assert internet.connected == [PUBLIC, "9.9.9.9"]
 
 
@@ -612,7 +630,7 @@ async def test_template_hosts_need_a_certificate_for_their_name(authority: Autho
         assert len(tls.requests) == 1
 
 
-async def test_no_rebinding_between_check_and_connection(server: Scripted, internet: Internet) -> None:
+async def test_no_rebinding_between_check_and_connection(server: Scripted, internet: Internet, either: Ask) -> None:
     answers = [[PUBLIC], ["127.0.0.1"], ["127.0.0.1"]]
     asked = []
 
@@ -621,7 +639,7 @@ async def test_no_rebinding_between_check_and_connection(server: Scripted, inter
         return answers[len(asked) - 1]
 
     upstream = hkp(f"hkp://keys.{{domain}}:{server.port}", names=Names(lookup))
-    assert await ask(upstream, PARTNER) == FOUND
+    assert await either(upstream, PARTNER) == FOUND
     assert asked == ["keys.partner.de."]
     assert internet.connected == [PUBLIC]
 
@@ -684,7 +702,7 @@ async def test_a_redirect_behind_a_private_proxy(server: Scripted) -> None:
     failed(await ask(hkp("hkp://keys.example.net", proxy=proxy, names=table)), words="port")
 
 
-async def test_a_name_that_turns_inside_while_it_redirects(server: Scripted, internet: Internet) -> None:
+async def test_a_name_that_turns_inside_while_it_redirects(server: Scripted, internet: Internet, either: Ask) -> None:
     """Public at the first question, private at the second, as its own name server likes it."""
     answers = iter([[PUBLIC], ["127.0.0.1"]])
 
@@ -692,7 +710,7 @@ async def test_a_name_that_turns_inside_while_it_redirects(server: Scripted, int
         return next(answers)
 
     server.routes = {"*": redirect(f"http://keys.public.de:{server.port}/?search=x"), "x": key(ALICE)}
-    failed(await ask(hkp(f"hkp://keys.public.de:{server.port}", names=Names(lookup))), words="no public address")
+    failed(await either(hkp(f"hkp://keys.public.de:{server.port}", names=Names(lookup))), words="no public address")
     assert internet.connected == [PUBLIC]
 
 
