@@ -72,6 +72,7 @@ class FrontProcess:
             self._report()
         await asyncio.gather(*(face.server.close(DRAIN) for faces in self._faces.values() for face in faces))
         self._report()
+        self._relay.close()
 
     def _heard(self, message: Message, files: list[int]) -> None:
         match message["do"]:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from keyserver.changes import Changes
 from keyserver.model import Change, Name
+from keyserver.policy import SKEW
 
 NEGATIVE_SHARE = 10
 """Negative answers may take one tenth of the memory: anybody can ask for what does not exist."""
@@ -114,6 +115,7 @@ class MemoryLimit:
         self.expired = 0
         """Entries whose time was over when they were asked for."""
         self.changes = changes
+        self._latest = 0
         # Names are kept as hashes in buckets: a table of strings would take a kilobyte for each entry.
         self._mask = (1 << max(8, (limit >> 16).bit_length())) - 1
         self._buckets: list[tuple[CachedAnswer, ...]] = [()] * (self._mask + 1)
@@ -129,11 +131,22 @@ class MemoryLimit:
         """`Changes.published`, for what is true as of now."""
         return self.changes.published
 
+    def steady(self, now: int) -> bool:
+        """Is nothing kept from the future of `now`? Where the clock was set back, everything is forgotten."""
+        if now + SKEW < self._latest:
+            self._latest = now
+            self.clear()
+            return False
+        self._latest = max(self._latest, now)
+        return True
+
     def takes(self, segment: Segment, octets: int, ground: Ground) -> bool:
         """May something of so many octets be kept: is it still true, and small enough to be worth it?"""
+        now = self.clock()
+        self.steady(now)
         return (
             octets <= segment.limit // LARGEST_SHARE
-            and ground.until > self.clock()
+            and ground.until > now
             and not self.changes.touched(ground.number, ground.names)
         )
 
@@ -217,6 +230,8 @@ class Cache(Generic[K, E]):
         """Note that an entry is used in the second `now`; False: its time is over, it is gone."""
         if entry.at == now:
             return True
+        if not self.budget.steady(now):
+            return False
         if now >= entry.until:
             self.budget.expired += 1
             self.drop(entry)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keyserver import openpgp
@@ -14,6 +14,7 @@ from keyserver.app import opened
 from keyserver.app.context import Context
 from keyserver.clocks import Clocks
 from keyserver.config import Config
+from keyserver.faces.http.replies import MAX_AGE
 from keyserver.model import (
     Absent,
     Answer,
@@ -27,6 +28,7 @@ from keyserver.model import (
     Raw,
     Selection,
     Source,
+    State,
     UpstreamSpec,
     View,
     Voucher,
@@ -34,6 +36,7 @@ from keyserver.model import (
 from keyserver.policy import Terms
 from keyserver.query import parse
 from keyserver.upstreams.base import Upstream
+from scenarios.front import REPORTED, front_before
 from support.openpgp import CREATED, Made, make
 from support.upstreams import Told
 
@@ -46,11 +49,24 @@ def seconds(text: str) -> int:
     return int(text) if text.isdigit() else int(text[:-1]) * UNITS[text[-1]]
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An answer. `left`: seconds for which it is good, as far as the one who asked is told. `story`: how it came."""
+
+    state: State
+    how: How
+    certificates: Sequence[Certificate]
+    left: int | None
+    story: str = ""
+
+
 class World:
     """Everything a scenario can touch. `await world.start()` before, `await world.stop()` after."""
 
-    def __init__(self, directory: Path, *, max_size: str = "1 GiB") -> None:
+    def __init__(self, directory: Path, *, max_size: str = "1 GiB", apart: bool = False) -> None:
         self.now = START
+        self.apart = apart
+        """Questions go through a front, which asks the core where its memory does not answer."""
         self.path = directory / "keyserver.db"
         self.max_size = max_size
         self.terms = Terms()
@@ -96,8 +112,16 @@ class World:
             "negative_ttl": f"{terms.negative_ttl}s",
             "serve_stale": f"{terms.serve_stale}s",
         }
+        listening = {
+            "hkp": {"listen": "127.0.0.1:0"},
+            "view": [{"name": "mailflow", "hkp_listen": "127.0.0.1:0", "answer_mailflow": True}],
+        }
         return Config.model_validate(
             {
+                "server": {"workers": int(self.apart)},
+                **listening,
+                "ldap": {"listen": []},
+                "admin": {"listen": ""},
                 "cache": cache,
                 "policy": {"internal_domains": list(terms.internal_domains)},
                 "smime": {"trust_anchors": "none"},
@@ -119,6 +143,7 @@ class World:
         parts = await self.open.enter_async_context(opened(self.config(), clocks, self.scripted))
         self.store, self.resolver, self.upkeep = parts.store, parts.resolver, parts.upkeep
         await self.upkeep.begin()
+        self.front = await self.open.enter_async_context(front_before(parts)) if self.apart else None
 
     async def stop(self) -> None:
         await self.open.aclose()
@@ -134,9 +159,25 @@ class World:
                 return {"fpr": made.fingerprint, "kid": made.key_id, "sub": made.subkeys[0].fingerprint}[kind]
         return word
 
+    async def seen(self, word: str, flags: Collection[str] = ()) -> Seen:
+        """What is answered to a question, in the shape that this world has."""
+        term, mailflow, looped = self.term(word), "mailflow" in flags, "looped" in flags
+        if self.front is not None:
+            reply = await self.front.ask(
+                term, "mailflow" if mailflow else "default", looped=looped, once="once" in flags
+            )
+            return Seen(reply.state, reply.how, reply.certificates, reply.left)
+        answer = await self.get(term, View(answer_mailflow=mailflow), looped=looped)
+        certificates = tuple(a.certificate for a in answer.certificates)
+        story = "\n".join(f"{s.at:7.1f} {s.who} {s.what} {s.why}" for s in answer.steps)
+        return Seen(answer.state, answer.how, certificates, answer.until - self.now, f"{answer.reason}\n{story}")
+
     def named(self, answer: Answer) -> list[str]:
+        return self.names(a.certificate for a in answer.certificates)
+
+    def names(self, certificates: Iterable[Certificate]) -> list[str]:
         by_fingerprint = {m.fingerprint: n for n, m in reversed(self.certificates.items())}
-        return [by_fingerprint[a.certificate.fingerprint] for a in answer.certificates]
+        return [by_fingerprint[c.fingerprint] for c in certificates]
 
     async def mail(self, name: str, sender: str, *, held: bool = False, authenticated: bool = True) -> None:
         """A certificate as the mail flow would put it."""
@@ -222,16 +263,11 @@ class World:
                 self.upstreams[name].otherwise = self.outcome(words)
             case "get":
                 arrow = plain.index("->")
-                answer = await self.get(
-                    self.term(plain[0]),
-                    View(answer_mailflow="mailflow" in plain[1:arrow]),
-                    looped="looped" in plain[1:arrow],
-                )
+                seen = await self.seen(plain[0], plain[1:arrow])
                 state, *names = plain[arrow + 1 :]
-                expected_how = names.pop(0) if names and names[0] in How.__members__ else str(answer.how)
-                got = (str(answer.state), str(answer.how), self.named(answer))
-                story = "\n".join(f"{s.at:7.1f} {s.who} {s.what} {s.why}" for s in answer.steps)
-                assert got == (state, expected_how, names), f"{line}\n got {got}: {answer.reason}\n{story}"
+                expected_how = names.pop(0) if names and names[0] in How.__members__ else str(seen.how)
+                got = (str(seen.state), str(seen.how), self.names(seen.certificates))
+                assert got == (state, expected_how, names), f"{line}\n got {got}: {seen.story}"
             case "asked":
                 name, query, number = plain
                 got_number = self.upstreams[name].asked.count(self.term(query))
@@ -269,16 +305,18 @@ class World:
                 self.terms = replace(self.terms, upstreams={u.spec.name: u.spec for u in self.upstreams.values()})
                 await self._again()
             case "until":
-                answer = await self.get(self.term(plain[0]))
-                assert answer.until == self.now + seconds(plain[1]), f"{line}\n got {answer.until - self.now} s"
+                left, wanted = (await self.seen(plain[0])).left, seconds(plain[1])
+                assert left == (min(wanted, MAX_AGE) if self.front else wanted), f"{line}\n got {left} s"
             case "shows":
-                answer = await self.get(self.term(plain[0]), View(answer_mailflow="mailflow" in plain[1:]))
-                ids = {u.text for a in answer.certificates for u in a.certificate.proof.user_ids}
-                wanted = set(plain[plain.index("->") + 1 :])
-                assert ids == wanted, f"{line}\n got {ids}"
+                seen = await self.seen(plain[0], plain[1:])
+                ids = {u.text for certificate in seen.certificates for u in certificate.proof.user_ids}
+                user_ids = set(plain[plain.index("->") + 1 :])
+                assert ids == user_ids, f"{line}\n got {ids}"
             case "purge":
                 await self.upkeep.purge()
             case "prefetch":
+                if self.front is not None:
+                    await asyncio.sleep(REPORTED)
                 await self.upkeep.prefetch()
             case "restart":
                 await self._again()

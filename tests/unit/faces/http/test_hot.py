@@ -82,13 +82,26 @@ def test_a_reply_is_repeated_word_for_word_but_for_the_time(upkeep) -> None:
 
 def test_age_and_max_age_follow_the_clock(upkeep) -> None:
     upkeep.fill(until=START + 400)
+    upkeep.clock.now = START - 5  # the clock was set back
+    assert b"\r\nAge: 0\r\n" in upkeep.get()
     for second in (0, 1, 99, 100, 101, 399):
         upkeep.clock.now = START + second
         said = upkeep.get()
         assert b"\r\nAge: %d\r\n" % second in said
         assert b"\r\nCache-Control: max-age=%d\r\n" % min(300, 400 - second) in said
-    upkeep.clock.now = START - 5  # the clock was set back
-    assert b"\r\nAge: 0\r\n" in upkeep.get()
+
+
+def test_what_was_learnt_by_a_clock_that_was_ahead_is_forgotten_when_it_is_right_again(upkeep) -> None:
+    """Rule 5: until then, a false "absent" would be given for as long as the clock had been ahead."""
+    upkeep.clock.now = START + 30 * 86400
+    upkeep.fill(until=upkeep.clock.now + 900)
+    assert upkeep.get()
+    upkeep.clock.now = START
+    assert upkeep.get() is None
+    assert not upkeep.hot.table
+    upkeep.fill(until=START + 900)
+    upkeep.clock.now = START - 60
+    assert upkeep.get(), "clocks may differ by a minute"
 
 
 def test_the_first_instant_at_which_anything_turns_takes_it_away(upkeep) -> None:
