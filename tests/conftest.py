@@ -1,14 +1,27 @@
-"""What holds for all tests: how hard Hypothesis tries.
+"""What holds for all tests: how hard Hypothesis tries, and the service in both of its shapes.
 
 `scripts/soak` is the slow run: many times the examples.
 """
 
+from __future__ import annotations
+
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from support.ldap_memory import Face
+from support.running import Service
 
 settings.register_profile("ordinary", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "soak", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
+
+
+@pytest.fixture(params=[0, 1], ids=["one process", "front and core"])
+def both_shapes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test with one process for all, then with a front beside a core."""
+    monkeypatch.setattr(Service, "fronts", request.param)
+    monkeypatch.setattr(Face, "apart", bool(request.param))

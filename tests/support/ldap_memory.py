@@ -117,6 +117,11 @@ class Face:
     def url(self) -> str:
         return f"ldap://127.0.0.1:{self.port}"
 
+    @property
+    def door(self) -> ListeningServer[Any]:
+        """What has the clients' sockets."""
+        return self.front or self.server
+
     def call(self, do: Callable[[], T]) -> T:
         """Do something on the face's loop."""
 
