@@ -1,6 +1,7 @@
-"""What holds for all tests: how hard Hypothesis tries, and the service in both of its shapes.
+"""What holds for all tests: how hard Hypothesis tries, how long the long tests are, and the service in both
+of its shapes.
 
-`scripts/soak` is the slow run: many times the examples.
+`scripts/soak` is the slow run: many times the examples, kills and requests.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ settings.register_profile(
     "soak", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often a process of a service under load is killed")
+    parser.addoption("--requests", type=int, default=2_000, help="how many different requests leave nothing behind")
 
 
 @pytest.fixture(params=[0, 1], ids=["one process", "front and core"])

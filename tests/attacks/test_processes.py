@@ -8,14 +8,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.openpgp import make
-from support.processes import family
-from support.running import Service
+from support.processes import alive, family
+from support.running import Service, read_reply
 from support.scripted import Scripted, key
 
 ALICE = make(["Alice <alice@example.org>"])
@@ -31,29 +31,10 @@ def several(directory: Path, upstream: str, fronts: int) -> Iterator[Service]:
         yield service
 
 
-def nodes(service: Service) -> Mapping[str, list[int]]:
-    """The numbers of the processes of each kind."""
-    found: dict[str, list[int]] = {}
-    for node in service.nodes():
-        found.setdefault(node["kind"], []).append(node["pid"])
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Is a process there, and not only its exit code, which nobody has asked for?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 async def reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    lines = head.lower().split(b"\r\n")
-    length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:"))
-    status = int(head.split()[1])
-    assert status != 500 or b"retry-after: " in head.lower()
-    return status, await reader.readexactly(length)
+    status, fields, body = await read_reply(reader)
+    assert status != 500 or "retry-after" in fields
+    return status, body
 
 
 async def client(service: Service, target: str, seen: Seen, over: asyncio.Event) -> None:
@@ -121,11 +102,11 @@ async def test_a_process_that_is_killed_under_load_is_started_again(tmp_path: Pa
                 assert (await service.lookup("alice@example.org"))[0] == 200
             async with load(service) as seen:
                 for number in range(3):
-                    victim = nodes(service)[kind][0]
+                    victim = (await service.pids())[kind][0]
                     os.kill(victim, signal.SIGKILL)
                     await settled(service, seen)
                     assert (await service.lookup(f"nobody{number}@example.org"))[0] == 404
-                    assert victim not in nodes(service)[kind], "another process"
+                    assert victim not in (await service.pids())[kind], "another process"
             assert set(seen) <= {"200", "500", "reset"}, seen
             restarts = [node["restarts"] for node in service.nodes() if node["kind"] == kind]
             assert sum(restarts) == 3
@@ -142,7 +123,7 @@ async def test_without_a_core_there_are_errors_and_nothing_stale(tmp_path: Path)
                 for _ in range(2):
                     assert (await service.lookup(name))[0] == 200
             service.cli("cache", "block", ALICE.fingerprint)
-            core = nodes(service)["core"][0]
+            core = (await service.pids())["core"][0]
             os.kill(core, signal.SIGKILL)
             began = time.monotonic()
             for _ in range(40):
@@ -181,7 +162,7 @@ async def test_a_front_that_is_stopped_holds_nobody_up_and_says_nothing_stale(tm
             request = b"GET /pks/lookup?op=get&options=mr&search=alice@example.org HTTP/1.1\r\nHost: test\r\n\r\n"
             writer.write(request)
             assert (await reply(reader))[0] == 200
-            front = nodes(service)["front"][0]
+            front = (await service.pids())["front"][0]
             os.kill(front, signal.SIGSTOP)
             began = time.monotonic()
             await service.api(f"/api/v1/cache/{ALICE.fingerprint}/block", "POST")
@@ -197,7 +178,7 @@ async def test_a_front_that_never_reads_is_ended(tmp_path: Path) -> None:
     async with Scripted(dict(ROUTES)) as upstream:
         with several(tmp_path, upstream.url, 1) as service:
             assert (await service.lookup("alice@example.org"))[0] == 200
-            front = nodes(service)["front"][0]
+            front = (await service.pids())["front"][0]
             os.kill(front, signal.SIGSTOP)
             slowest = 0.0
             for _ in range(400):
@@ -211,7 +192,7 @@ async def test_a_front_that_never_reads_is_ended(tmp_path: Path) -> None:
                 raise AssertionError("it lives")
             assert slowest < 2
             assert (await service.lookup("bob@example.org"))[0] == 200
-            assert nodes(service)["front"] != [front]
+            assert (await service.pids())["front"] != [front]
 
 
 async def test_a_client_has_its_limit_in_all_fronts_together(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from keyserver.processes.control import Control, tell
 from keyserver.processes.fronts import Fronts
 from keyserver.processes.ledger import Ledger
 from keyserver.processes.news import Counter
+from support.running import read_reply
 
 REPORTED = 1.1
 """Seconds after which the core knows what its front answered from memory."""
@@ -70,15 +71,12 @@ class Front:
         target = f"/pks/lookup?op=get&options=mr&search={quote(term)}"
         writer.write(f"GET {target} HTTP/1.1\r\nHost: test\r\n{via}\r\n".encode())
         async with asyncio.timeout(20):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            status, *lines = head.lower().strip().split("\r\n")
-            fields = dict(line.split(": ", 1) for line in lines)
-            body = await reader.readexactly(int(fields["content-length"]))
-        state = STATES[int(status.split()[1])]
+            status, fields, body = await read_reply(reader)
+        state = STATES[status]
         octets = b"".join(dearmor(body)) if state is State.FOUND else b""
         certificates = [c for c in openpgp.clean(octets, self.parts.clocks.now()) if isinstance(c, Certificate)]
         age = fields["cache-control"].partition("max-age=")[2]
-        return Reply(state, How(fields["x-cache"].upper()), tuple(certificates), int(age) if age else None)
+        return Reply(state, How(fields["x-cache"]), tuple(certificates), int(age) if age else None)
 
     async def close(self) -> None:
         """Hang up."""

@@ -30,6 +30,19 @@ def cpu_of(pid: int) -> float:
     return nanoseconds / 1e9
 
 
+def alive(pid: int) -> bool:
+    """Is a process there, and not only its exit code, which nobody has asked for?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def descriptors_of(pid: int) -> int:
+    """How many files a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def memory_of(pid: int) -> int:
     """Resident octets of a process."""
     try:

@@ -98,8 +98,10 @@ class Service:
         all_ready.set()
 
     def port(self, face: str = "hkp", number: int = 0) -> int:
-        """The port of a face's listener."""
+        """The port of a face's listener. Raises ConnectionRefusedError where there is none yet."""
         lines = [line for line in self.ready if line.startswith(f"ready {face} ")]
+        if not lines:
+            raise ConnectionRefusedError(f"nothing is said of {face}")
         found = re.search(r":(\d+)$", lines[number])
         assert found is not None, lines
         return int(found[1])
@@ -136,22 +138,32 @@ class Service:
         self.kill()
 
     async def get(
-        self, target: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, face: str = "hkp"
+        self,
+        target: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        face: str = "hkp",
+        body: bytes = b"",
     ) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, headers (lower case), body."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port(face))
         head = {"Host": "test", "Connection": "close", **(headers or {})}
+        if body:
+            head["Content-Length"] = str(len(body))
         lines = [f"{method} {target} HTTP/1.1", *(f"{n}: {v}" for n, v in head.items()), "", ""]
-        writer.write("\r\n".join(lines).encode())
+        writer.write("\r\n".join(lines).encode() + body)
         try:
             octets = await asyncio.wait_for(reader.read(), 20)
         finally:
             writer.close()
             await writer.wait_closed()
-        top, _, body = octets.partition(b"\r\n\r\n")
+        if not octets:
+            raise ConnectionResetError("no reply")
+        top, _, said = octets.partition(b"\r\n\r\n")
         first, *rest = top.decode("latin-1").split("\r\n")
         pairs = (line.partition(": ") for line in rest)
-        return int(first.split()[1]), {n.lower(): v for n, _, v in pairs}, body
+        return int(first.split()[1]), {n.lower(): v for n, _, v in pairs}, said
 
     async def lookup(self, term: str, **options: Any) -> tuple[int, dict[str, str], bytes]:
         """`op=get` for a term."""
@@ -168,6 +180,13 @@ class Service:
         """What `keyserver nodes` shows."""
         return list(json.loads(self.cli("nodes", "--json"))["nodes"])
 
+    async def pids(self) -> Mapping[str, list[int]]:
+        """The processes of each kind: supervisor, core, front."""
+        found: dict[str, list[int]] = {}
+        for node in (await self.api("/api/v1/nodes"))["nodes"]:
+            found.setdefault(node["kind"], []).append(node["pid"])
+        return found
+
     def cli(self, *words: str, code: int | None = 0) -> str:
         """`keyserver WORDS` against this running service (or, when it is stopped, its store); its output."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
@@ -179,6 +198,14 @@ class Service:
         )  # fmt: skip
         assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done.stdout + done.stderr
+
+
+async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """The next reply on a connection that is kept, which says its length: status, headers (lower case), body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.strip().split("\r\n")
+    fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(first.split()[1]), fields, await reader.readexactly(int(fields["content-length"]))
 
 
 class Gpg:
