@@ -190,7 +190,7 @@ async def test_processes_killed_under_load_lose_nothing(
             for subject in subjects:  # the names of what is cached are known to `unblock`
                 assert (await service.lookup(subject.address))[0] == (200 if subject.there else 404)
             async with under_load(service, subjects, chance) as load:
-                await settled(load)
+                await settled(load, time.monotonic())
                 for kind in itertools.islice(order, pytestconfig.getoption("--kills")):
                     before = load.seen.copy()
                     await asyncio.sleep(chance.random() / 4)
