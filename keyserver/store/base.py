@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
+from keyserver.store.administration import Administration
 
 
 class StoreError(Exception):
@@ -68,6 +69,9 @@ class StoreStats:
 
 class Store(Protocol):
     """The cache. Times are Unix seconds handed in by the caller; the store reads no clock."""
+
+    administration: Administration
+    """What administration keeps in the same database; it opens and closes with the store."""
 
     async def open(self) -> None:
         """Open or create, migrating an older version forward. Raises StoreRefused."""

@@ -92,7 +92,42 @@ VERSION_2: Step = (
     "DROP INDEX record_asked",  # of a listing that nobody reads
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2)
+ACCESS: Step = (
+    # What administration keeps: see `store.administration`. Append-only acts; AUTOINCREMENT: a cursor stays good when
+    # the oldest are tidied away.
+    """CREATE TABLE token (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        made_at INTEGER NOT NULL,
+        made_by TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE session (
+        digest BLOB PRIMARY KEY,
+        token TEXT NOT NULL,
+        begun_at INTEGER NOT NULL,
+        used_at INTEGER NOT NULL,
+        place TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX session_token ON session (token, begun_at)",
+    """CREATE TABLE act (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        who TEXT NOT NULL,
+        way TEXT NOT NULL,
+        place TEXT NOT NULL,
+        act TEXT NOT NULL,
+        certificate TEXT NOT NULL,
+        facts TEXT NOT NULL,
+        refusal INTEGER NOT NULL
+    )""",
+    "CREATE INDEX act_sort ON act (refusal, number)",
+    "CREATE INDEX act_who ON act (who, number)",
+    "CREATE INDEX act_act ON act (act, number)",
+)
+
+STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 

@@ -27,8 +27,10 @@ import aiosqlite
 from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
+from keyserver.store.administration import Administration
 from keyserver.store.base import Page, Snapshot, Stored, StoreError, StoreRefused, StoreStats
 from keyserver.store.sqlite import deletions, presence, put, reading, removing, renaming, schema
+from keyserver.store.sqlite.administration import SqliteAdministration
 from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
@@ -53,6 +55,7 @@ class SqliteStore:
         self._hygiene = hygiene
         self._changes = changes
         self._max_size = max_size
+        self.administration: Administration = SqliteAdministration(self)
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._scanner: aiosqlite.Connection | None = None
@@ -288,6 +291,14 @@ class SqliteStore:
             self._own = {n for n in self._own if n > self._seen}
 
     # --- the way to the connections
+
+    async def read(self, function: Callable[[Session], T], *, long: bool = False) -> T:
+        """For the modules beside this one: run a function on the reader, or, where it may take longer, the scanner."""
+        return await self._read(self._scanner if long else self._reader, function)
+
+    async def write(self, work: Callable[[Writing], T], durable: bool = True) -> T:
+        """For the modules beside this one: one transaction on the writer, carried to its end."""
+        return await self._write(work, durable)
 
     async def _read(self, db: aiosqlite.Connection | None, function: Callable[[Session], T]) -> T:
         with self._errors(writing=False):
