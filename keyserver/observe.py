@@ -107,8 +107,10 @@ class Observer:
 
     def identity(self, text: str) -> str:
         """An address, fingerprint or key ID as logs may show it."""
-        if self._identities:
-            return text
+        return text if self._identities else self.hashed(text)
+
+    def hashed(self, text: str) -> str:
+        """Its hash, keyed with this installation's secret."""
         keyed = self._keyed.copy()
         keyed.update(text.encode(errors="replace"))
         return "#" + keyed.hexdigest()

@@ -10,10 +10,9 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
-from functools import partial
 from typing import Protocol
 
-from keyserver.admin.acts import note
+from keyserver.admin.acts import Acts
 from keyserver.admin.approving import EntryChoice, choices, without_effect
 from keyserver.admin.importing import Importing, ImportReport
 from keyserver.admin.resources import (
@@ -145,10 +144,9 @@ class Service:
         harvester: Harvesting,
         purge_expired: Callable[[], Awaitable[int]],
         max_certificate: int,
+        acts: Acts,
         text_search: bool = False,
-        identity: Callable[[str], str] = lambda text: "#",
     ) -> None:
-        """`identity`: how fingerprints may stand in the log."""
         self._store = store
         self._resolver = resolver
         self._cleaner = cleaner
@@ -161,8 +159,8 @@ class Service:
         self._purge_expired = purge_expired
         self._max_certificate = max_certificate
         self._text_search = text_search
-        self._identity = identity
-        self._note = partial(note, identity)
+        self._identity = acts.identity
+        self._note = acts.note
 
     async def list(self, what: Selection, limit: int = 100, cursor: str | None = None) -> Listing:
         """Entries in the store's order, expired, held and blocked ones too."""

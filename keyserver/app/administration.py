@@ -1,18 +1,43 @@
-"""Administration without its listener: the operations that API and command line share."""
+"""Administration without its listener: the operations that API, pages and command line share."""
 
 from __future__ import annotations
 
+from keyserver.admin.access import Access, FirstToken
+from keyserver.admin.acts import Acts
+from keyserver.admin.api.guard import Rules
+from keyserver.admin.api.places import Places
+from keyserver.admin.auditing import Auditing
+from keyserver.admin.operations import Operations
 from keyserver.admin.service import Service
+from keyserver.admin.tokens import Tokens
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
+from keyserver.config import Config
+from keyserver.listen.trust import Trust, plain
 from keyserver.mailflow.intake import Intake
 from keyserver.model import View
+from keyserver.observe import Observer
 from keyserver.resolver.upkeep import Upkeep
 
 
-def make_service(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake) -> Service:
-    """The operations; they answer as the default view does."""
+def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake) -> Operations:
+    """One of each."""
+    clocks, mine = context.clocks, context.installation
+    kept = cache.store.administration
+    acts = Acts(kept, context.observer.identity, clocks.now)
+    access = Access(kept, FirstToken(mine.token, mine.token_mark), clocks.now, clocks.monotonic)
+    return Operations(
+        service=_service(context, cache, lookups, upkeep, intake, acts),
+        access=access,
+        acts=acts,
+        tokens=Tokens(kept, access, acts, clocks.now),
+        auditing=Auditing(kept, acts),
+    )
+
+
+def _service(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake, acts: Acts) -> Service:
+    """The operations on the cache; they answer as the default view does."""
     policy, clocks = context.config.policy, context.clocks
     return Service(
         store=cache.store,
@@ -26,6 +51,14 @@ def make_service(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkee
         harvester=intake,
         purge_expired=upkeep.purge_now,
         max_certificate=policy.max_certificate_size,
+        acts=acts,
         text_search=policy.text_search != "off",
-        identity=context.observer.identity,
     )
+
+
+def rules_of(config: Config, trust: Trust, observer: Observer) -> Rules:
+    """What the admin listener's guard goes by."""
+    admin = config.admin
+    own = admin.listen.host if admin.listen is not None else ""
+    places = Places(frozenset(plain(name) for name in (*admin.hosts, own) if name), admin.public_url)
+    return Rules(places, trust, None if admin.viewer_identities else observer.hashed)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyserver.admin.api.app import make_api
+from keyserver.app.administration import rules_of
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
 from keyserver.config import Listener, Listening
@@ -265,7 +266,8 @@ async def admin_server(parts: Parts, listeners: Listeners) -> HttpServer:
         hot = sum(parts.observer.hot_answers(face.name) for face in FACES)
         return [asdict(Node("service", os.getpid(), since, 0, sum(face.present for face in faces), hot))]
 
-    api = make_api(parts.service, parts.installation.token, parts.observer.exposition, nodes)
+    rules = rules_of(config, parts.trust, parts.observer)
+    api = make_api(parts.operations, rules, parts.installation.token, parts.observer.exposition, nodes)
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
     await runner.setup()

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from keyserver.admin.service import Service
-from keyserver.app.administration import make_service
+from keyserver.admin.operations import Operations
+from keyserver.app.administration import make_operations
 from keyserver.app.cache import open_cache
 from keyserver.app.context import Context
 from keyserver.app.mailflow import open_mailflow
@@ -45,7 +45,7 @@ class Parts:
     resolver: Resolver
     upkeep: Upkeep
     intake: Intake
-    service: Service
+    operations: Operations
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
@@ -66,17 +66,21 @@ async def opened(
         open_upkeep(context, cache, lookups.resolver, hot) as upkeep,
     ):
         with open_mailflow(context, cache, lookups.cleaner) as intake:
-            yield Parts(
-                config=config,
-                clocks=clocks,
-                installation=context.installation,
-                observer=context.observer,
-                trust=context.trust,
-                changes=cache.changes,
-                store=cache.store,
-                resolver=lookups.resolver,
-                upkeep=upkeep,
-                intake=intake,
-                service=make_service(context, cache, lookups, upkeep, intake),
-                hot=hot,
-            )
+            operations = make_operations(context, cache, lookups, upkeep, intake)
+            try:
+                yield Parts(
+                    config=config,
+                    clocks=clocks,
+                    installation=context.installation,
+                    observer=context.observer,
+                    trust=context.trust,
+                    changes=cache.changes,
+                    store=cache.store,
+                    resolver=lookups.resolver,
+                    upkeep=upkeep,
+                    intake=intake,
+                    operations=operations,
+                    hot=hot,
+                )
+            finally:
+                await operations.acts.written()

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -246,32 +247,38 @@ def _token(config: Config) -> str:
         raise CommandError(f"a service is running, but its token in {file} cannot be read: {reason}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """The API in a thread of this process."""
+
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+    token: str
+
+
 @contextlib.contextmanager
 def _inside(config: Config) -> Iterator[AdminClient]:
     """An admin API over the store, in a thread of this process, on a socket that only we can reach."""
-    token = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="keyserver-") as directory:
         place = Path(directory) / "admin.sock"
-        ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        thread = threading.Thread(target=_serve, args=(config, place, token, ready), name="keyserver-store")
+        ready: Future[_Inside] = Future()
+        thread = threading.Thread(target=_serve, args=(config, place, ready), name="keyserver-store")
         thread.start()
         try:
-            loop, stop = ready.result()
+            inside = ready.result()
         except BaseException as error:
             thread.join()
             if isinstance(error, Exception):
                 raise _cannot_open(error) from error
             raise
         try:
-            yield AdminClient(lambda: _UnixConnection(place, ANSWER_TIME), token, str(place))
+            yield AdminClient(lambda: _UnixConnection(place, ANSWER_TIME), inside.token, str(place))
         finally:
-            loop.call_soon_threadsafe(stop.set)
+            inside.loop.call_soon_threadsafe(inside.stop.set)
             thread.join()
 
 
-def _serve(
-    config: Config, place: Path, token: str, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
-) -> None:
+def _serve(config: Config, place: Path, ready: Future[_Inside]) -> None:
     """The thread of `_inside`; what goes wrong before it is ready is the future's."""
 
     async def run() -> None:
@@ -279,13 +286,16 @@ def _serve(
 
         from keyserver import app
         from keyserver.admin.api.app import make_api
+        from keyserver.app.administration import rules_of
 
         async with app.opened(config, Clocks.system()) as parts:
-            runner = web.AppRunner(make_api(parts.service, token, bytes), handle_signals=False, access_log=None)
+            token = parts.installation.token
+            api = make_api(parts.operations, rules_of(config, parts.trust, parts.observer), token, bytes)
+            runner = web.AppRunner(api, handle_signals=False, access_log=None)
             await runner.setup()
             await web.UnixSite(runner, str(place)).start()
             stop = asyncio.Event()
-            ready.set_result((asyncio.get_running_loop(), stop))
+            ready.set_result(_Inside(asyncio.get_running_loop(), stop, token))
             await stop.wait()
             await runner.cleanup()
 

@@ -359,6 +359,15 @@ def read_domain_pattern(text: str) -> str:
     return f"*.{read_domain(text[2:])}" if text.startswith("*.") else read_domain(text)
 
 
+def read_host(text: str) -> str:
+    """A host name, or an IP address with or without brackets, in one spelling; raises ValueError."""
+    bare = text.strip().removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        return read_domain(bare)
+
+
 def read_network(text: str) -> Network:
     """An IP network, or a single address as a network of one. Host bits must be zero: they would be a mistake."""
     return ipaddress.ip_network(text.strip())

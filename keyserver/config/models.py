@@ -38,6 +38,7 @@ from keyserver.config.kinds import (
     read_attribute,
     read_domain,
     read_domain_pattern,
+    read_host,
     read_network,
 )
 from keyserver.config.listener import Listener, Listening
@@ -60,6 +61,9 @@ Title = Annotated[str, Text("a name of 1 to 64 printable characters, no slash", 
 Ttl = Annotated[int, Duration("1h", "999d")]
 
 _BASE = r"(?:[A-Za-z0-9.-]+=[^,=+<>;\"\\]+(?:,\s*[A-Za-z0-9.-]+=[^,=+<>;\"\\]+)*)?"
+
+
+_ORIGIN = r"(?:https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?)?"
 
 
 class ServerSection(Section):
@@ -112,11 +116,13 @@ class AdminSection(Section):
     token_file: Annotated[Path | None, File("a file with the bearer token", exists=False)] = key(
         "", "file with the bearer token; empty: made on first start in the state directory, mode 0600"
     )
-    hosts: Annotated[tuple[str, ...], Many("host names", str)] = key(
-        [], "names under which the page is reached, beside the listener's own addresses", built=False
+    hosts: Annotated[tuple[str, ...], Many("host names and IP addresses", read_host)] = key(
+        [], "names under which the listener is reached, beside localhost and its own addresses"
     )
-    public_url: Annotated[str, Text("a URL")] = key("", "under which the page is reached", built=False)
-    viewer_identities: Switch = key(True, "may viewers see addresses?", built=False)
+    public_url: Annotated[str, Text("a URL such as https://keys.example.org, without a path", _ORIGIN)] = key(
+        "", "where browsers find the page, when a proxy stands between; with https the proxy has the TLS"
+    )
+    viewer_identities: Switch = key(True, "may viewers see addresses and names? false: hashes and domains")
 
 
 class MailflowSection(Section):

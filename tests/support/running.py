@@ -148,7 +148,7 @@ class Service:
     ) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, headers (lower case), body."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port(face))
-        head = {"Host": "test", "Connection": "close", **(headers or {})}
+        head = {"Host": "localhost", "Connection": "close", **(headers or {})}
         if body:
             head["Content-Length"] = str(len(body))
         lines = [f"{method} {target} HTTP/1.1", *(f"{n}: {v}" for n, v in head.items()), "", ""]

@@ -7,37 +7,44 @@ from collections.abc import Callable, Mapping, Sequence
 from aiohttp import web
 
 from keyserver.admin.api.cache import CacheApi
-from keyserver.admin.api.guard import guard, proof_routes
+from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
 from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
 from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
-from keyserver.admin.service import Service
+from keyserver.admin.operations import Operations
+from keyserver.admin.pages import Templates
+from keyserver.admin.pages.signing import Signing
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def make_api(
-    service: Service,
+    operations: Operations,
+    rules: Rules,
     token: str,
     metrics: Callable[[], bytes],
     nodes: Callable[[], Sequence[Mapping[str, object]]] = tuple,
 ) -> web.Application:
     """The admin listener's application.
 
-    token: what `Authorization: Bearer` must carry; metrics: the Prometheus text of the moment; nodes: the processes."""
-    if not token:
-        raise ValueError("the admin API needs a token")
+    token: the first operator's, which we show that we know; metrics: the Prometheus text of the moment; nodes: the
+    processes."""
 
+    @viewer
     async def exposition(request: web.Request) -> web.StreamResponse:
         return web.Response(body=metrics(), headers={"Content-Type": EXPOSITION})
 
+    @viewer
     async def list_nodes(request: web.Request) -> web.StreamResponse:
         return json_of({"nodes": list(nodes())})
 
-    app = web.Application(middlewares=[problems, guard(token)], client_max_size=MAX_JSON)
+    service, guard = operations.service, Guard(operations.access, operations.acts, rules)
+    app = web.Application(middlewares=[problems, guard.middleware], client_max_size=MAX_JSON)
     for subject in (CacheApi(service), MailflowApi(service), LookupApi(service)):
         app.add_routes(subject.routes())
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])
+    app.add_routes(Signing(operations.access, operations.acts, guard, Templates()).routes())
+    refuse_unmarked(app)
     return app

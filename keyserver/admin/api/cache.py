@@ -6,7 +6,18 @@ from typing import cast
 
 from aiohttp import web
 
-from keyserver.admin.api.reading import Unsupported, body_of, chunks_of, id_of, json_of, query_of, whole
+from keyserver.admin.api.guard import operator, viewer
+from keyserver.admin.api.reading import (
+    Unsupported,
+    body_of,
+    chunks_of,
+    id_of,
+    identities_wanted,
+    json_of,
+    query_of,
+    search_of,
+    whole,
+)
 from keyserver.admin.service import NotKnown, Service, Unusable, plain, selection
 from keyserver.model import Kind, Source
 
@@ -33,13 +44,16 @@ class CacheApi:
             web.post("/api/v1/cache/{id}/unblock", self.unblock),
         ]
 
+    @viewer
     async def list(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/cache?source=&upstream=&domain=&q=&limit=&cursor=`."""
         given = query_of(request, "source", "upstream", "domain", "q", "limit", "cursor")
-        what = selection(given.get("source"), given.get("upstream"), given.get("domain"), given.get("q"))
+        text = search_of(given.get("q"))
+        what = selection(given.get("source"), given.get("upstream"), given.get("domain"), text)
         listing = await self._service.list(what, whole(given.get("limit", "100"), "limit"), given.get("cursor"))
         return json_of(listing)
 
+    @viewer
     async def show(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/cache/{id}`: one certificate and its entries, of one source with `?source=`."""
         given = query_of(request, "source")
@@ -50,6 +64,7 @@ class CacheApi:
             shown["entries"] = [row for row in rows if row["source"] == wanted.value]
         return json_of(shown)
 
+    @operator
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """`DELETE /api/v1/cache/{id}[?source=][&origin=]`."""
         given = query_of(request, "source", "origin")
@@ -59,6 +74,7 @@ class CacheApi:
             raise NotKnown(f"{done.fingerprint} is not cached{f' from {source}' if source else ''}")
         return json_of({"fingerprint": done.fingerprint, "deleted": done.count})
 
+    @operator
     async def approve(self, request: web.Request) -> web.StreamResponse:
         """`POST …/approve`, with any of `address`, `source`, `upstream` as JSON or `?address=&source=&upstream=`."""
         accepted: dict[str, type] = {"address": str, "source": str, "upstream": str}
@@ -68,26 +84,31 @@ class CacheApi:
         done = await self._service.approve(id_of(request), given.get("address"), what.source, what.upstream)
         return json_of(done)
 
+    @operator
     async def refresh(self, request: web.Request) -> web.StreamResponse:
         """`POST …/refresh`: answers when the upstreams have."""
         return json_of(await self._service.refresh(id_of(request)))
 
+    @operator
     async def keep(self, request: web.Request) -> web.StreamResponse:
         """`POST …/keep`."""
         done = await self._service.keep(id_of(request))
         return json_of({"fingerprint": done.fingerprint, "kept": True})
 
+    @operator
     async def block(self, request: web.Request) -> web.StreamResponse:
         """`POST …/block`, with `{"reason": "…"}` or without a body."""
         body = await body_of(request, {"reason": str}) if request.can_read_body else {}
         done = await self._service.block(id_of(request), str(body.get("reason", ""))[:500])
         return json_of({"fingerprint": done.fingerprint, "blocked": True})
 
+    @operator
     async def unblock(self, request: web.Request) -> web.StreamResponse:
         """`POST …/unblock`."""
         done = await self._service.unblock(id_of(request))
         return json_of({"fingerprint": done.fingerprint, "blocked": False})
 
+    @operator
     async def purge(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/v1/cache/purge`: JSON with exactly one of expired, source, upstream, domain, all."""
         accepted = {"expired": bool, "all": bool, "source": str, "upstream": str, "domain": str}
@@ -106,8 +127,10 @@ class CacheApi:
             purged = await self._service.purge(selection(**{name: str(value)}))
         return json_of({"purged": purged})
 
+    @viewer
     async def export(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/cache/export?source=&upstream=&domain=&q=&kind=`: armor, or with `kind=x509` PEM."""
+        identities_wanted()
         given = query_of(request, "source", "upstream", "domain", "q", "kind")
         what = selection(
             given.get("source"), given.get("upstream"), given.get("domain"), given.get("q"), given.get("kind")
@@ -123,6 +146,7 @@ class CacheApi:
         await response.write_eof()
         return response
 
+    @operator
     async def import_(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/v1/cache/import`: a keyring (or PEM) of any size, read as it comes; answers with counts."""
         if request.content_type not in ("application/pgp-keys", "application/octet-stream"):

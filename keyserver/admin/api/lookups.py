@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import body_of, json_of, query_of
 from keyserver.admin.service import Service, Unusable
 
@@ -22,10 +23,12 @@ class LookupApi:
             web.get("/api/v1/lookup", self.lookup),
         ]
 
+    @viewer
     async def upstreams(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/upstreams`."""
         return json_of({"upstreams": self._service.upstreams()})
 
+    @operator
     async def test(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/v1/upstreams/{name}/test` with `{"query": "…"}`."""
         body = await body_of(request, {"query": str})
@@ -33,6 +36,7 @@ class LookupApi:
             raise Unusable('query is missing; accepted is {"query": "<fingerprint, key ID or address>"}')
         return json_of(await self._service.test(request.match_info["name"], str(body["query"])))
 
+    @operator
     async def lookup(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/lookup?q=…&trace=1`."""
         given = query_of(request, "q", "trace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import Unsupported, chunks_of, json_of, query_of
 from keyserver.admin.service import Service, Unusable
 
@@ -23,6 +24,7 @@ class MailflowApi:
             web.get("/api/v1/mailflow", self.mailflow),
         ]
 
+    @operator
     async def harvest(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/v1/harvest[?explain=1]`: one mail, `message/rfc822`; says what was cached or why not."""
         given = query_of(request, "explain")
@@ -43,6 +45,7 @@ class MailflowApi:
         del pieces
         return json_of(await self._service.harvest(octets, cut=size > MAX_MAIL, explain=explain == "1"))
 
+    @viewer
     async def mailflow(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/v1/mailflow`: the queue, counts, the latest mails and changes."""
         return json_of(self._service.mailflow())

@@ -8,8 +8,8 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from keyserver.admin.api.reading import MAX_JSON, Unsupported
-from keyserver.admin.service import Ambiguous, NotKnown, Problem, Refusal, Undecided, plain
+from keyserver.admin.api.reading import MAX_JSON, Forbidden, Unsupported, visible
+from keyserver.admin.service import Ambiguous, NotKnown, Problem, Refusal, Undecided
 from keyserver.store.base import StoreError
 
 _DETAILS = {404: "there is nothing at this address", 413: f"a JSON body of more than {MAX_JSON} octets"}
@@ -18,7 +18,7 @@ _LOG = logging.getLogger("keyserver.admin")
 
 def problem(status: int, title: str, detail: str, **more: object) -> web.Response:
     """An `application/problem+json` document (RFC 9457 §3)."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    body = visible({"type": "about:blank", "title": title, "status": status, "detail": detail, **more})
     return web.Response(
         status=status,
         body=json.dumps(body).encode(),
@@ -33,16 +33,17 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await handler(request)
     except Ambiguous as refusal:
-        candidates = plain(refusal.candidates)
-        response = problem(409, "Ambiguous", str(refusal), certificates=candidates)
+        response = problem(409, "Ambiguous", str(refusal), certificates=refusal.candidates)
     except Undecided as refusal:
-        response = problem(409, "Ambiguous", str(refusal), choices=plain(refusal.choices))
+        response = problem(409, "Ambiguous", str(refusal), choices=refusal.choices)
     except NotKnown as refusal:
         response = problem(404, "Not found", str(refusal))
     except Refusal as refusal:
         response = problem(409, "Conflict", str(refusal))
     except Unsupported as refusal:
         response = problem(415, "Unsupported media type", str(refusal))
+    except Forbidden as refusal:
+        response = problem(403, "Forbidden", str(refusal))
     except Problem as refusal:
         response = problem(400, "Bad request", str(refusal))
     except StoreError as trouble:

@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from keyserver.admin.acts import ACTOR
+from keyserver.admin.masking import masked
 from keyserver.admin.service import Problem, Unusable, plain
+from keyserver.query import BadQuery, ByText, parse
 
 MAX_JSON = 65536  # octets of a JSON body
 CHUNK = 65536
@@ -19,9 +22,38 @@ class Unsupported(Problem):
     """A body of a type that is not read."""
 
 
+class Forbidden(Problem):
+    """Nothing for this role."""
+
+
+def visible(value: object) -> object:
+    """What JSON can say of a result, and what whoever acts may see of that. Every answer goes through here."""
+    hash_ = ACTOR.get().hash_
+    return plain(value) if hash_ is None else masked(plain(value), hash_)
+
+
+def identities_wanted() -> None:
+    """What follows is made of addresses and names. Raises Forbidden for whoever may not see those."""
+    if ACTOR.get().hash_ is not None:
+        raise Forbidden("viewers see no addresses here (admin.viewer_identities); an operator does")
+
+
+def search_of(text: str | None) -> str | None:
+    """A text to search for. Parts of addresses would tell whoever may see none what is in the cache, letter by letter:
+    raises Forbidden for those."""
+    if text and ACTOR.get().hash_ is not None:
+        try:
+            whole = not isinstance(parse(text), ByText)
+        except BadQuery:
+            whole = False
+        if not whole:
+            raise Forbidden("viewers search whole addresses, fingerprints and key IDs here (admin.viewer_identities)")
+    return text
+
+
 def json_of(value: object) -> web.Response:
-    """An answer of what `plain` can say; never cached."""
-    body = json.dumps(plain(value), ensure_ascii=False).encode("utf-8", "replace")
+    """An answer of what `visible` leaves; never cached."""
+    body = json.dumps(visible(value), ensure_ascii=False).encode("utf-8", "replace")
     return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 

@@ -417,8 +417,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
         ('[server]\nnode = "a"', "server.node"),
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[policy]\nsubaddress = "+"', "policy.subaddress"),
-        ('[admin]\nhosts = ["keys.example.org"]', "admin.hosts"),
-        ("[admin]\nviewer_identities = false", "admin.viewer_identities"),
         ('[verdict]\nlisten = "127.0.0.1:8372"', "verdict.listen"),
         ('[[verdict.policy]]\nname = "encrypt"', "verdict.policy"),
         ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),

@@ -1,0 +1,22 @@
+"""All that administrators can do, subject by subject: what the API and the pages are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keyserver.admin.access import Access
+from keyserver.admin.acts import Acts
+from keyserver.admin.auditing import Auditing
+from keyserver.admin.service import Service
+from keyserver.admin.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """One of each."""
+
+    service: Service
+    access: Access
+    acts: Acts
+    tokens: Tokens
+    auditing: Auditing
