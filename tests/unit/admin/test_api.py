@@ -1,28 +1,16 @@
 """The admin API over the real store, resolver and OpenPGP layer; only the one upstream is scripted."""
 
-import asyncio
 import json
 import re
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from keyserver import openpgp
-from keyserver.admin.api.app import make_api
-from keyserver.app import opened
-from keyserver.app.administration import rules_of
-from keyserver.app.context import Context
-from keyserver.clocks import Clocks
-from keyserver.config import Config
-from keyserver.faces.http.app import make_runner
 from keyserver.model import (
     Certificate,
     Failed,
@@ -33,96 +21,13 @@ from keyserver.model import (
     Record,
     Source,
     State,
-    UpstreamSpec,
-    View,
     Voucher,
 )
 from keyserver.query import parse
-from keyserver.resolver.resolver import Resolver
-from keyserver.store.base import Store
-from keyserver.upstreams.base import Upstream
+from support.administering import NAME, TOKEN, Admin, running
 from support.openpgp import make
-from support.upstreams import Told
 
-TOKEN = "s3cret-token-ä-of-the-first-operator"
-NAME = "partner directory"
 HELD = Voucher("alice@example.org", held=True)
-
-
-@dataclass
-class Clock:
-    now: int
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@dataclass
-class Admin:
-    url: str
-    session: aiohttp.ClientSession
-    store: Store
-    resolver: Resolver
-    upstream: Told
-    clock: Clock
-
-    async def call(self, method: str, path: str, **options: object) -> tuple[int, dict[str, object]]:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with self.session.request(method, self.url + path, headers=headers, **options) as reply:  # type: ignore[arg-type]
-            body = await reply.json(content_type=None)
-            assert reply.headers["X-Content-Type-Options"] == "nosniff"
-            if reply.status >= 400:
-                assert reply.content_type == "application/problem+json"
-                assert body["status"] == reply.status
-                assert body["title"]
-                assert body["detail"]
-            return reply.status, body
-
-    async def put(self, octets: bytes, source: Source = Source.KEYSERVER, origin: str = NAME, **more: Any) -> str:
-        (certificate,) = openpgp.clean(octets, self.clock.now)
-        assert isinstance(certificate, Certificate)
-        begun = await self.store.begin()
-        await self.store.put([Find(certificate, source, origin, **more)], [], begun, self.clock.now)
-        return certificate.fingerprint
-
-    async def state(self, term: str) -> State:
-        return (await self.resolver.lookup(parse(term), View())).state
-
-
-@asynccontextmanager
-async def running(folder: Path, now: int) -> AsyncIterator[Admin]:
-    """The service's own parts; its one upstream and its clocks are the test's."""
-    clock = Clock(now)
-    upstream = Told(UpstreamSpec(NAME))
-    monotonic = asyncio.get_running_loop().time
-    token_file = folder / "token"
-    token_file.write_text(TOKEN, encoding="utf-8")
-    config = Config.model_validate(
-        {
-            "admin": {"token_file": str(token_file)},
-            "cache": {"database": f"sqlite:///{folder / 'cache.db'}"},
-            "smime": {"trust_anchors": "none"},
-            "upstream": [{"name": NAME, "url": "hkp://keys.example.org"}],
-        }
-    )
-
-    @asynccontextmanager
-    async def scripted(context: Context) -> AsyncIterator[Mapping[str, Upstream]]:
-        upstream.spec = context.terms.upstreams[NAME]
-        yield {NAME: upstream}
-
-    async with opened(config, Clocks(clock, monotonic, lambda: 0.0), scripted) as parts:
-        rules = rules_of(config, parts.trust, parts.observer)
-        runner = make_runner(make_api(parts.operations, rules, TOKEN, lambda: b"# HELP lookups x\n"))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        session = aiohttp.ClientSession()
-        try:
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            yield Admin(url, session, parts.store, parts.resolver, upstream, clock)
-        finally:
-            await session.close()
-            await runner.cleanup()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""The admin API over the real store, resolver and OpenPGP layer, on a port of its own; the one upstream is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from keyserver import openpgp
+from keyserver.admin.api.app import make_api
+from keyserver.app import opened
+from keyserver.app.administration import rules_of
+from keyserver.app.context import Context
+from keyserver.app.parts import Parts
+from keyserver.clocks import Clocks
+from keyserver.config import Config
+from keyserver.faces.http.app import make_runner
+from keyserver.model import Certificate, Find, Source, State, UpstreamSpec, View
+from keyserver.query import parse
+from keyserver.resolver.resolver import Resolver
+from keyserver.store.base import Store
+from keyserver.upstreams.base import Upstream
+from support.upstreams import Told
+
+TOKEN = "s3cret-token-ä-of-the-first-operator"
+NAME = "partner directory"
+
+
+@dataclass
+class Clock:
+    now: int
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@dataclass
+class Admin:
+    url: str
+    session: aiohttp.ClientSession
+    store: Store
+    resolver: Resolver
+    upstream: Told
+    clock: Clock
+    parts: Parts
+    app: web.Application
+
+    async def call(self, method: str, path: str, **options: object) -> tuple[int, dict[str, object]]:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with self.session.request(method, self.url + path, headers=headers, **options) as reply:  # type: ignore[arg-type]
+            body = await reply.json(content_type=None)
+            assert reply.headers["X-Content-Type-Options"] == "nosniff"
+            if reply.status >= 400:
+                assert reply.content_type == "application/problem+json"
+                assert body["status"] == reply.status
+                assert body["title"]
+                assert body["detail"]
+            return reply.status, body
+
+    async def put(self, octets: bytes, source: Source = Source.KEYSERVER, origin: str = NAME, **more: Any) -> str:
+        (certificate,) = openpgp.clean(octets, self.clock.now)
+        assert isinstance(certificate, Certificate)
+        begun = await self.store.begin()
+        await self.store.put([Find(certificate, source, origin, **more)], [], begun, self.clock.now)
+        return certificate.fingerprint
+
+    async def state(self, term: str) -> State:
+        return (await self.resolver.lookup(parse(term), View())).state
+
+
+@asynccontextmanager
+async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admin]:
+    """The service's own parts; its one upstream and its clocks are the test's. admin: keys of that section."""
+    clock = Clock(now)
+    upstream = Told(UpstreamSpec(NAME))
+    monotonic = asyncio.get_running_loop().time
+    token_file = folder / "token"
+    token_file.write_text(TOKEN, encoding="utf-8")
+    config = Config.model_validate(
+        {
+            "admin": {"token_file": str(token_file), **admin},
+            "cache": {"database": f"sqlite:///{folder / 'cache.db'}"},
+            "smime": {"trust_anchors": "none"},
+            "upstream": [{"name": NAME, "url": "hkp://keys.example.org"}],
+        }
+    )
+
+    @asynccontextmanager
+    async def scripted(context: Context) -> AsyncIterator[Mapping[str, Upstream]]:
+        upstream.spec = context.terms.upstreams[NAME]
+        yield {NAME: upstream}
+
+    async with opened(config, Clocks(clock, monotonic, lambda: 0.0), scripted) as parts:
+        rules = rules_of(config, parts.trust, parts.observer)
+        app = make_api(parts.operations, rules, TOKEN, lambda: b"# HELP lookups x\n")
+        runner = make_runner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        session = aiohttp.ClientSession()
+        try:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield Admin(url, session, parts.store, parts.resolver, upstream, clock, parts, app)
+        finally:
+            await session.close()
+            await runner.cleanup()
