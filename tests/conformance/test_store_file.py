@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ import pytest
 
 from keyserver.changes import Changes
 from keyserver.model import Change, Kind, Selection, Source, Voucher
-from keyserver.store.base import Stored, StoreError, StoreRefused
+from keyserver.store.base import Store, Stored, StoreError, StoreRefused
 from keyserver.store.sqlite import SqliteStore, reading, schema
 from keyserver.store.sqlite import log as sqlite_log
-from keyserver.store.sqlite import near as sqlite_near
 from keyserver.store.sqlite import store as sqlite_store
+from keyserver.store.sqlite.near import ELSEWHERE, Near
 from keyserver.store.sqlite.session import connect, run
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
 
@@ -513,18 +513,35 @@ async def test_kill_9_loses_nothing_that_put_returned_for(tmp_path: Path, lines:
 # --- the log
 
 
-async def test_the_writer_moves_no_log_and_the_log_stays_bounded(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def write(store: Store, count: int, first: int = 0) -> AsyncIterator[None]:
+    """Puts of some 150 KB of log each."""
+    for n in range(first, first + count):
+        await store.put([Made(n, (f"u{n}@example.org",), ballast=60_000).find()], [], await store.begin(), NOW)
+        yield
+
+
+def log_of(backend: Backend) -> tuple[int, int]:
+    """Pages in the log and those of them that are in the file, too, after moving what can be moved."""
+    with contextlib.closing(sqlite3.connect(backend.path)) as db:
+        db.execute("SELECT count(*) FROM entry").fetchone()
+        return tuple(db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1:])
+
+
+async def test_the_writer_moves_no_log(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_log, "ROWS", 1 << 30)
+    async with backend.opened() as (store, _):
+        size = backend.path.stat().st_size
+        async for _ in write(store, 100):
+            pass
+        assert backend.path.stat().st_size == size
+        assert Path(f"{backend.path}-wal").stat().st_size > 10 << 20
+
+
+async def test_the_log_stays_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_log, "MOST", 4 << 20)
     log = Path(f"{backend.path}-wal")
-    sizes = []
     async with backend.opened() as (store, _):
-        writer = store._writer
-        assert await run(writer, lambda db: db.execute("PRAGMA wal_autocheckpoint").fetchone()) == (0,)
-        for n in range(400):  # some 60 MB of log
-            await store.put([Made(n, (f"u{n}@example.org",), ballast=60_000).find()], [], await store.begin(), NOW)
-            sizes.append(log.stat().st_size)
+        sizes = [log.stat().st_size async for _ in write(store, 400)]  # 60 MB
     assert max(sizes) < 24 << 20
 
 
@@ -537,28 +554,17 @@ async def test_a_log_that_a_reader_held_is_moved_when_it_lets_go(
         reader = sqlite3.connect(backend.path)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM entry").fetchone()
-        for n in range(1, 120):
-            await store.put([Made(n, (f"u{n}@example.org",), ballast=60_000).find()], [], await store.begin(), NOW)
-        await settled(store)
-        _, pages, moved = await run(store._log._db, passed)
+        async for _ in write(store, 120, 1):
+            pass
+        pages, moved = log_of(backend)
         assert moved < pages
         reader.close()
-        await store.put([Made(120).find()], [], await store.begin(), NOW)
-        store._log.grown(sqlite_log.ROWS)
-        await settled(store)
-        await store.put([Made(121).find()], [], await store.begin(), NOW)
-        _, pages, moved = await run(store._log._db, passed)
-        assert moved == pages < 200
-        assert (await store.stats()).healthy == ""
-
-
-def passed(db: sqlite3.Connection) -> tuple[int, int, int]:
-    return db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-
-
-async def settled(store: SqliteStore) -> None:
-    while store._writing:
-        await asyncio.wait(store._writing)
+        async for _ in write(store, 120, 200):
+            await asyncio.sleep(0.02)
+            if log_of(backend)[0] < 200:
+                break
+        else:
+            raise AssertionError("the log went on growing")
 
 
 # --- speed by construction
@@ -632,21 +638,22 @@ async def test_a_short_look_is_no_hop_and_a_long_one_is_one(backend: Backend, mo
             assert hops == 1
 
 
-async def test_a_look_that_waited_for_the_disk_sends_the_next_ones_to_their_thread(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_look_that_read_from_the_disk_sends_the_next_ones_to_their_thread(backend: Backend) -> None:
     async with backend.opened() as (store, _):
         await fill(store)
-        near = store._near
-        assert near.look(addr("u3@example.org")) is not None
-        monkeypatch.setattr(sqlite_near, "SLOW", 0.0)
-        near._blocks = -1
-        assert near.look(addr("u3@example.org")) is not None
-        assert near.look(addr("u3@example.org")) is None
-        assert (await store.look(addr("u3@example.org"))).entries
-        near._again = 0.0
-        assert near.look(addr("u3@example.org")) is not None
-        assert near.look(addr("u3@example.org")) is not None  # nothing was read from a disk
+    near = Near(backend.path, lambda: 0)
+    near.open(immutable=False)
+    name = addr("u3@example.org")
+    assert near.look(name) is not None
+    assert near.look(name) is not None
+    counts = iter((0, 8))
+    slow = Near(backend.path, lambda: next(counts, 8))
+    slow.open(immutable=False)
+    assert slow.look(name) is not None
+    assert [slow.look(name) for _ in range(ELSEWHERE)] == [None] * ELSEWHERE
+    assert slow.look(name) is not None
+    for one in (near, slow):
+        one.close()
 
 
 async def test_hygiene_runs_on_the_writers_thread_never_on_the_loops(backend: Backend) -> None:
