@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from keyserver.admin.access import Access
@@ -20,3 +21,4 @@ class Operations:
     acts: Acts
     tokens: Tokens
     auditing: Auditing
+    clock: Callable[[], int]  # Unix seconds

@@ -33,6 +33,7 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
         acts=acts,
         tokens=Tokens(kept, access, acts, clocks.now),
         auditing=Auditing(kept, acts),
+        clock=clocks.now,
     )
 
 

@@ -21,7 +21,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "state"),
     ("wire", "openpgp", "smime"),
-    ("model", "query", "observe", "clocks", "ber"),
+    ("model", "query", "observe", "clocks", "ber", "display"),
 )
 """From the top; a unit may import itself and what stands on a lower rung, never its neighbours."""
 
@@ -35,7 +35,7 @@ NEIGHBOURS = {
 
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
-PURE = ("wire", "openpgp", "smime", "policy", "hygiene", "model", "query", "ber")
+PURE = ("display", "wire", "openpgp", "smime", "policy", "hygiene", "model", "query", "ber")
 """Units that are pure as a whole; so is every module whose docstring calls it pure."""
 
 FORBIDDEN_MODULES = frozenset(

@@ -14,6 +14,7 @@ from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
+from keyserver.admin.pages.assets import Assets
 from keyserver.admin.pages.signing import Signing
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
@@ -45,6 +46,9 @@ def make_api(
         app.add_routes(subject.routes())
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])
-    app.add_routes(Signing(operations.access, operations.acts, guard, Templates()).routes())
+    assets = Assets()
+    templates = Templates(assets.places, operations.clock)
+    app.add_routes(assets.routes())
+    app.add_routes(Signing(operations.access, operations.acts, guard, templates).routes())
     refuse_unmarked(app)
     return app

@@ -1,13 +1,20 @@
 """The administrator's pages: templates, and the headers that hold for all of them.
 
-What comes from a certificate, a mail or a request is hostile text. Templates escape everything, and nothing on a page
-runs or loads but our own files.
+What comes from a certificate, a mail or a request is hostile text. Templates escape everything and show it through
+`shown`, and nothing on a page runs or loads but our own files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from keyserver.admin.acts import ACTOR
+from keyserver.admin.masking import masked
+from keyserver.admin.pages import words
+from keyserver.admin.service import plain
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -22,16 +29,51 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+NAVIGATION = (
+    ("/", "Overview"),
+    ("/cache", "Key cache"),
+    ("/lookup", "Lookup"),
+    ("/upstreams", "Upstreams"),
+    ("/mailflow", "Mail flow"),
+    ("/settings", "Settings"),
+    ("/audit", "Audit"),
+    ("/nodes", "Nodes"),
+)
+
 
 class Templates:
-    """The templates, read once each."""
+    """The templates, read once each. places: where the pages' own files are; clock: Unix seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Mapping[str, str], clock: Callable[[], int]) -> None:
+        self._clock = clock
         self._environment = Environment(
-            loader=PackageLoader(__name__), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+            loader=PackageLoader(__name__),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
+        self._environment.filters |= words.FILTERS
+        self._environment.globals |= {"static": places, "navigation": NAVIGATION}
 
     def page(self, name: str, status: int = 200, /, **values: object) -> web.Response:
         """A page of a template's name (without `.html`) and what it shows."""
-        text = self._environment.get_template(f"{name}.html").render(values)
+        return self._response(name, status, values)
+
+    def fragment(self, request: web.Request, name: str, block: str, /, **values: object) -> web.Response:
+        """A page, or that part of it for which htmx asks to swap it in: one address for both, so that a reload and
+        the back button show a page."""
+        part = request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in request.headers
+        response = self._response(name, 200, values, block if part else "")
+        response.headers["Vary"] = "HX-Request"
+        return response
+
+    def _response(self, name: str, status: int, values: Mapping[str, object], block: str = "") -> web.Response:
+        """Where viewers see no identities, what is shown is masked here, for every page."""
+        actor = ACTOR.get()
+        if actor.hash_ is not None:
+            values = {key: masked(plain(value), actor.hash_) for key, value in values.items()}
+        template = self._environment.get_template(f"{name}.html")
+        context = {"now": self._clock(), "who": actor.who, "role": str(actor.role), **values}
+        text = "".join(template.blocks[block](template.new_context(context))) if block else template.render(context)
         return web.Response(status=status, text=text, content_type="text/html", headers=HEADERS)

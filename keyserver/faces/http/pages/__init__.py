@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,34 +15,15 @@ from importlib.resources import files
 from string import Template
 from urllib.parse import quote
 
+from keyserver.display import algorithm, grouped, readable
 from keyserver.model import Kind, Proof, Subkey, UserId, Validity
 
-MAX_SHOWN = 320  # characters of one hostile text that are shown
 _TEMPLATES = ("layout", "search", "results", "certificate", "refusal", "stats")
-_FORBIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-_MARKS = frozenset({"Mn", "Me"})
-_MOST_MARKS = 3  # combining marks in a row; more would climb over the neighbouring lines
-_ALGORITHMS: Mapping[int, str] = {
-    1: "RSA",
-    2: "RSA",
-    3: "RSA",
-    16: "Elgamal",
-    17: "DSA",
-    18: "ECDH",
-    19: "ECDSA",
-    20: "Elgamal",
-    22: "EdDSA",
-    25: "X25519",
-    26: "X448",
-    27: "Ed25519",
-    28: "Ed448",
-}
 _KINDS: Mapping[Kind, str] = {Kind.OPENPGP: "OpenPGP", Kind.X509: "S/MIME (X.509)"}
 _SILENT: Mapping[Kind, str] = {
     Kind.OPENPGP: "Nobody can encrypt to it: it has no key for encryption that is valid now. It can only sign.",
     Kind.X509: "Nobody can encrypt to it: its key usage does not allow that. It can only sign.",
 }
-_SIZED = frozenset({1, 2, 3, 16, 17, 18, 19, 20, 22})  # algorithms whose name does not say their size
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +90,7 @@ class Pages:
             kind=_KINDS[proof.kind],
             user_ids=_list([_user_id(u, now) for u in user_ids if u is not first or _state(u, now)]),
             grouped=_grouped(proof.fingerprint),
-            algorithm=_algorithm(proof.algorithm, proof.bits),
+            algorithm=algorithm(proof.algorithm, proof.bits),
             created=_day(proof.created),
             expires=f"<dt>{expires}</dt><dd>{_day(proof.expires)}</dd>" if proof.expires is not None else "",
             more=_more(proof) if detailed else "",
@@ -127,20 +107,8 @@ class Pages:
 
 
 def shown(text: str) -> str:
-    """Hostile text made fit for a page: escaped, shortened, without controls, bidirectional overrides and heaps of
-    combining marks."""
-    kept: list[str] = []
-    marks = 0
-    for character in text[:MAX_SHOWN]:
-        category = unicodedata.category(character)
-        marks = marks + 1 if category in _MARKS else 0
-        if category in _FORBIDDEN:
-            kept.append("\N{REPLACEMENT CHARACTER}")
-        elif marks <= _MOST_MARKS:
-            kept.append(character)
-    if len(text) > MAX_SHOWN:
-        kept.append("…")
-    return html.escape("".join(kept))
+    """Hostile text made fit for a page: readable, and escaped."""
+    return html.escape(readable(text))
 
 
 def _state(user_id: UserId, now: int) -> str:
@@ -180,7 +148,7 @@ def _subkeys(subkeys: Sequence[Subkey], now: int) -> str:
 
 
 def _subkey(subkey: Subkey, now: int) -> str:
-    remarks = [_algorithm(subkey.algorithm, subkey.bits), f"created {_day(subkey.created)}"]
+    remarks = [algorithm(subkey.algorithm, subkey.bits), f"created {_day(subkey.created)}"]
     if subkey.can_encrypt:
         remarks.append("encrypts")
     if subkey.expires is not None:
@@ -194,13 +162,8 @@ def _list(items: Sequence[str]) -> str:
     return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
-def _algorithm(number: int, bits: int) -> str:
-    name = _ALGORITHMS.get(number, f"algorithm {number}")
-    return f"{name} {bits}" if bits and (number in _SIZED or number not in _ALGORITHMS) else name
-
-
 def _grouped(fingerprint: str) -> str:
-    return shown(" ".join(fingerprint[n : n + 4] for n in range(0, len(fingerprint), 4)))
+    return shown(grouped(fingerprint))
 
 
 def _day(instant: int) -> str:
