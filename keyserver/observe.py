@@ -19,11 +19,13 @@ from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from keyserver.model import Answer, Name
+from keyserver.model import Answer, How, Name, State
+from keyserver.traffic import Traffic
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LATE = 0.2  # seconds that the line of a lookup may wait for others
 MOST_LATE = 64  # lines that wait
+_TRAFFIC = {State.FAILED: "failed", State.BUSY: "failed"}
 
 
 class Observer:
@@ -49,6 +51,8 @@ class Observer:
         self._upstream_seconds = Histogram(
             "keyserver_upstream_seconds", "Time to an outcome", ["upstream"], buckets=SECONDS, registry=self.registry
         )
+        self.traffic = Traffic(clock)
+        """`hit`, `miss`, `failed`: lookups; `upstream NAME found`, `… absent`, `… failed`: what each said."""
         self._hot_counts: dict[str, int] = {}
         self._gauges: dict[str, Gauge] = {}
         self._counted: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}  # labels cost more
@@ -63,6 +67,7 @@ class Observer:
         if counted is None:
             counted = (self._lookups.labels(face, state, how), self._seconds.labels(face, how))
             self._counted[face, state, how] = counted
+        self.traffic.note(_TRAFFIC.get(answer.state) or ("miss" if answer.how is How.MISS else "hit"))
         counted[0].inc()
         counted[1].observe(seconds)
         if self._log.isEnabledFor(logging.INFO):
@@ -88,6 +93,7 @@ class Observer:
         """So many requests were answered from memory since the last call."""
         if count:
             self._hot.labels(face).inc(count)
+            self.traffic.note("hit", count)
             self._hot_counts[face] = self._hot_counts.get(face, 0) + count
 
     def hot_answers(self, face: str) -> int:
@@ -97,6 +103,7 @@ class Observer:
     def upstream(self, upstream: str, outcome: str, seconds: float) -> None:
         """One outcome of one upstream."""
         self._upstream.labels(upstream, outcome).inc()
+        self.traffic.note(f"upstream {upstream} {outcome}")
         self._upstream_seconds.labels(upstream).observe(seconds)
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:

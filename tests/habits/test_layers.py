@@ -21,7 +21,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "state"),
     ("wire", "openpgp", "smime"),
-    ("model", "query", "observe", "clocks", "ber", "display"),
+    ("model", "query", "observe", "clocks", "ber", "display", "traffic"),
 )
 """From the top; a unit may import itself and what stands on a lower rung, never its neighbours."""
 
@@ -29,6 +29,7 @@ NEIGHBOURS = {
     ("__main__", "cli"),
     ("query", "model"),
     ("observe", "model"),
+    ("observe", "traffic"),
     ("ber", "model"),
 }
 """The only imports within a rung."""
