@@ -103,7 +103,6 @@ class FrontProcess:
             trust=self._trust,
             instance=self._setting.instance,
             tls=self._listeners.tls,
-            monotonic=self._clocks.monotonic,
         )
 
     def _report(self) -> None:

@@ -30,7 +30,6 @@ class FrontOpening:
     """Our name in `Via`."""
     tls: Callable[[Path | None, Path | None], ssl.SSLContext | None]
     """The context of a certificate chain and its key; None without a chain."""
-    monotonic: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)

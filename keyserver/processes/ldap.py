@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from functools import partial
-from typing import cast
 
 from keyserver.config.listener import Listener
 from keyserver.faces.asked import AskedNames
 from keyserver.faces.cache import MemoryLimit, Values
-from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.face import LDAP
 from keyserver.faces.ldap.search import Rendered, keep_rendered
+from keyserver.faces.ldap.session import LdapLimits, Session
 from keyserver.listen.acceptor import ConnectionFactory
 from keyserver.listen.server import ListeningServer, peer_of
 from keyserver.listen.trust import UNIX
@@ -26,10 +25,7 @@ from keyserver.processes.front import FrontFace, FrontOpening, FrontPart
 from keyserver.processes.relay import Relay
 from keyserver.processes.streams import StreamOpening, read_rendered
 from keyserver.wire import ldap as wire
-from keyserver.wire.ber import measure
 from keyserver.wire.ldap import Code
-
-AT_ONCE = 64  # messages handled before other connections have their turn
 
 _EXTENDED = b"\x77"
 _SUCCESS = b"\x0a\x01\x00"
@@ -57,6 +53,8 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
             tls=tls,
         )
         self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.monotonic = self.loop.time
         self.relay = relay
         self.place = place
         self.kept: Values[bytes, Rendered] = Values(budget)
@@ -66,6 +64,14 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
     def maker(self, listener: Listener) -> ConnectionFactory:
         """What makes the connections of a listener."""
         return partial(LdapFrontConnection, self, listener.tls)
+
+    def admit(self) -> bool:
+        """What is known is answered at once."""
+        return True
+
+    def wait(self, connection: LdapFrontConnection) -> None:
+        """Its messages go on when other connections have had their turn."""
+        self.loop.call_soon(connection.go_on)
 
     def known(self, request: bytes) -> Rendered | None:
         """The reply to a request, if it is true now."""
@@ -88,77 +94,36 @@ class LdapFront(ListeningServer["LdapFrontConnection"]):
         return self._asked.take()
 
 
-class LdapFrontConnection(asyncio.Protocol):
+class LdapFrontConnection(Session[LdapFront]):
     """One connection."""
 
+    at_once = 64
+
     def __init__(self, server: LdapFront, tls: bool, client: str | None = None) -> None:
-        self._server = server
-        self._tls = tls
-        self._client = client
-        self._transport: asyncio.Transport | None = None
+        super().__init__(server, tls, client)
         self._stream = 0
-        self._rest = b""
-        self._entered = False
-        self._ended = False
-        self._raw = False  # everything from here on is the core's to judge
-        self._full = False  # the client does not read
-        self._choked = False  # the core does not
-        self._waiting = False  # whole messages wait in `_rest`
+        self._raw = False  # what has come is for the core to judge
+        self._choked = False  # the core does not read
         self._asked_tls = b""  # the message ID of a StartTLS request that is not answered
-        self._upgrade: asyncio.Task[None] | None = None
-        self._greeted = False
-        self._moved = self._half = self._told = server.tick
+        self._told = server.tick
 
     # what the loop calls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client is here."""
-        self._transport = cast(asyncio.Transport, transport)
-        if self._client is None:
-            self._client = peer_of(transport)
-        refused = self._server.enter(self, self._client, transport)
-        self._entered = not refused
-        if refused:
-            self.dismiss(Code.UNAVAILABLE, refused)
-
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone, whoever closed."""
-        self._ended = True
         stream, self._stream = self._stream, 0
         self._server.relay.end(stream)
-        if self._entered:
-            self._entered = False
-            self._server.leave(self, self._client or UNIX)
+        super().connection_lost(error)
 
     def pause_writing(self) -> None:
         """The client does not read what was written."""
-        self._full = True
-        self._moved = self._server.tick
         self._server.relay.send(FrameKind.PAUSE, self._stream)
-        self._gate()
+        super().pause_writing()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self._full = False
-        self._moved = self._server.tick
         self._server.relay.send(FrameKind.RESUME, self._stream)
-        self._go_on()
-
-    def data_received(self, data: bytes) -> None:
-        """Octets of the client."""
-        if self._ended:
-            return
-        if self._raw:
-            self._server.relay.data(self._stream, data)
-            return
-        if not self._rest:
-            self._half = self._server.tick
-        data = self._rest + data if self._rest else data
-        if self._waiting or self._blocked:
-            self._rest, self._waiting = data, True
-            self._gate()
-        else:
-            self._consume(data)
+        super().resume_writing()
 
     # what the relay calls
 
@@ -177,7 +142,7 @@ class LdapFrontConnection(asyncio.Protocol):
             case FrameKind.RESUME:
                 self.choke(False)
             case FrameKind.START_TLS:
-                self._upgrade = asyncio.get_running_loop().create_task(self._handshake())
+                self._upgrade = self._server.loop.create_task(self._handshake())
             case FrameKind.CLOSE:
                 self._over()
                 self._close()
@@ -191,7 +156,7 @@ class LdapFrontConnection(asyncio.Protocol):
         if choked:
             self._gate()
         else:
-            self._go_on()
+            self.go_on()
 
     def orphaned(self) -> None:
         """The core is gone, and what it knew of this connection."""
@@ -203,22 +168,14 @@ class LdapFrontConnection(asyncio.Protocol):
 
     # what the server calls
 
-    def sweep(self, tick: int) -> None:
-        """Look for what takes too long; what waits for the core has the core's limits."""
-        limits, waited = self._server.limits, tick - self._moved
-        if self._ended or self._full:
-            if waited > limits.stalled:
-                self.abort()
-        elif self._upgrade is not None or self._asked_tls or self._waiting:
+    def _silent(self, tick: int) -> None:
+        """What waits for the core has the core's limits."""
+        if not self._stream:
+            super()._silent(tick)
             return
-        elif self._rest and tick - self._half > limits.first:
-            self.dismiss(Code.UNAVAILABLE, f"half a message for {limits.first} seconds")
-        elif self._stream:
-            if self._moved >= self._told:  # since the last look
-                self._server.relay.send(FrameKind.ALIVE, self._stream)
-            self._told = tick
-        elif waited > (limits.idle if self._greeted else limits.first):
-            self.dismiss(Code.UNAVAILABLE, "idle for too long")
+        if self._moved >= self._told:  # since the last look
+            self._server.relay.send(FrameKind.ALIVE, self._stream)
+        self._told = tick
 
     async def drain(self, seconds: float) -> None:
         """End as soon as nothing is under way."""
@@ -227,60 +184,31 @@ class LdapFrontConnection(asyncio.Protocol):
         else:
             self.dismiss(Code.UNAVAILABLE, "the server shuts down")
 
-    def dismiss(self, code: Code, text: str) -> None:
-        """Notice of disconnection, then close (RFC 4511 section 4.4.1)."""
-        if not self._ended:
-            self._write(wire.notice(code, text))
-            self._close()
-
-    def abort(self) -> None:
-        """Close without another octet."""
-        self._ended = True
-        if self._upgrade is not None:
-            self._upgrade.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-
     # messages
 
     @property
     def _blocked(self) -> bool:
-        return self._full or self._choked or self._upgrade is not None or bool(self._asked_tls)
+        return self._full or self._choked or self._raw or self._upgrade is not None or bool(self._asked_tls)
 
-    def _consume(self, data: bytes) -> None:
-        """Answer or pass on whole messages, as many as are one connection's turn; what is left waits in `_rest`."""
-        server, at, turn = self._server, 0, AT_ONCE
-        self._waiting = False
-        try:
-            while (size := measure(data, at, wire.MAX_MESSAGE)) is not None and at + size <= len(data):
-                if not turn or self._blocked:
-                    self._waiting = True
-                    break
-                turn -= 1
-                end = at + size
-                id_at, key_at = wire.split(data, at, end)
-                request = data[key_at:end]
-                rendered = server.known(request)
-                if rendered is not None:
-                    self._write(rendered.messages(data[id_at:key_at]))
-                elif request == wire.GOODBYE:
-                    self._close()
-                    return
-                elif self._secures(request, data[id_at:key_at], end < len(data)) or not self._pass_on(data[at:end]):
-                    return
-                at = end
-        except Malformed:
-            self._raw = True
-            self._rest = b""
-            self._pass_on(data[at:])
-            return
-        if at:
-            self._moved = self._half = server.tick
-            self._greeted = True
-        self._rest = data[at:]
-        self._gate()
-        if self._waiting and not turn:
-            asyncio.get_running_loop().call_soon(self._go_on)
+    @property
+    def _deaf(self) -> bool:
+        return self._waiting or self._blocked
+
+    @property
+    def _busy(self) -> bool:
+        return self._choked or bool(self._asked_tls) or super()._busy
+
+    def _known(self, request: bytes) -> Rendered | None:
+        return self._server.known(request)
+
+    def _malformed(self, octets: bytes, problem: Malformed) -> None:
+        self._raw = True
+        if self._pass_on(octets):
+            self._gate()
+
+    def _handle(self, octets: bytes, id_element: bytes, request: bytes, more: bool) -> None:
+        if not self._secures(request, id_element, more):
+            self._pass_on(octets)
 
     def _pass_on(self, octets: bytes) -> bool:
         """To the core; False where there is none, and the connection ends."""
@@ -294,25 +222,6 @@ class LdapFrontConnection(asyncio.Protocol):
             return False
         server.relay.data(self._stream, octets)
         return True
-
-    def _go_on(self) -> None:
-        """Messages that waited have their turn; then the client is read again."""
-        if self._ended or self._blocked:
-            return
-        if self._waiting:
-            data, self._rest = self._rest, b""
-            self._consume(data)
-        else:
-            self._gate()
-
-    def _gate(self) -> None:
-        """Read on, or stop reading."""
-        if self._transport is None or self._transport.is_closing() or self._ended or self._upgrade is not None:
-            return
-        if self._waiting or self._full or self._choked or self._asked_tls:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
 
     # TLS
 
@@ -333,29 +242,15 @@ class LdapFrontConnection(asyncio.Protocol):
         id_at, key_at = wire.split(message, 0, len(message))
         if message[id_at:key_at] == self._asked_tls and _SUCCESS not in message[key_at : key_at + 8]:
             self._asked_tls = b""
-            self._go_on()
+            self.go_on()
 
-    async def _handshake(self) -> None:
-        server, transport = self._server, self._transport
-        assert server.tls is not None and transport is not None
+    async def _secured(self, transport: asyncio.Transport) -> asyncio.Transport | None:
         if self._rest:
-            self.abort()
-            return
-        try:
-            upgraded = await asyncio.get_running_loop().start_tls(
-                transport, self, server.tls, server_side=True, ssl_handshake_timeout=float(server.limits.first)
-            )
-        except (OSError, asyncio.CancelledError):
-            upgraded = None
-        if upgraded is None or self._ended:
-            transport.abort()
-            self.connection_lost(None)
-            return
-        self._transport, self._tls, self._upgrade, self._asked_tls = upgraded, True, None, b""
-        self._choked = False
-        self._moved = server.tick
-        server.relay.send(FrameKind.START_TLS, self._stream)
-        self._go_on()  # the first message may have come with the handshake's last octets
+            return None
+        upgraded = await super()._secured(transport)
+        self._asked_tls, self._choked = b"", False
+        self._server.relay.send(FrameKind.START_TLS, self._stream)
+        return upgraded
 
     # the end
 
@@ -363,15 +258,6 @@ class LdapFrontConnection(asyncio.Protocol):
         """The core has ended the stream."""
         self._server.relay.ended(self._stream)
         self._stream = 0
-
-    def _close(self) -> None:
-        self._ended = True
-        if self._transport is not None:
-            self._transport.close()
-
-    def _write(self, octets: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(octets)
 
 
 def _open(opening: FrontOpening) -> FrontFace:

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from keyserver.faces.ldap.bind import Account
-from keyserver.faces.ldap.connection import GUESSES, PAGED_SEARCHES
+from keyserver.faces.ldap.connection import GUESSES
+from keyserver.faces.ldap.paging import PAGED_SEARCHES
 from keyserver.faces.ldap.server import LdapLimits
 from keyserver.wire import ldap as wire
 from keyserver.wire.ber import OCTETS, SEQUENCE, element, size

@@ -16,8 +16,8 @@ from keyserver.changes import Changes
 from keyserver.config.listener import Listener
 from keyserver.faces.cache import MemoryLimit
 from keyserver.faces.context import FaceContext
-from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.server import LdapServer
+from keyserver.faces.ldap.session import LdapLimits
 from keyserver.faces.ldap.tree import Tree
 from keyserver.listen.server import ListeningServer
 from keyserver.model import Answer, Answered, Certificate, Change, Entry, How, Name, Source, State, View

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import secrets
-import ssl
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from keyserver.faces.context import FaceContext
 from keyserver.faces.ldap.bind import Account, authenticate
+from keyserver.faces.ldap.paging import Pages
 from keyserver.faces.ldap.search import Offer, Rendered, Searches, render
+from keyserver.faces.ldap.session import Session, Shared
 from keyserver.faces.ldap.tree import SearchReply
 from keyserver.listen.server import peer_of
-from keyserver.listen.trust import UNIX, Trust, loopback
+from keyserver.listen.trust import UNIX, loopback
 from keyserver.model import Malformed
 from keyserver.wire import ldap as wire
-from keyserver.wire.ber import measure, number
+from keyserver.wire.ber import number
 from keyserver.wire.ldap import Code, Control, Message, SearchRequest
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 
-AT_ONCE = 16  # messages handled before other connections have their turn
-TURN = 0.002  # seconds after which they have it anyway
 PIECE = 64 * 1024  # octets written before looking whether the client reads
-PAGED_SEARCHES = 8  # for which a connection's cookies are remembered
-COOKIE = 16  # octets
 GUESSES = 10  # binds with wrong credentials, then the connection ends: some clients try without end
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _PagedSearch:
-    """Where a paged search goes on."""
-
-    search: SearchRequest
-    offset: int
 
 
 class Held(NamedTuple):
@@ -51,193 +38,73 @@ class Held(NamedTuple):
     stalled: bool  # nothing more is written before it reads
 
 
-@dataclass(frozen=True, slots=True)
-class LdapLimits:
-    """What one connection, and one client, may take. Times are seconds."""
-
-    connections: int = 1024
-    connections_per_client: int = 64
-    trust: Trust = field(default_factory=Trust)
-    outstanding: int = 32  # searches under way on one connection
-    idle: int = 60  # without a message
-    first: int = 10  # for the first message, the second half of one, a TLS handshake
-    stalled: int = 30  # without reading what we wrote
-
-
-class Shared(Protocol):
-    """What the connections of one view share, as one of them sees it."""
+class Answering(Shared, Protocol):
+    """What the connections of one view share."""
 
     context: FaceContext
-    limits: LdapLimits
     searches: Searches
     account: Account | None
-    tls: ssl.SSLContext | None
-    loop: asyncio.AbstractEventLoop
-    tick: int
-    """Seconds since it opened."""
     malformed: int
     """Connections ended for what they sent."""
 
-    def enter(self, connection: Connection, client: str, transport: asyncio.BaseTransport) -> str:
-        """A connection begins; else why it may not."""
 
-    def leave(self, connection: Connection, client: str) -> None:
-        """A connection is gone."""
-
-    def admit(self) -> bool:
-        """May messages be handled now?"""
-
-    def wait(self, connection: Connection) -> None:
-        """Call its `go_on` when its turn has come."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(Session[Answering]):
     """The protocol of one client."""
 
-    def __init__(self, server: Shared, tls: bool, client: str | None = None) -> None:
-        self._server = server
-        self._tls = tls
-        self._transport: asyncio.Transport | None = None
+    def __init__(self, server: Answering, tls: bool, client: str | None = None) -> None:
+        super().__init__(server, tls, client)
         self._offer: Offer | None = None
-        self._client = client
-        """Its address; before the connection is made only where a proxy named it."""
         self._identity = ""  # who has bound (RFC 4513 section 5.2.1.8), empty for anonymous
         self._guesses = 0  # binds with wrong credentials
-        self._entered = False
-        self._rest = bytearray()  # octets not handled yet: half a message, or whole ones that wait
         self._under_way: dict[int, asyncio.Task[None]] = {}
-        self._upgrade: asyncio.Task[None] | None = None
-        self._pages: dict[bytes, _PagedSearch] = {}
+        self._pages = Pages()
         self._writable = asyncio.Event()
         self._writable.set()
         self._bulky = False  # is a long reply from memory being sent? The next message waits
-        self._waiting = False  # whole messages wait in `_rest`
-        self._greeted = False  # has one whole message come?
-        self._ended = False
-        self._moved = server.tick  # when something last went forward
-        self._half = server.tick  # since when `_rest` holds half a message
 
     # transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._offer = transport.get_extra_info("ldap_answers")
-        if self._client is None:
-            self._client = peer_of(transport)
-        refused = self._server.enter(self, self._client, transport)
-        self._entered = not refused
-        if refused:
-            self.dismiss(Code.UNAVAILABLE, refused)
+        super().connection_made(transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """The client is gone, whoever closed."""
-        self._ended = True
-        for task in self._under_way.values():
-            task.cancel()
-        self._under_way.clear()
+        self._give_up()
         self._writable.set()
-        if self._entered:
-            self._entered = False
-            self._server.leave(self, self._client or UNIX)
+        super().connection_lost(error)
 
     def pause_writing(self) -> None:
         """The client does not read what we wrote."""
         self._writable.clear()
-        self._moved = self._server.tick
-        if self._transport is not None and not self._ended:
-            self._transport.pause_reading()
+        super().pause_writing()
 
     def resume_writing(self) -> None:
         """It reads again."""
         self._writable.set()
-        self._moved = self._server.tick
-        self.go_on()
-
-    def data_received(self, data: bytes) -> None:
-        """Octets of the client."""
-        if self._ended:
-            return
-        if self._waiting:  # more before its turn has come
-            self._rest += data
-            if self._transport is not None:
-                self._transport.pause_reading()
-            return
-        if not self._rest:
-            self._half = self._server.tick
-        if not self._server.admit():
-            self._rest += data
-            self._waiting = True
-            self._server.wait(self)
-            return
-        if self._rest:
-            self._rest += data
-            data = bytes(self._rest)
-            self._rest.clear()
-        self._consume(data)
-
-    def _consume(self, data: bytes) -> None:
-        """Handle whole messages, as many as are one connection's turn; what is left waits in `_rest`."""
-        at, turn = 0, AT_ONCE
-        searches, monotonic = self._server.searches, self._server.context.monotonic
-        began = monotonic()
-        self._waiting = False
-        try:
-            while (size := measure(data, at, wire.MAX_MESSAGE)) is not None and at + size <= len(data):
-                if at and monotonic() - began > TURN:
-                    turn = 0
-                if turn == 0 or self._blocked:
-                    self._waiting = True
-                    break
-                turn -= 1
-                end = at + size
-                id_at, key_at = wire.split(data, at, end)
-                key = data[key_at:end]
-                if key == wire.GOODBYE:
-                    self._close()
-                    return
-                rendered = searches.known(key, self._offer)
-                if rendered is not None and rendered.octets <= PIECE:
-                    self._write(rendered.messages(data[id_at:key_at]))
-                else:
-                    self._handle(wire.decode(data, at, end), data[id_at:key_at], key, end < len(data))
-                if self._ended:
-                    return
-                at = end
-        except Malformed as problem:
-            self._server.malformed += 1
-            self.dismiss(Code.PROTOCOL_ERROR, str(problem))
-            return
-        if at:
-            self._moved = self._half = self._server.tick
-            self._greeted = True
-        if at < len(data):
-            self._rest += data[at:]
-        if self._waiting and self._transport is not None:
-            self._transport.pause_reading()
-            if turn == 0:
-                self._server.wait(self)
-
-    @property
-    def _blocked(self) -> bool:
-        """Must messages wait?"""
-        return self._bulky or self._upgrade is not None or not self._writable.is_set()
-
-    def go_on(self) -> None:
-        """Messages that waited have their turn; then the client is read again."""
-        if self._ended or self._blocked or self._transport is None:
-            return
-        if self._waiting:
-            data = bytes(self._rest)
-            self._rest.clear()
-            self._consume(data)
-        if not self._waiting and not self._ended and not self._blocked:
-            self._transport.resume_reading()
+        super().resume_writing()
 
     # messages
 
-    def _handle(self, message: Message, id_element: bytes, key: bytes, more: bool) -> None:
-        """One request. `more`: the client has sent something behind it."""
+    @property
+    def _blocked(self) -> bool:
+        return self._bulky or self._full or self._upgrade is not None
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._under_way) or super()._busy
+
+    def _known(self, request: bytes) -> Rendered | None:
+        rendered = self._server.searches.known(request, self._offer)
+        return rendered if rendered is not None and rendered.octets <= PIECE else None
+
+    def _malformed(self, octets: bytes, problem: Malformed) -> None:
+        self._server.malformed += 1
+        self.dismiss(Code.PROTOCOL_ERROR, str(problem))
+
+    def _handle(self, octets: bytes, id_element: bytes, request: bytes, more: bool) -> None:
+        message = wire.decode(octets, 0, len(octets))
         operation = message.operation
         match operation:
             case wire.UnbindRequest():
@@ -253,7 +120,7 @@ class Connection(asyncio.Protocol):
             case wire.BindRequest():
                 self._bind(message.id, operation)
             case SearchRequest():
-                self._search(message, operation, id_element, b"" if message.controls else key)
+                self._search(message, operation, id_element, b"" if message.controls else request)
             case wire.ExtendedRequest():
                 self._extended(message.id, operation, more)
             case wire.Other(tag):
@@ -261,9 +128,7 @@ class Connection(asyncio.Protocol):
 
     def _bind(self, message_id: int, bind: wire.BindRequest) -> None:
         """A bind ends what is under way, and makes the client anonymous where it fails (RFC 4511 section 4.2.1)."""
-        for task in self._under_way.values():
-            task.cancel()
-        self._under_way.clear()
+        self._give_up()
         said = authenticate(bind, self._server.account, confidential=self._confidential)
         self._identity = said.identity
         self._refuse(message_id, wire.BIND, said.code, said.text)
@@ -304,30 +169,12 @@ class Connection(asyncio.Protocol):
         response = wire.result(wire.EXTENDED_RESPONSE, Code.SUCCESS, oid=wire.START_TLS)
         self._write(wire.envelope(message_id, response))
         self._transport.pause_reading()
-        self._upgrade = self._server.loop.create_task(self._handshake(self._transport))
+        self._upgrade = self._server.loop.create_task(self._handshake())
 
-    async def _handshake(self, transport: asyncio.Transport) -> None:
-        assert self._server.tls is not None
-        seconds = float(self._server.limits.first)
-        try:
-            elsewhere = transport.get_extra_info("start_tls")
-            if elsewhere is not None:  # another process has the socket
-                upgraded = await elsewhere()
-            else:
-                upgraded = await self._server.loop.start_tls(
-                    transport, self, self._server.tls, server_side=True, ssl_handshake_timeout=seconds
-                )
-        except (OSError, asyncio.CancelledError):
-            transport.abort()
-            self.connection_lost(None)
-            return
-        if upgraded is None or self._ended:
-            transport.abort()
-            self.connection_lost(None)
-            return
-        self._transport, self._tls, self._upgrade = upgraded, True, None
-        self._moved = self._server.tick
-        self.go_on()  # the first message may have come with the handshake's last octets
+    async def _secured(self, transport: asyncio.Transport) -> asyncio.Transport | None:
+        elsewhere: Callable[[], Awaitable[asyncio.Transport | None]] | None = transport.get_extra_info("start_tls")
+        # another process may have the socket
+        return await (elsewhere() if elsewhere is not None else super()._secured(transport))
 
     # searches
 
@@ -390,59 +237,22 @@ class Connection(asyncio.Protocol):
         controls: list[Control] = []
         for control in message.controls:
             if control.oid == wire.PAGED:
-                reply, paging = self._page(control, search, reply)
+                reply, paging = self._pages.cut(control, search, reply)
                 controls.append(paging)
         if _looped(message, self._server.context.instance):
             controls.append(Control(LOOP_CONTROL, value=LOOP_MARK))
         return render(reply), tuple(controls)
-
-    def _page(self, control: Control, search: SearchRequest, reply: SearchReply) -> tuple[SearchReply, Control]:
-        """Paged results (RFC 2696). A cookie is good for the same search on this connection; the search is done
-        again, which costs less than holding its entries for a client that may not come back."""
-        try:
-            size, cookie = wire.read_page(control)
-        except Malformed as problem:
-            return SearchReply((), Code.PROTOCOL_ERROR, f"paged results: {problem}"), wire.page_control(0, b"")
-        offset = 0
-        if cookie:
-            page = next((self._pages.pop(c) for c in list(self._pages) if hmac.compare_digest(c, cookie)), None)
-            if page is None or page.search != search:
-                text = "paged results: the cookie does not belong to this search"
-                return SearchReply((), Code.UNWILLING, text), wire.page_control(0, b"")
-            offset = page.offset
-        total, left = len(reply.entries), reply.entries[offset:]
-        if size == 0 or len(left) <= size:
-            last = reply if size or not cookie else SearchReply((), Code.SUCCESS)
-            return SearchReply(left if size or not cookie else (), last.code, last.text), wire.page_control(total, b"")
-        fresh = secrets.token_bytes(COOKIE)
-        self._pages[fresh] = _PagedSearch(search, offset + size)
-        while len(self._pages) > PAGED_SEARCHES:
-            del self._pages[next(iter(self._pages))]
-        return SearchReply(left[:size], Code.SUCCESS), wire.page_control(total, fresh)
 
     # the end
 
     def held(self) -> Held:
         """What it holds now."""
         unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return Held(len(self._rest), len(self._under_way), len(self._pages), unsent, not self._writable.is_set())
+        return Held(len(self._rest), len(self._under_way), len(self._pages), unsent, self._full)
 
     def alive(self) -> None:
         """The client was here; another process has answered it from memory."""
         self._moved = self._server.tick
-
-    def sweep(self, tick: int) -> None:
-        """Look for what takes too long; once a second."""
-        limits, waited = self._server.limits, tick - self._moved
-        if self._ended or not self._writable.is_set():
-            if waited > limits.stalled:
-                self.abort()
-        elif self._upgrade is not None or self._under_way or self._waiting:
-            return
-        elif self._rest and tick - self._half > limits.first:
-            self.dismiss(Code.UNAVAILABLE, f"half a message for {limits.first} seconds")
-        elif waited > (limits.idle if self._greeted else limits.first):
-            self.dismiss(Code.UNAVAILABLE, "idle for too long")
 
     async def drain(self, seconds: float) -> None:
         """End as soon as nothing is under way; the server shuts down."""
@@ -456,35 +266,19 @@ class Connection(asyncio.Protocol):
         if not self._under_way:
             self.dismiss(Code.UNAVAILABLE, "the server shuts down")
 
-    def dismiss(self, code: Code, text: str) -> None:
-        """Notice of disconnection, then close (RFC 4511 section 4.4.1)."""
-        if not self._ended:
-            self._write(wire.notice(code, text))
-            self._close()
-
-    def abort(self) -> None:
-        """Close without another octet."""
-        self._ended = True
-        if self._upgrade is not None:
-            self._upgrade.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-
     def _close(self) -> None:
-        self._ended = True
+        self._give_up()
+        super()._close()
+
+    def _give_up(self) -> None:
+        """Nobody waits for what is under way."""
         for task in self._under_way.values():
             task.cancel()
         self._under_way.clear()
-        if self._transport is not None:
-            self._transport.close()
 
     def _refuse(self, message_id: int, tag: int, code: Code, text: str) -> None:
         """A result and nothing else, for the request with this tag."""
         self._write(wire.envelope(message_id, wire.result(wire.RESPONSE[tag], code, text)))
-
-    def _write(self, octets: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(octets)
 
 
 def _with(message_id: int, rendered: Rendered, controls: tuple[Control, ...]) -> bytes:

@@ -8,8 +8,8 @@ from keyserver.config import LdapSection
 from keyserver.config.passwords import read_password
 from keyserver.faces.face import Face, Opening
 from keyserver.faces.ldap.bind import Account
-from keyserver.faces.ldap.connection import LdapLimits
 from keyserver.faces.ldap.server import LdapServer
+from keyserver.faces.ldap.session import LdapLimits
 from keyserver.faces.ldap.tree import Tree
 
 

@@ -16,8 +16,9 @@ from functools import partial
 from keyserver.config.listener import Listener
 from keyserver.faces.context import FaceContext
 from keyserver.faces.ldap.bind import Account
-from keyserver.faces.ldap.connection import Connection, LdapLimits
+from keyserver.faces.ldap.connection import Connection
 from keyserver.faces.ldap.search import Searches
+from keyserver.faces.ldap.session import LdapLimits
 from keyserver.faces.ldap.tree import Tree
 from keyserver.listen.acceptor import ConnectionFactory
 from keyserver.listen.server import ListeningServer
@@ -51,6 +52,7 @@ class LdapServer(ListeningServer[Connection]):
         tell: Callable[[int], None] | None = None,
     ) -> None:
         self.context = context
+        self.monotonic = context.monotonic
         self.limits = limits or LdapLimits()
         super().__init__(
             "ldap",
