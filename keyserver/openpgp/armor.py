@@ -50,11 +50,14 @@ def _remainder(value: int) -> int:
     return value
 
 
-def _folds() -> tuple[int, ...]:
-    """x^(2^j) modulo the polynomial, for j from 0."""
-    folds = [2]
+def _folds() -> tuple[tuple[int, ...], ...]:
+    """The exponents in x^(2^j + 24) modulo the polynomial, for j from 0."""
+    folds = []
+    power = 2  # x^(2^j), modulo the polynomial
     for _ in range(40):
-        folds.append(_remainder(_times(folds[-1], folds[-1])))
+        rest = _remainder(power << 24)
+        folds.append(tuple(n for n in range(24) if rest >> n & 1))
+        power = _remainder(_times(power, power))
     return tuple(folds)
 
 
@@ -65,14 +68,16 @@ def crc24(octets: bytes) -> int:
     """The CRC-24 of section 6.1.1.
 
     The octets are one polynomial in a big integer, which is halved again and again: its upper half H·x^k is replaced
-    by H·(x^k mod P), at most 24 shifts of H. That is about 100 times as fast as a table in Python.
+    by H·(x^k mod P), at most 24 shifts of H. With 24 bits to spare in the lower half that never is longer than it.
     """
     value = int.from_bytes(octets, "big") << 24 ^ _INITIAL << 8 * len(octets)
     while (size := value.bit_length()) > 64:
-        j = (size - 1).bit_length() - 1  # the largest power of two below the size
-        upper = value >> (1 << j)
-        value ^= upper << (1 << j)
-        value ^= _times(upper, _FOLDS[j])
+        j = (size - 25).bit_length() - 1
+        half = (1 << j) + 24
+        upper = value >> half
+        value ^= upper << half
+        for shift in _FOLDS[j]:
+            value ^= upper << shift
     return _remainder(value)
 
 
