@@ -55,7 +55,7 @@ class Observer:
         """`hit`, `miss`, `failed`: lookups; `upstream NAME found`, `… absent`, `… failed`: what each said."""
         self._hot_counts: dict[str, int] = {}
         self._gauges: dict[str, Gauge] = {}
-        self._counted: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}  # labels cost more
+        self._counted: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}  # labels cost more
 
     def lookup(
         self, face: str, asked: str, answer: Answer, status: int, seconds: float, client: str | None = None
@@ -102,9 +102,13 @@ class Observer:
 
     def upstream(self, upstream: str, outcome: str, seconds: float) -> None:
         """One outcome of one upstream."""
-        self._upstream.labels(upstream, outcome).inc()
         self.traffic.note(f"upstream {upstream} {outcome}")
-        self._upstream_seconds.labels(upstream).observe(seconds)
+        counted = self._counted.get((upstream, outcome))
+        if counted is None:
+            counted = (self._upstream.labels(upstream, outcome), self._upstream_seconds.labels(upstream))
+            self._counted[upstream, outcome] = counted
+        counted[0].inc()
+        counted[1].observe(seconds)
 
     def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
         """A value read at every scrape."""
