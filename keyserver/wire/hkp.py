@@ -18,7 +18,9 @@ MAX_FIELDS = 32
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
-_NOT_UTF8 = re.compile(r"%u[0-9A-Fa-f]{4}")  # JavaScript's escape() writes what is beyond Latin-1 like this
+_NOT_UTF8 = re.compile(  # JavaScript's escape() writes what is beyond Latin-1 as %u4F60
+    UNREADABLE + r"|%u[0-9A-Fa-f]{4}|[\ud800-\udfff]"
+)
 _RAW = frozenset(range(0x20, 0x7F)) - {ord("%"), ord(":")}
 _ESCAPED = tuple(chr(n) if n in _RAW else f"%{n:02X}" for n in range(256))
 
@@ -59,9 +61,7 @@ def parameters(query: str) -> Parameters:
         given.setdefault(name, value)
     op, search = given.get("op"), given.get("search")
     words = (word.strip().lower() for word in given.get("options", "").split(","))
-    readable = search is None or not (
-        UNREADABLE in search or _NOT_UTF8.search(search) or any("\ud800" <= c <= "\udfff" for c in search)
-    )
+    readable = search is None or _NOT_UTF8.search(search) is None
     return Parameters(
         op=op.strip().lower() if op and op.strip() else None,
         search=search,

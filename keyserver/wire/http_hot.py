@@ -13,6 +13,7 @@ connection, from strict to free:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -58,11 +59,12 @@ class ResponseHead:
     status: int
     reason: bytes
     headers: tuple[tuple[bytes, bytes], ...]
+    named: Mapping[bytes, list[bytes]]  # the values by lower-case name
     length: int | None
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of the header with this lower-case name."""
-        return [value for given, value in self.headers if given.lower() == name]
+        return self.named.get(name, [])
 
     @property
     def closes(self) -> bool:
@@ -175,17 +177,19 @@ def read_response_head(data: bytes, bodiless: bool) -> ResponseHead | None:
     status = _STATUS.match(data) if end >= 0 else None
     if status is None:
         return None
-    headers = []
+    headers: list[tuple[bytes, bytes]] = []
+    named: dict[bytes, list[bytes]] = {}
     for line in data[status.end() : end].split(b"\r\n") if status.end() < end else ():
         name, _, value = line.partition(b":")
-        headers.append((name, value.strip(b"\t ")))
+        value = value.strip(b"\t ")
+        headers.append((name, value))
+        named.setdefault(name.lower(), []).append(value)
     code = int(status[2])
-    reply = ResponseHead(end + 4, status[1], code, status[3], tuple(headers), None)
-    lengths = reply.values(b"content-length")
-    if code < 200 or reply.values(b"transfer-encoding"):
-        return reply
-    if bodiless or code in (204, 304):
-        length: int | None = 0
-    else:
-        length = int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None
-    return ResponseHead(reply.size, reply.version, reply.status, reply.reason, reply.headers, length)
+    lengths = named.get(b"content-length", [])
+    length: int | None = None
+    if code >= 200 and b"transfer-encoding" not in named:
+        if bodiless or code in (204, 304):
+            length = 0
+        elif len(lengths) == 1 and lengths[0].isdigit():
+            length = int(lengths[0])
+    return ResponseHead(end + 4, status[1], code, status[3], tuple(headers), named, length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -36,6 +37,7 @@ NO_TEXT = (
     "Text searches are not answered here. Search for one whole e-mail address (alice@example.org, with or without a"
     " name before it), a fingerprint of 40 or 64 hex digits, or a 16-digit key ID."
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NOT_UTF8 = "Not found: the search term is not UTF-8 text."
 
 
@@ -226,7 +228,7 @@ def _query(given: wire.Parameters, text_search: bool) -> Query:
         raise _Refused(400, "Bad request: the parameter search is missing.")
     if not given.readable:
         raise _Refused(404, NOT_UTF8)
-    if any(character < " " or character == "\x7f" for character in given.search.strip()):
+    if _CONTROL.search(given.search.strip()):
         raise _Refused(400, "Bad request: control characters in the search term.")
     try:
         query = parse(given.search)

@@ -201,6 +201,6 @@ def _may_repeat(line: bytes, reply: ResponseHead, body: bytes) -> bool:
         and line.startswith(b"GET ")
         and len(line) <= MAX_LINE
         and reply.length == len(body)
-        and not any(name.lower() in _SINGULAR for name, _ in reply.headers)
+        and _SINGULAR.isdisjoint(reply.named)
         and not any(_UNKEPT.search(value) for value in reply.values(b"cache-control"))
     )
