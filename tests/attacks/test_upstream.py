@@ -26,7 +26,7 @@ from keyserver.upstreams.ldap.upstream import Ldap
 from keyserver.upstreams.net import Names, NoSuchHost, Service
 from scenarios.world import World
 from support.openpgp import armored, make
-from support.scripted import Scripted, key, redirect, reply
+from support.scripted import NOT_FOUND, Scripted, key, redirect, reply
 
 PARTNER = ByAddress("alice", "partner.de")
 ROOT = Path(__file__).parents[2]
@@ -47,8 +47,8 @@ def table(**hosts: str) -> Names:
     return Names(lookup, no_services)
 
 
-async def asked(url: str, names: Names, **options: Any) -> Outcome:
-    """One question to an upstream of any scheme."""
+async def asked(url: str, names: Names, times: int = 1, **options: Any) -> Outcome:
+    """What an upstream of any scheme says, the last time where it is asked several `times`."""
     spec = UpstreamSpec("u", template="{domain}" in url, kinds=frozenset(Kind))
     with ThreadPoolExecutor(2) as threads:
         upstream: Hkp | Ldap = (
@@ -57,6 +57,8 @@ async def asked(url: str, names: Names, **options: Any) -> Outcome:
             else Ldap(spec, url, names=names, threads=threads, monotonic=time.monotonic, **options)
         )
         try:
+            for _ in range(times - 1):
+                await upstream.fetch(PARTNER, Asking(3.0, "test"))
             return await upstream.fetch(PARTNER, Asking(3.0, "test"))
         finally:
             await upstream.close()
@@ -265,12 +267,13 @@ FLOODS = {
 }
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["fresh connection", "kept connection"])
 @pytest.mark.parametrize("name", FLOODS)
-async def test_floods_cost_little_and_are_no_absence(name: str) -> None:
-    async with Scripted({"*": FLOODS[name]}) as server:
+async def test_floods_cost_little_and_are_no_absence(name: str, before: int) -> None:
+    async with Scripted({"*": [NOT_FOUND] * before + [FLOODS[name]]}) as server:
         tracemalloc.start()
         began = time.process_time()
-        outcome = await asked(f"hkp://127.0.0.1:{server.port}", table())
+        outcome = await asked(f"hkp://127.0.0.1:{server.port}", table(), before + 1)
         spent, most = time.process_time() - began, tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert isinstance(outcome, Failed)

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from keyserver import __version__

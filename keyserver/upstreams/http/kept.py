@@ -18,9 +18,7 @@ from typing import Any, cast
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -46,8 +44,8 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]  # names compare without case
-    content: StreamReader | bytes  # bytes: all of a plain reply
-    _connection: Connection
+    content: aiohttp.StreamReader | bytes  # bytes: all of a plain reply
+    _connection: aiohttp.connector.Connection
 
     def close(self) -> None:
         """Read no more of it; nothing, where it was read to its end."""
@@ -58,7 +56,6 @@ class Keeping(aiohttp.TCPConnector):
     """A pool in which no connection is kept on which something came that nobody has asked for."""
 
     def __init__(self, **options: Any) -> None:
-        """`options`: as aiohttp's."""
         super().__init__(limit=CONNECTIONS, **options)
         self._factory = partial(_Exchanges, loop=self._loop)  # type: ignore[assignment]  # one in a subclass
 
@@ -75,11 +72,10 @@ class Keeping(aiohttp.TCPConnector):
             return None
         try:
             return await cast(_Exchanges, connection.protocol).ask("\r\n".join([*lines, "", ""]).encode(), connection)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        except BaseException as error:
             connection.close()
-            return None
-        except BaseException:
-            connection.close()
+            if isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
+                return None
             raise
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
@@ -95,6 +91,7 @@ class _Exchanges(ResponseHandler):
         super().__init__(loop)
         self._asked = False
         self._parsing = False
+        self._interim = 0  # heads of 1xx, one behind the other
         self._answer: asyncio.Future[bytes | None] | None = None  # None: aiohttp's parser has it
         self._octets = bytearray()  # of a plain reply that has begun
         self._plain: _Head | None = None
@@ -103,7 +100,7 @@ class _Exchanges(ResponseHandler):
         self._asked = True
         super().set_response_params(**options)
 
-    async def ask(self, request: bytes, connection: Connection) -> Reply:
+    async def ask(self, request: bytes, connection: aiohttp.connector.Connection) -> Reply:
         """Send a request, and have its reply."""
         assert self.transport is not None
         self._asked = True
@@ -112,12 +109,20 @@ class _Exchanges(ResponseHandler):
         if (body := await answer) is not None and self._plain is not None:
             connection.release()
             return Reply(self._plain.status, self._plain.headers, body, connection)
-        for _ in range(MAX_INTERIM + 1):
+        while True:
             message, payload = await self.read()
             if not 100 <= message.code <= 199 or message.code == 101:
                 payload.on_eof(connection.release)
                 return Reply(message.code, message.headers, payload, connection)
-        raise HttpProcessingError(message="Too many interim replies")
+
+    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
+        """Hear one head."""
+        if self._interim <= MAX_INTERIM:
+            self._interim = self._interim + 1 if 100 <= data[0].code <= 199 else 0
+        if self._interim > MAX_INTERIM:
+            self.set_exception(HttpProcessingError(message="Too many interim replies"))
+        else:
+            super().feed_data(data, size)
 
     def rest(self) -> bool:
         """Wait for the next question; False: this connection is of no more use."""
@@ -132,10 +137,8 @@ class _Exchanges(ResponseHandler):
             self.abort()
             return
         self._parsing = True
-        try:
-            super().data_received(data)
-        finally:
-            self._parsing = False
+        super().data_received(data)
+        self._parsing = False
         if not self._asked and not self._quiet():
             self.abort()
 
@@ -163,9 +166,9 @@ class _Exchanges(ResponseHandler):
         self.data_received(octets)
 
     def _end(self, body: bytes | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(body)
-        self._answer = None
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_result(body)
         self._octets.clear()
 
     def _quiet(self) -> bool:

@@ -249,7 +249,7 @@ async def test_found(server: Scripted, behaviour: scripted.Behaviour, either: As
         (scripted.raw(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 500 + b"\r\n"), "Too many headers"),
         (endless(chunk=b"X: x\r\n" * 1000, head="HTTP/1.1 200 OK\r\n"), "not proper HTTP"),
         (endless(chunk=b"x" * 1000, head="HTTP/1.1 200 "), "not proper HTTP"),
-        (endless(chunk=b"HTTP/1.1 100 Continue\r\n\r\n", head=""), ""),
+        (endless(chunk=b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, head=""), ""),
     ],
 )
 async def test_failed(server: Scripted, behaviour: scripted.Behaviour, words: str, either: Ask) -> None:
