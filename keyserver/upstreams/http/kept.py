@@ -34,7 +34,6 @@ _HEAD = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*(?<![\t ])\r\n)+)\r\n"
 )
 _FIELD = re.compile(r"([^:]+):[\t ]*([^\r]*)\r\n")
-_LENGTH = re.compile(r"[0-9]{1,5}")
 _ENDS_OTHERWISE = frozenset({"transfer-encoding", "content-encoding", "trailer", "upgrade"})
 
 
@@ -89,8 +88,7 @@ class _Exchanges(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._asked = False
-        self._parsing = False
+        self._asked = self._parsing = False
         self._interim = 0  # heads of 1xx, one behind the other
         self._answer: asyncio.Future[bytes | None] | None = None  # None: aiohttp's parser has it
         self._octets = bytearray()  # of a plain reply that has begun
@@ -116,7 +114,6 @@ class _Exchanges(ResponseHandler):
                 return Reply(message.code, message.headers, payload, connection)
 
     def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], size: int = 0) -> None:
-        """Hear one head."""
         if self._interim <= MAX_INTERIM:
             self._interim = self._interim + 1 if 100 <= data[0].code <= 199 else 0
         if self._interim > MAX_INTERIM:
@@ -130,17 +127,16 @@ class _Exchanges(ResponseHandler):
         return self._parsing or self._quiet()
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is not None:
+        if data and self._answer is not None:
             self._read(data)
-            return
-        if data and not self._asked:  # the reply to a question that nobody has asked yet
+        elif data and not self._asked:  # the reply to a question that nobody has asked yet
             self.abort()
-            return
-        self._parsing = True
-        super().data_received(data)
-        self._parsing = False
-        if not self._asked and not self._quiet():
-            self.abort()
+        else:
+            self._parsing = True
+            super().data_received(data)
+            self._parsing = False
+            if not self._asked and not self._quiet():
+                self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._answer is not None:
@@ -196,7 +192,8 @@ def _plain_head(data: bytes) -> _Head | None:
     names = {name.lower() for name, _ in fields}
     if len(names) < len(fields) or len(fields) > MAX_HEADERS or not names.isdisjoint(_ENDS_OTHERWISE):
         return None
-    length = _LENGTH.fullmatch(headers.get("Content-Length", ""))
-    if length is None or int(length[0]) > MAX_PLAIN or headers.get("Connection", "keep-alive").lower() != "keep-alive":
+    length = headers.get("Content-Length", "")
+    kept = headers.get("Connection", "keep-alive").lower() == "keep-alive"
+    if not kept or not length.isdigit() or len(length) > 5 or int(length) > MAX_PLAIN:
         return None
-    return _Head(int(found[1]), headers, found.end(), found.end() + int(length[0]))
+    return _Head(int(found[1]), headers, found.end(), found.end() + int(length))
