@@ -1,8 +1,7 @@
 """Questions on kept connections: aiohttp makes, checks and pools them; who asks on one again needs no session of it.
 
 A plain reply (RFC 9112: its whole head in the first piece, `Content-Length` once, nothing that changes where it ends)
-is read here, more strictly than by aiohttp, so that the two never disagree about its end. Any other goes, with every
-octet of it, to aiohttp's parser on the same connection: nothing is asked twice.
+is read here, more strictly than by aiohttp; any other goes, every octet of it, to aiohttp's parser on that connection.
 """
 
 from __future__ import annotations
@@ -64,10 +63,9 @@ class Keeping(aiohttp.TCPConnector):
         Raises what aiohttp does, and HttpProcessingError for what is not proper HTTP."""
         lines = [f"GET {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if not ((text := "".join(lines)).isascii() and text.isprintable()):
-            return None
+        sendable = (text := "".join(lines)).isascii() and text.isprintable()
         key = ConnectionKey(url.raw_host or "", url.port, url.scheme == "https", tls, None, None, None)
-        if (connection := await self._get(key, [])) is None:
+        if not sendable or (connection := await self._get(key, [])) is None:
             return None
         try:
             return await cast(_Exchanges, connection.protocol).ask("\r\n".join([*lines, "", ""]).encode(), connection)
@@ -147,19 +145,21 @@ class _Exchanges(ResponseHandler):
         """Read more of a reply, for as long as it is a plain one."""
         if not self._octets:
             self._plain = _plain_head(data)
+        if self._plain is None or len(self._octets) + len(data) > self._plain.end:
+            self._hand_over(data)
+            return
         self._octets += data
-        if self._plain is None or len(self._octets) > self._plain.end:
-            self._hand_over()
-        elif len(self._octets) == self._plain.end:
+        if len(self._octets) == self._plain.end:
             self._asked = False
             self._end(bytes(self._octets[self._plain.begin :]))
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, data: bytes = b"") -> None:
         """Let aiohttp's parser read this reply, from its first octet on."""
         self.set_response_params(read_until_eof=True, auto_decompress=False, **_BOUNDS)
         octets = bytes(self._octets)
         self._end(None)
         self.data_received(octets)
+        self.data_received(data)  # a piece of its own: what is wrong with it does not undo what was complete
 
     def _end(self, body: bytes | None) -> None:
         answer, self._answer = self._answer, None

@@ -239,9 +239,9 @@ async def test_a_server_that_speaks_first_is_not_heard(monkeypatch: pytest.Monke
         writer.close()
 
     monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", slowly)
-    async with await asyncio.start_server(greet, "127.0.0.1", 0) as running:
-        async with Asked(Scripted(port=running.sockets[0].getsockname()[1])) as client:
-            assert await client.body() == Failed("no connection")
+    running = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with running, Asked(Scripted(port=running.sockets[0].getsockname()[1])) as client:
+        assert await client.body() == Failed("no connection")
 
 
 # Time-outs, cancellation, and connections that end
