@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -164,6 +164,11 @@ def test_any_reply_means_on_a_kept_connection_what_it_means_on_a_fresh_one() -> 
 
         @settings(max_examples=200, deadline=None)
         @given(replies())
+        @example([OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"])
+        @example([OK + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello"])
+        @example([OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"])
+        @example([OK + b"Content-Length: 5\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nhello"])
+        @example([OK + b"X: y\r\n" * 127 + b"Content-Length: 5\r\n\r\nhello"])
         def compare(parts: list[bytes]) -> None:
             fresh, *others = runner.run(both(parts))
             assert others == [fresh, fresh]
