@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, State, Step, View
 from keyserver.policy import FOREVER, OnRecord, Terms, on_record
 from keyserver.query import ByText, Query
+from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
 from keyserver.resolver.plan import Tiers, combine
 from keyserver.resolver.reported import Reported
@@ -31,6 +33,7 @@ class Shared:
     hygiene: Mapping[Kind, Hygiene]
     clock: Callable[[], int]
     monotonic: Callable[[], float]
+    aside: Aside
     watch: Reported = field(default_factory=Reported)  # over reading
 
 
@@ -91,7 +94,7 @@ class Lookup:
             )
         now = self._parts.clock()
         record = on_record(snapshot.records, self.tiers.names, now, self._parts.terms)
-        known = self._select(now, snapshot, record)
+        known = await self._select(now, snapshot, record)
         for line in (f"{fingerprint}: {why}" for fingerprint, why in known.selected.passed_over):
             if line not in self._passed_over:
                 self._passed_over.add(line)
@@ -130,23 +133,23 @@ class Lookup:
         self.tell("cache", "not found", "this question has been here before: no search")
         return self._nothing(State.ABSENT, "asked in a loop and not cached")
 
-    def alone(self, known: Known) -> Answer:
+    async def alone(self, known: Known) -> Answer:
         """Nobody may be asked: what is known is all there is."""
         self.tell_left_out()
-        known = self._select(known.at, known.snapshot, known.record, unasked=True)
+        known = await self._select(known.at, known.snapshot, known.record, unasked=True)
         cached = "cached" if known.selected.certificates else "not cached"
         return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
 
-    def unsearched(self, known: Known, state: State, reason: str) -> Answer:
+    async def unsearched(self, known: Known, state: State, reason: str) -> Answer:
         """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
         for stale in (False, True):
-            known = self._select(known.at, known.snapshot, known.record, unasked=True, stale=stale)
+            known = await self._select(known.at, known.snapshot, known.record, unasked=True, stale=stale)
             if known.selected.certificates:
                 how = How.STALE if known.selected.stale else How.HIT
                 return self._answer(known, how, f"known already; {reason}", keep=False)
         return self._nothing(state, reason)
 
-    def searched(self, known: Known, search: Search) -> Answer:
+    async def searched(self, known: Known, search: Search) -> Answer:
         """By what is known after the search, or by what its upstreams said."""
         if known.selected.certificates:
             return self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
@@ -154,7 +157,7 @@ class Lookup:
         if isinstance(outcome, Absent):
             return self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
         if isinstance(outcome, Failed):
-            return self.unsearched(known, State.FAILED, outcome.reason)
+            return await self.unsearched(known, State.FAILED, outcome.reason)
         # The search did not fail: what only claims the address stays untold, whatever the finds were refused for.
         return self._nothing(State.ABSENT, "found, but nothing that this view may be told")
 
@@ -185,11 +188,12 @@ class Lookup:
             revocations.update(one.revocations)
         return Snapshot(tuple(entries), revocations, snapshot.records, snapshot.begun)
 
-    def _select(
+    async def _select(
         self, now: int, snapshot: Snapshot, record: OnRecord, *, unasked: bool = False, stale: bool = False
     ) -> Known:
         terms, believed = self._parts.terms, None if unasked else record
-        selected = select(snapshot, self.query, self.view, now, terms, self._parts.hygiene, believed, stale=stale)
+        judge = partial(select, snapshot, self.query, self.view, now, terms, self._parts.hygiene, believed, stale=stale)
+        selected = await self._parts.aside.run(sum(len(e.octets) for e in snapshot.entries), judge)
         return Known(now, snapshot, record, selected, unasked)
 
     def _found_in_vain(self, known: Known) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from cachetools import LRUCache
@@ -13,7 +14,7 @@ LARGEST = 64 << 10  # octets of one; larger ones are rare and would fill memory
 
 
 class ProofCache:
-    """A `prove` function with a memory, least recently used leaves.
+    """A `prove` function with a memory, least recently used leaves; for any thread.
 
     A certificate is proved when it is cleaned and again whenever it is answered; between two instants of its own
     (`Proof.turns`) nothing can differ."""
@@ -21,10 +22,12 @@ class ProofCache:
     def __init__(self, prove: Callable[[bytes, int], Proof]) -> None:
         self._prove = prove
         self._known: LRUCache[bytes, tuple[int, Proof]] = LRUCache(MOST)
+        self._lock = threading.Lock()
 
     def __call__(self, octets: bytes, now: int) -> Proof:
         """What these clean octets prove at `now` (Unix seconds)."""
-        known = self._known.get(octets)
+        with self._lock:
+            known = self._known.get(octets)
         if known is not None:
             since, proof = known
             if since <= now and (proof.turns is None or now < proof.turns):
@@ -36,4 +39,5 @@ class ProofCache:
     def learn(self, octets: bytes, proof: Proof, now: int) -> None:
         """Somebody has proved these octets at `now` already."""
         if len(octets) <= LARGEST:
-            self._known[octets] = (now, proof)
+            with self._lock:
+                self._known[octets] = (now, proof)

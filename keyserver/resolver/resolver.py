@@ -12,6 +12,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Answer, Kind, Name, Outcome, State, View
 from keyserver.policy import OnRecord, Terms, on_record
 from keyserver.query import ByText, Query
+from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Known, Lookup, Shared
@@ -46,7 +47,7 @@ class Resolver:
         monotonic: Callable[[], float],
         settings: Settings,
     ) -> None:
-        self._parts = Shared(store, terms, hygiene, clock, monotonic)
+        self._parts = Shared(store, terms, hygiene, clock, monotonic, Aside(monotonic))
         self._searcher = searcher
         self._asked = asked
         self._misses = misses
@@ -71,12 +72,12 @@ class Resolver:
         if looped:
             return lookup.looped()
         if not lookup.tiers.tiers:
-            return lookup.alone(known)
+            return await lookup.alone(known)
         search = self._search(lookup, known)
         if isinstance(search, str):
-            return lookup.unsearched(known, State.BUSY, search)
+            return await lookup.unsearched(known, State.BUSY, search)
         await lookup.wait(search, self._searcher.deadline)
-        return lookup.searched(await lookup.look(search), search)
+        return await lookup.searched(await lookup.look(search), search)
 
     async def refresh(self, query: Query) -> Search | None:
         """Search again whatever is cached; what is cached stays unless an upstream has news. None: nobody to ask."""

@@ -14,6 +14,7 @@ from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Found, Kind, Raw, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
 from keyserver.query import parse
+from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.inflight import Search
@@ -53,7 +54,7 @@ class Ground:
 
     @property
     def parts(self) -> Shared:
-        return Shared(self.store, self.terms, self.hygiene, lambda: self.now, self.monotonic)
+        return Shared(self.store, self.terms, self.hygiene, lambda: self.now, self.monotonic, Aside(self.monotonic))
 
     def searcher(self, deadline: float = 5.0) -> Searcher:
         return Searcher(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -20,10 +22,12 @@ from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByKeyId, ByText,
 from keyserver.store.base import StoreError
 from keyserver.wire import hkp as wire
 
+T = TypeVar("T")
+
 FACE = "hkp"
 MAX_SUBMISSION = 2 << 20  # octets of a submitted body that are read before it is refused
 SUBMISSION_TIME = 30.0  # seconds for that
-SMALL = 65536  # octets up to which a reply is armored on the loop
+SMALL = 65536  # octets of certificates up to which a reply is made on the loop
 
 NOT_LISTED = "Not listed: what is known for this search has no user ID, which an index needs; op=get answers it."
 NOT_HERE = (
@@ -136,15 +140,16 @@ class Hkp:
         if given.op == "get":
             octets = b"".join(a.certificate.octets for a in shown)
             checked = all(p.version < 6 for p in proofs)  # RFC 9580 §6.1: no CRC-24 behind v6
-            if len(octets) > SMALL:
-                armored = await asyncio.to_thread(armor, octets, crc=checked)
-            else:
-                armored = armor(octets, crc=checked)
+            armored = await _rendered(len(octets), partial(armor, octets, crc=checked))
             return web.Response(body=armored, content_type="application/pgp-keys")
-        now = self._context.clock()
+        now, size = self._context.clock(), sum(len(a.certificate.octets) for a in shown)
         if given.machine:
-            return web.Response(body=wire.write_index(proofs, now).encode("ascii"), content_type="text/plain")
-        return document(self._pages.results(given.search or "", proofs, now, detailed=given.op == "vindex"))
+            index = await _rendered(size, partial(wire.write_index, proofs, now))
+            return web.Response(body=index.encode("ascii"), content_type="text/plain")
+        detailed = given.op == "vindex"
+        return document(
+            await _rendered(size, partial(self._pages.results, given.search or "", proofs, now, detailed=detailed))
+        )
 
     def _refusal(self, given: wire.Parameters, status: int, text: str) -> web.Response:
         """Text for programs, a page with the search form for people."""
@@ -171,6 +176,11 @@ class Hkp:
             response.headers["Cache-Control"] = "no-store"
             return response
         return document(self._pages.stats(facts))
+
+
+async def _rendered(octets: int, render: Callable[[], T]) -> T:
+    """What `render` makes of so many octets of certificates."""
+    return render() if octets <= SMALL else await asyncio.to_thread(render)
 
 
 def presentable(query: Query, certificates: Sequence[Answered]) -> tuple[Answered, ...]:

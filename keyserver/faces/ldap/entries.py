@@ -119,6 +119,10 @@ class Node:
             self._named = frozenset(pair for rdn in read_dn(self.dn) for pair in rdn)
         return self._named
 
+    def prepared(self, selection: AttributeSelection) -> bool:
+        """Is what `prepare` does done, or not worth it?"""
+        return not self.weight or (self.ready and self._last is not None and self._last[0] is selection)
+
     def prepare(self, selection: AttributeSelection) -> None:
         """Make what else is made when it is asked for; of a large certificate that takes its time."""
         for key in tuple(self._attributes):

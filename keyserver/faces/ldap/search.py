@@ -201,7 +201,7 @@ class Searches:
                 return None
             found.append(row.value)
             ground = both(ground, row.ground) if len(found) > 1 else row.ground
-        if _unready(found):
+        if _unready(found, plan.selection):
             return None
         if found:
             self.hits += 1
@@ -214,7 +214,7 @@ class Searches:
         """The reply to a search, within `seconds` (0: as long as we allow anybody)."""
         limit = min(seconds or DEADLINE, DEADLINE)
         asked = await self._ask(plan, client, looped, limit)
-        if slow := _unready(asked.found):
+        if slow := _unready(asked.found, plan.selection):
             await self._aside(partial(_prepare, slow, plan.selection))
         if asked.code is Code.SUCCESS:
             return self._finish(plan, asked.found, asked.ground, offer)
@@ -318,9 +318,9 @@ def keep_rendered(kept: Values[K, Rendered], key: K, rendered: Rendered, ground:
     kept.keep(key, rendered, rendered.octets + MAX_KEY, ground, segment)
 
 
-def _unready(found: Iterable[Iterable[Node]]) -> list[Node]:
+def _unready(found: Iterable[Iterable[Node]], selection: AttributeSelection) -> list[Node]:
     """Entries that would take the loop's time; none where all that is to be done for them is little."""
-    unready = [node for nodes in found for node in nodes if not node.ready]
+    unready = [node for nodes in found for node in nodes if not node.prepared(selection)]
     return unready if sum(node.weight for node in unready) > SMALL else []
 
 

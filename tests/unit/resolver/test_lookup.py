@@ -173,7 +173,7 @@ async def test_what_the_store_could_not_take_is_answered_and_not_kept(ground: Gr
     search = await ground.search(ALICE)
     await ground.said(ALICE, "a", found=True)
     search.uncached.append(entry)
-    answer = lookup.searched(await lookup.look(search), search)
+    answer = await lookup.searched(await lookup.look(search), search)
     assert (answer.state, answer.how, answer.keep) == (State.FOUND, How.MISS, False)
 
 
@@ -226,12 +226,12 @@ async def test_without_finds_the_outcomes_speak(ground: Ground) -> None:
         lookup = ground.lookup(ALICE)
         search = await ground.search(ALICE)
         search.outcomes.update(outcomes)  # type: ignore[arg-type]
-        answer = lookup.searched(await lookup.look(search), search)
+        answer = await lookup.searched(await lookup.look(search), search)
         assert (answer.state, answer.how, answer.keep) == (state, How.MISS, keep), outcomes
     for name in "ab":
         await ground.said(ALICE, name, found=False)
     search.outcomes.update(a=Absent("no"), b=Absent("no"))
-    assert lookup.searched(await lookup.look(search), search).keep, "on record"
+    assert (await lookup.searched(await lookup.look(search), search)).keep, "on record"
 
 
 async def test_when_the_upstreams_fail_what_is_known_is_answered_then_what_is_stale(ground: Ground) -> None:
@@ -245,7 +245,7 @@ async def test_when_the_upstreams_fail_what_is_known_is_answered_then_what_is_st
     ):
         ground.now = NOW + later
         lookup = ground.lookup(ALICE)
-        answer = lookup.unsearched(await lookup.look(), State.FAILED, "ill")
+        answer = await lookup.unsearched(await lookup.look(), State.FAILED, "ill")
         assert (answer.state, answer.how, answer.keep) == (state, how, False)
 
 
@@ -257,7 +257,7 @@ async def test_what_is_stale_is_not_mixed_with_what_is_fresh(ground: Ground) -> 
     fresh = make([f"Alice <{ALICE}>"], seed="fresh")
     await ground.put(fresh, Source.KEYSERVER, "a")
     lookup = ground.lookup(ALICE)
-    answer = lookup.unsearched(await lookup.look(), State.FAILED, "ill")
+    answer = await lookup.unsearched(await lookup.look(), State.FAILED, "ill")
     assert answer.how is How.HIT
     assert [a.certificate.fingerprint for a in answer.certificates] == [fresh.fingerprint]
 
@@ -265,13 +265,13 @@ async def test_what_is_stale_is_not_mixed_with_what_is_fresh(ground: Ground) -> 
 async def test_where_nobody_may_be_asked_the_cache_is_all_there_is(ground: Ground) -> None:
     ground.peer("a", domains=("elsewhere.example",))
     lookup = ground.lookup(ALICE)
-    answer = lookup.alone(await lookup.look())
+    answer = await lookup.alone(await lookup.look())
     assert (answer.state, answer.how, answer.keep, answer.until) == (State.ABSENT, How.HIT, True, NOW + 900)
     assert ("a", "not asked") in steps(lookup)
     made = alice()
     await ground.put(made, Source.KEYSERVER, "a")
     lookup = ground.lookup(made.fingerprint)
-    assert lookup.alone(await lookup.look()).state is State.FOUND
+    assert (await lookup.alone(await lookup.look())).state is State.FOUND
 
 
 async def test_a_loop_is_answered_for_the_moment_only(ground: Ground) -> None:
