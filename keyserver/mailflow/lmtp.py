@@ -39,10 +39,8 @@ class Connection(MailConnection):
         """The server speaks first."""
         self._write(self._session.greeting())
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         """Commands and content, as they come."""
-        if self.transport is None:
-            return
         if self._holding is not None or b"\n" in data:  # half a command is nothing heard
             self.heard = self.server.tick
         try:

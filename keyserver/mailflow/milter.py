@@ -210,10 +210,9 @@ class Connection(MailConnection):
         """The mail server speaks first."""
         self._acknowledge()
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         """Answer every frame that is complete."""
-        if self.transport is None:
-            return
+        assert self.transport is not None
         self._acknowledge()
         try:
             for frame in self._reader.feed(data):

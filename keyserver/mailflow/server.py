@@ -14,6 +14,7 @@ from keyserver.listen.clients import MANY_OF_ONE
 from keyserver.listen.server import ListeningServer, peer_of
 from keyserver.listen.trust import UNIX, Trust
 
+PIECE = 4096  # octets taken of a connection before others have their turn: they may be hundreds of commands
 PRESSED = 60  # seconds of silence after which a connection makes room for another where all are taken
 
 
@@ -26,6 +27,7 @@ class MailConnection(asyncio.Protocol, ABC):
         self.client = UNIX
         self.heard = server.tick
         """The second at which something came last."""
+        self._waiting = bytearray()
 
     @property
     @abstractmethod
@@ -44,6 +46,30 @@ class MailConnection(asyncio.Protocol, ABC):
         self.abort()
 
     def begin(self) -> None: ...
+
+    def data_received(self, data: bytes) -> None:
+        """Octets of the mail server; a piece of them is taken in each turn of the loop."""
+        taking = bool(self._waiting)
+        self._waiting += data
+        if not taking:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        piece = bytes(self._waiting[:PIECE])
+        del self._waiting[:PIECE]
+        if self.transport is not None:
+            self.take(piece)
+        if self.transport is None or self.transport.is_closing():
+            self._waiting.clear()
+        elif self._waiting:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+        else:
+            self.transport.resume_reading()
+
+    @abstractmethod
+    def take(self, data: bytes) -> None:
+        """Some octets of the mail server, while there is a transport."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None

@@ -17,6 +17,7 @@ from keyserver.wire.parameters import read_parameters, spoken
 MAX_MESSAGE = 16 << 20  # octets; larger mail is not read for certificates
 MAX_HEADERS = 256 << 10  # octets of the message's own headers, and of one part's
 MAX_FIELDS = 1000  # header fields of one part
+MAX_LINES = 4 * MAX_FIELDS  # of a header, unfolded
 MAX_PARTS = 500
 MAX_DEPTH = 10
 MAX_BOUNDARY = 998  # RFC 2046 section 5.1.1 has 70, some mailers more; this is a line (RFC 5322 section 2.1.1)
@@ -224,22 +225,18 @@ def header_end(octets: bytes, start: int, end: int) -> int:
 
 
 def read_fields(block: bytes) -> Fields:
-    """Header fields (RFC 5322 section 2.2), unfolded; lines that are none are passed over."""
-    pairs: list[tuple[str, list[bytes]]] = []
-    for line in block.split(b"\n"):
-        line = line.removesuffix(b"\r")
-        if line[:1] in (b" ", b"\t"):
-            if pairs:
-                pairs[-1][1].append(line)
-            continue
+    """Header fields (RFC 5322 section 2.2), unfolded; lines that are none are passed over, MAX_LINES at most."""
+    pairs: list[tuple[str, bytes]] = []
+    unfolded = block.replace(b"\r\n", b"\n").replace(b"\n ", b" ").replace(b"\n\t", b"\t")
+    for line in unfolded.split(b"\n", MAX_LINES)[:MAX_LINES]:
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t").lower()
         if not colon or not _NAME.fullmatch(name):
             continue
         if len(pairs) >= MAX_FIELDS:
             break
-        pairs.append((name.decode("ascii"), [value]))
-    return Fields(tuple((name, b"".join(lines).strip(b" \t")) for name, lines in pairs))
+        pairs.append((name.decode("ascii"), value.strip(b" \t")))
+    return Fields(tuple(pairs))
 
 
 _NAME = re.compile(rb"[!-9;-~]+")

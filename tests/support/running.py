@@ -36,6 +36,9 @@ class Service:
     fronts = 0
     """Of services whose settings do not say `server.workers`."""
 
+    patience = 20.0
+    """Seconds that a start may take on a machine that is busy with other things."""
+
     def __init__(
         self,
         directory: Path,
@@ -79,7 +82,7 @@ class Service:
         all_ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self.process, all_ready), daemon=True)
         self._reader.start()
-        if not all_ready.wait(20) or not any(line.startswith("ready admin") for line in self.ready):
+        if not all_ready.wait(self.patience) or not any(line.startswith("ready admin") for line in self.ready):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
             self.kill()

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 FACE = "hkp"
 MAX_SUBMISSION = 2 << 20  # octets of a submitted body that are read before it is refused
+PIECE = 4096  # octets of it that are read before others have their turn
 SUBMISSION_TIME = 30.0  # seconds for that
 SMALL = 65536  # octets of certificates up to which a reply is made on the loop
 
@@ -107,7 +108,8 @@ class Hkp:
         whole = False
         try:
             async with asyncio.timeout(SUBMISSION_TIME):
-                async for chunk in request.content.iter_chunked(SMALL):
+                async for chunk in request.content.iter_chunked(PIECE):
+                    await asyncio.sleep(0)  # each of its octets may have been a chunk of its own
                     size += len(chunk)
                     if size > MAX_SUBMISSION:
                         break
