@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from keyserver import __version__
-from keyserver.cli import cache, check, harvest, lookup, nodes, serve, upstreams
+from keyserver.cli import audit, cache, check, harvest, lookup, nodes, serve, token, upstreams
 from keyserver.cli.options import SERVICE, CommandError
 
 
@@ -55,6 +55,8 @@ application.add_typer(cache.commands, name="cache")
 application.command("harvest")(harvest.harvest)
 application.command("upstreams")(upstreams.upstreams)
 application.command("nodes")(nodes.nodes)
+application.command("audit")(audit.audit)
+application.add_typer(token.commands, name="token")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

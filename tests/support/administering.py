@@ -34,10 +34,20 @@ NAME = "partner directory"
 
 @dataclass
 class Clock:
+    """The wall clock is the test's; the other one goes by itself, and on by what passes."""
+
     now: int
+    passed: float = 0.0
 
     def __call__(self) -> int:
         return self.now
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.passed
+
+    def pass_(self, seconds: int) -> None:
+        self.now += seconds
+        self.passed += seconds
 
 
 @dataclass
@@ -79,7 +89,6 @@ async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admi
     """The service's own parts; its one upstream and its clocks are the test's. admin: keys of that section."""
     clock = Clock(now)
     upstream = Told(UpstreamSpec(NAME))
-    monotonic = asyncio.get_running_loop().time
     token_file = folder / "token"
     token_file.write_text(TOKEN, encoding="utf-8")
     config = Config.model_validate(
@@ -96,7 +105,7 @@ async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admi
         upstream.spec = context.terms.upstreams[NAME]
         yield {NAME: upstream}
 
-    async with opened(config, Clocks(clock, monotonic, lambda: 0.0), scripted) as parts:
+    async with opened(config, Clocks(clock, clock.monotonic, lambda: 0.0), scripted) as parts:
         rules = rules_of(config, parts.trust, parts.observer)
         app = make_api(parts.operations, rules, TOKEN, lambda: b"# HELP lookups x\n")
         runner = make_runner(app)

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aiohttp import web
 
+from keyserver.admin.api.audit import AuditApi
 from keyserver.admin.api.cache import CacheApi
+from keyserver.admin.api.description import Description
 from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
 from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
 from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
+from keyserver.admin.api.tokens import TokensApi
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.assets import Assets
@@ -42,7 +45,14 @@ def make_api(
 
     service, guard = operations.service, Guard(operations.access, operations.acts, rules)
     app = web.Application(middlewares=[problems, guard.middleware], client_max_size=MAX_JSON)
-    for subject in (CacheApi(service), MailflowApi(service), LookupApi(service)):
+    for subject in (
+        CacheApi(service),
+        MailflowApi(service),
+        LookupApi(service),
+        TokensApi(operations.tokens),
+        AuditApi(operations.auditing),
+        Description(),
+    ):
         app.add_routes(subject.routes())
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])

@@ -67,7 +67,7 @@ def query_of(request: web.Request, *accepted: str) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in request.query.items():
         if name not in accepted:
-            raise Unusable(f"unknown parameter {name!r}; accepted are {', '.join(accepted)}")
+            raise Unusable(f"unknown parameter {name[:80]!r}; accepted are {', '.join(accepted) or 'none'}")
         if name in given:
             raise Unusable(f"{name} is given twice")
         if value:
