@@ -83,7 +83,7 @@ def _row(cells: tuple[object, ...]) -> str:
 
 
 def _spelled(at: int) -> str:
-    return datetime.fromtimestamp(max(0, min(at, 253402300799)), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(max(0, min(at, 253402300799)), UTC).isoformat().replace("+00:00", "Z")
 
 
 def _time(given: Mapping[str, str], name: str) -> int | None:
