@@ -379,7 +379,7 @@ class Selection:
     source: Source | None = None
     upstream: str | None = None  # origin, for keyserver entries
     domain: str | None = None  # of an address that the certificate proves
-    text: str | None = None  # part of a fingerprint or identity
+    text: str | None = None  # part of an identity, the beginning of a fingerprint, a key ID
     kind: Kind | None = None
 
 

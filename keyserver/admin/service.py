@@ -41,20 +41,24 @@ from keyserver.model import (
     View,
 )
 from keyserver.openpgp.armor import armor
-from keyserver.policy import Freshness, Terms, judge
+from keyserver.policy import MAILFLOW_TTL, Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.select import merged_of
+from keyserver.store import cursors
 from keyserver.store.base import Store, Stored, StoreError
+from keyserver.store.listing import Budget, Count, Filter, Lifetimes, Sort, Status
+from keyserver.store.listing import Listing as Wanted
 
 ADMINISTRATOR = "administrator"
 """The origin of every local entry."""
 
+MOST_TEXT = 512  # characters of a text that is looked for
 MAX_LISTED = 1000  # entries in one page of a listing
-_PAGE = 200  # entries read at once while exporting
+_STEP = 100  # entries read at once
 _WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's trace
 
 
@@ -103,10 +107,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page of entries; `next` continues it, None at its end."""
+    """One page of entries; `next` continues it, None at its end. A page without entries may have a next one."""
 
     entries: tuple[EntryResource, ...]
     next: str | None
+    count: int | None
+    """How many match in all; None where nobody keeps that, but on the first page."""
+    count_exact: bool  # else there are at least so many
+    searched: int  # entries gone over up to here
+    of: int  # of about so many
+    as_of: int  # the instant at which the first page was asked for, by which status and expiry are judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +172,52 @@ class Service:
         self._identity = acts.identity
         self._note = acts.note
 
-    async def list(self, what: Selection, limit: int = 100, cursor: str | None = None) -> Listing:
-        """Entries in the store's order, expired, held and blocked ones too."""
+    async def list(
+        self,
+        what: Filter,
+        limit: int = 100,
+        cursor: str | None = None,
+        sort: Sort = Sort.CACHED,
+        *,
+        descending: bool = True,
+    ) -> Listing:
+        """Entries, expired, held and blocked ones too. The words in each row are those of now."""
         if not 1 <= limit <= MAX_LISTED:
             raise Unusable(f"limit is {limit}; 1 to {MAX_LISTED} are accepted")
-        try:
-            page = await self._store.list(what, limit, cursor)
-        except ValueError:
-            raise Unusable("cursor is none that a listing gave") from None
+        wanted = self._listing(what, sort, descending=descending)
+        place, searched = None, 0
+        if cursor is not None:
+            try:
+                progress = cursors.read(cursor, wanted)
+            except cursors.BadCursor as problem:
+                raise Unusable(str(problem)) from None
+            wanted, place, searched = replace(wanted, now=progress.now), progress.place, progress.searched
+        entries: list[Entry] = []
+        counted: Count | None = None
+        while True:
+            rows = min(_STEP, limit - len(entries))
+            page = await self._store.list(wanted, place, Budget(self._monotonic, rows))
+            entries += page.entries
+            place, searched, counted = page.next, searched + page.searched, counted or page.count
+            if place is None or len(page.entries) < rows or len(entries) == limit:
+                break
         blocked = frozenset(await self._store.blocked())
         now = self._clock()
-        return Listing(tuple(row_of(e, now, self._terms, self._view, blocked) for e in page.entries), page.next)
+        return Listing(
+            entries=tuple(row_of(e, now, self._terms, self._view, blocked) for e in entries),
+            next=None if place is None else cursors.written(wanted, place, searched),
+            count=None if counted is None else counted.entries,
+            count_exact=counted is not None and counted.exact,
+            searched=searched,
+            of=max(searched, page.of),
+            as_of=wanted.now,
+        )
+
+    def _listing(self, what: Filter, sort: Sort, *, descending: bool) -> Wanted:
+        """As of now."""
+        own = {name: self._terms.ttl_of(name) for name in self._terms.upstreams}
+        lifetimes = Lifetimes(self._terms.ttl, MAILFLOW_TTL, own, self._terms.serve_stale)
+        return Wanted(what, self._clock(), lifetimes, sort, descending)
 
     async def show(self, term: str) -> CertificateResource:
         """One certificate, merged of all its entries, with each of them."""
@@ -318,10 +363,10 @@ class Service:
         what = replace(what, kind=kind)
         own = self._hygiene[kind]
         blocked = frozenset(await self._store.blocked())
-        last = ""  # listings go by fingerprint; where one did not, a certificate would only be written twice
-        cursor: str | None = None
+        wanted = self._listing(Filter(what), Sort.FINGERPRINT, descending=False)
+        last, place = "", None
         while True:
-            page = await self._store.list(what, _PAGE, cursor)
+            page = await self._store.list(wanted, place, Budget(self._monotonic))
             for entry in page.entries:
                 if entry.fingerprint == last or entry.fingerprint in blocked:
                     continue
@@ -335,8 +380,8 @@ class Service:
                     yield ssl.DER_cert_to_PEM_cert(merged.octets).encode()
                 else:
                     yield armor(merged.octets, crc=merged.proof.version < 6)
-            cursor = page.next
-            if cursor is None:
+            place = page.next
+            if place is None:
                 return
 
     async def import_keyring(
@@ -457,7 +502,9 @@ class Service:
                 found[entry.fingerprint] = entry.identities
         if not found:
             blocked = frozenset(await self._store.blocked())
-            page = await self._store.list(Selection(text=str(query)), _PAGE)
+            those = Filter(Selection(text=str(query)), status=Status.BLOCKED)
+            wanted = self._listing(those, Sort.FINGERPRINT, descending=False)
+            page = await self._store.list(wanted, None, Budget(self._monotonic))
             found = {e.fingerprint: e.identities for e in page.entries if e.fingerprint in blocked and _fits(e, query)}
         return found
 
@@ -487,6 +534,8 @@ def selection(
             raise Unusable(f"domain is {domain!r}; accepted is a domain name such as example.org")
         domain = host
     text = text.strip() if text else None
+    if text and len(text) > MOST_TEXT:
+        raise Unusable(f"q has {len(text)} characters; {MOST_TEXT} are accepted")
     return Selection(
         Source(source) if source else None, upstream or None, domain, text or None, Kind(kind) if kind else None
     )

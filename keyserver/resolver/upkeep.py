@@ -18,6 +18,8 @@ from keyserver.store.base import Store, StoreError
 
 PURGE_BATCH = 200  # entries in one transaction
 BETWEEN_BATCHES = 0.02  # seconds that lookups have the store to themselves
+INDEX_BATCH = 1000  # entries whose texts are indexed in one transaction
+INDEX_EVERY = 2.0  # seconds; what is not yet indexed, listings look at one by one
 PREFETCH_BATCH = 64
 PREFETCH_AT_ONCE = 4
 MOST_TRIED = 10_000  # names whose last prefetch is remembered
@@ -62,6 +64,7 @@ class Upkeep:
             group.create_task(_every(self._purge_interval, self.purge))
             group.create_task(_every(FLUSH_EVERY, self.flush))
             group.create_task(_every(POLL_EVERY, self.poll))
+            group.create_task(_every(INDEX_EVERY, self.index))
             if self._prefetch:
                 group.create_task(_every(prefetch_interval(self._terms), self.prefetch))
 
@@ -98,6 +101,13 @@ class Upkeep:
             total += gone
             if gone < PURGE_BATCH:
                 return total
+            await asyncio.sleep(BETWEEN_BATCHES)
+
+    async def index(self) -> None:
+        """Let listings find by text what was cached since, in batches."""
+        while True:
+            if not await self._store.index_text(INDEX_BATCH):
+                return
             await asyncio.sleep(BETWEEN_BATCHES)
 
     async def flush(self) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
+from keyserver.store.listing import Budget, Listing, Page, Place
 
 
 class StoreError(Exception):
@@ -47,14 +48,6 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Some entries of a listing; `next` continues it, None at its end."""
-
-    entries: tuple[Entry, ...]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class StoreStats:
     """Counts for `op=stats`, metrics and `/readyz`."""
 
@@ -65,6 +58,9 @@ class StoreStats:
     blocked: int
     octets: int  # size of the database
     healthy: str = ""  # empty, or what is wrong
+    upstreams: Mapping[str, int] = field(default_factory=dict)  # upstream -> entries, where there are any
+    held: int = 0  # entries that wait for an administrator
+    approved: int = 0
 
 
 class Store(Protocol):
@@ -147,8 +143,14 @@ class Store(Protocol):
     async def blocked(self) -> tuple[str, ...]:
         """Fingerprints of what is blocked."""
 
-    async def list(self, what: Selection, limit: int, cursor: str | None = None) -> Page:
-        """Entries in a stable order, `limit` at a time; a cursor stays good while entries come and go."""
+    async def list(self, what: Listing, after: Place | None, budget: Budget) -> Page:
+        """One step of a listing, behind a place that an earlier step gave.
+
+        Every entry that is there from the first step to the last, and whose place does not change, comes exactly once,
+        whatever else comes and goes. Nothing that a lookup needs waits for it."""
+
+    async def index_text(self, limit: int) -> int:
+        """Bring what listings look texts up in up to date by up to `limit` entries, once so many wait; how many."""
 
     async def search(self, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
         """Fingerprints of certificates with an identity containing `text` (already case-folded); a scan, bounded."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from keyserver.model import Find, Kind, Name, Selection, Source
 from keyserver.query import name_of
+from keyserver.store.listing import needle
 
 KEEP = 3600  # seconds; no search lives longer, and what began before the oldest kept delete is refused as a whole
 
@@ -25,13 +26,8 @@ def names_of_fingerprint(fingerprint: str) -> frozenset[Name]:
 def matches(what: Selection, find: Find) -> bool:
     """Would this find be an entry that `what` selects?"""
     proof = find.certificate.proof
-    if what.text is not None:
-        texts = [user_id.text for user_id in proof.user_ids]
-        if proof.x509 is not None:
-            texts += [proof.x509.subject, *proof.index]
-        text = what.text.casefold()
-        if text.upper() not in proof.fingerprint and not any(text in t.casefold() for t in texts):
-            return False
+    if what.text is not None and not needle(what.text).fits(proof.fingerprint, proof.identities, proof.index):
+        return False
     if what.domain is not None:
         suffix = f"@{what.domain.lower()}"
         if not any(":addr:" in name and name.endswith(suffix) for name in proof.index):

@@ -24,11 +24,12 @@ import pytest
 from keyserver.changes import Changes
 from keyserver.model import Change, Kind, Selection, Source, Voucher
 from keyserver.store.base import Store, Stored, StoreError, StoreRefused
-from keyserver.store.sqlite import SqliteStore, reading, schema
+from keyserver.store.sqlite import SqliteStore, migration, reading, schema
 from keyserver.store.sqlite import log as sqlite_log
 from keyserver.store.sqlite import store as sqlite_store
 from keyserver.store.sqlite.near import ELSEWHERE, Near
 from keyserver.store.sqlite.session import connect, run
+from support.listed import listed
 from tests.conformance.conftest import HYGIENE, Backend, Made, addr, said
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,7 @@ from pathlib import Path
 from keyserver.changes import Changes
 from keyserver.model import Selection, Source
 from keyserver.store.base import Stored, StoreError, StoreRefused
-from keyserver.store.sqlite import SqliteStore, reading, schema
+from keyserver.store.sqlite import SqliteStore, migration, reading, schema
 from tests.conformance.conftest import HYGIENE, Made, said
 store = SqliteStore(Path(sys.argv[1]), HYGIENE, Changes(), 1 << 30)
 """
@@ -118,7 +119,7 @@ async def test_an_older_version_is_led_forward_and_keeps_its_rows(backend: Backe
         ("CREATE TABLE t (x)",),
     )
     db = await connect(backend.path, writes=True)
-    await run(db, lambda c: schema.migrate(c, backend.path, steps))
+    await run(db, lambda c: migration.migrate(c, backend.path, steps))
     assert await run(db, lambda c: c.execute("SELECT DISTINCT colour FROM entry").fetchall()) == [("red",)]
     assert await run(db, lambda c: c.execute("PRAGMA user_version").fetchone()[0]) == len(schema.STEPS) + 2
     await db.close()
@@ -128,7 +129,7 @@ async def test_before_senders_were_kept_nothing_was_approved_and_what_was_held_w
     backend.path.parent.mkdir()
     schema.create_file(backend.path)
     db = await connect(backend.path, writes=True)
-    await run(db, lambda c: schema.migrate(c, backend.path, schema.STEPS[:1]))
+    await run(db, lambda c: migration.migrate(c, backend.path, schema.STEPS[:1]))
     rows = (("mailflow", "a.example", 3, 0, 1), ("mailflow", "b.example", 1, 1, 0), ("keyserver", "one", 1, 1, 0))
     for n, (source, origin, rank, approved, held) in enumerate(rows, 1):
         made = Made(n, ("ann@a.example", "bea@b.example", "eve@evil.a.example"))
@@ -141,7 +142,7 @@ async def test_before_senders_were_kept_nothing_was_approved_and_what_was_held_w
         await run(db, lambda c, names=names, sql=sql: c.executemany(sql, names))  # type: ignore[misc]
     await db.close()
     async with backend.opened() as (store, _):
-        entries = {e.origin: e for e in (await store.list(Selection(), 10)).entries}
+        entries = {e.origin: e for e in await listed(store)}
         assert entries["a.example"].vouchers == (Voucher("ann@a.example", held=True, seen_at=7),)
         assert entries["b.example"].vouchers == entries["one"].vouchers == ()
     with contextlib.closing(sqlite3.connect(backend.path)) as plain:
@@ -155,7 +156,7 @@ async def test_a_step_that_fails_leaves_the_older_version(backend: Backend) -> N
         await fill(store)
     db = await connect(backend.path, writes=True)
     with pytest.raises(sqlite3.OperationalError):
-        await run(db, lambda c: schema.migrate(c, backend.path, (*schema.STEPS, ("DROP TABLE record", "nonsense"))))
+        await run(db, lambda c: migration.migrate(c, backend.path, (*schema.STEPS, ("DROP TABLE record", "nonsense"))))
     await db.close()
     async with backend.opened() as (store, _):
         assert (await store.stats()).records_found == 20
@@ -505,8 +506,7 @@ async def test_kill_9_loses_nothing_that_put_returned_for(tmp_path: Path, lines:
         if abs(n) in deleted:
             assert not shelf.entries
     stats = await store.stats()
-    listed = (await store.list(Selection(), 10_000)).entries
-    assert stats.certificates == len(listed) == stats.entries[Source.KEYSERVER]
+    assert stats.certificates == len(await listed(store)) == stats.entries[Source.KEYSERVER]
     await store.close()
 
 
@@ -596,7 +596,6 @@ async def test_what_runs_in_the_background_reads_no_whole_table(backend: Backend
             statements: list[str] = []
             db.set_trace_callback(statements.append)
             reading.due(db, {"one": 5, None: 7}, 10)
-            reading.selected(db, Selection(source=Source.KEYSERVER), ("", "", ""), 10)
             cutoffs = {(Source.KEYSERVER, "one"): 1, (Source.KEYSERVER, None): 2, (Source.MAILFLOW, None): 3}
             reading.expired(db, cutoffs, 4, 10)
             db.set_trace_callback(None)
@@ -760,8 +759,8 @@ async def test_entries_of_an_older_release_are_found_by_what_is_read_in_them_tod
         assert await store.put([again], [], await store.begin(), NOW + 5) == (Stored.SAME,)
         (entry,) = (await store.look(addr("u3@example.org"))).entries
         assert entry.cached_at == NOW + 5
-        page = await store.list(Selection(source=Source.LOCAL, text="u1@example.org"), 5)
-        assert [e.fingerprint for e in page.entries] == [made[Source.LOCAL].fingerprint]
+        found = await listed(store, Selection(source=Source.LOCAL, text="u1@example.org"))
+        assert [e.fingerprint for e in found] == [made[Source.LOCAL].fingerprint]
         assert (await store.stats()).entries == {"local": 251, "mailflow": 1, "keyserver": 1}
 
 

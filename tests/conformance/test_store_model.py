@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 from keyserver.model import Find, Selection, Source, Voucher
 from keyserver.store.base import Stored
+from support.listed import listed
 from tests.conformance.conftest import Backend, Made, addr, fingerprint_of, index_of, merge, said
 
 T = TypeVar("T")
@@ -223,8 +224,8 @@ class Model(RuleBasedStateMachine):
 
         what = Selection(source=source, domain=domain, upstream=upstream)
         places = [place for place, row in self.entries.items() if matches(place, row.octets)]
-        listed = self.do(self.store.list(what, 1000)).entries
-        assert sorted((e.fingerprint, e.source, e.origin) for e in listed) == sorted(places)
+        found = self.do(listed(self.store, what))
+        assert sorted((e.fingerprint, e.source, e.origin) for e in found) == sorted(places)
         assert self.do(self.store.purge(what, self.now)) == len(places)
         self.gone(places)
         self.deletes.append(

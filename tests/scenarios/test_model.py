@@ -36,6 +36,7 @@ from keyserver.model import (
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import ByAddress, Query, parse
 from scenarios.world import World
+from support.listed import listed
 from support.upstreams import Told
 
 T = TypeVar("T")
@@ -382,13 +383,12 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def the_cache_holds_what_the_model_says(self) -> None:
-        page = self.run(self.world.store.list(Selection(), 1000))
         rows = {
             (self.by_fingerprint[e.fingerprint], e.source, e.origin): (
                 e.cached_at,
                 {v.address: [v.held, v.approved] for v in e.vouchers},
             )
-            for e in page.entries
+            for e in self.run(listed(self.world.store))
         }
         assert rows == {p: (r.at, r.vouchers) for p, r in self.entries.items()}
 

@@ -26,7 +26,6 @@ from keyserver.model import (
     Kind,
     Outcome,
     Raw,
-    Selection,
     Source,
     State,
     UpstreamSpec,
@@ -37,6 +36,7 @@ from keyserver.policy import Terms
 from keyserver.query import parse
 from keyserver.upstreams.base import Upstream
 from scenarios.front import REPORTED, front_before
+from support.listed import listed
 from support.openpgp import CREATED, Made, make
 from support.upstreams import Told
 
@@ -279,8 +279,8 @@ class World:
                 self.now += (-1 if plain[0].startswith("-") else 1) * seconds(plain[0].lstrip("+-"))
                 await self.upkeep.poll()
             case "entries":
-                page = await self.store.list(Selection(), 1000)
-                assert len(page.entries) == int(plain[0]), f"{line}\n got {len(page.entries)}"
+                entries = await listed(self.store)
+                assert len(entries) == int(plain[0]), f"{line}\n got {len(entries)}"
             case "purge_now":
                 await self.upkeep.purge_now()
             case "complains":

@@ -18,8 +18,10 @@ from keyserver.admin.api.reading import (
     search_of,
     whole,
 )
+from keyserver.admin.filters import FILTERS, filter_of, order_of
 from keyserver.admin.service import NotKnown, Service, Unusable, plain, selection
 from keyserver.model import Kind, Source
+from keyserver.store.listing import Sort
 
 
 class CacheApi:
@@ -46,12 +48,15 @@ class CacheApi:
 
     @viewer
     async def list(self, request: web.Request) -> web.StreamResponse:
-        """`GET /api/v1/cache?source=&upstream=&domain=&q=&limit=&cursor=`."""
-        given = query_of(request, "source", "upstream", "domain", "q", "limit", "cursor")
-        text = search_of(given.get("q"))
-        what = selection(given.get("source"), given.get("upstream"), given.get("domain"), text)
-        listing = await self._service.list(what, whole(given.get("limit", "100"), "limit"), given.get("cursor"))
-        return json_of(listing)
+        """`GET /api/v1/cache`, with any of `FILTERS`, `sort`, `order`, `limit`, `cursor`."""
+        given = query_of(request, *FILTERS, "sort", "order", "limit", "cursor")
+        for name in ("q", "not_q"):
+            search_of(given.get(name))
+        sort, descending = order_of(given)
+        if sort is Sort.ADDRESS:  # its cursors name one
+            identities_wanted()
+        limit, cursor = whole(given.get("limit", "100"), "limit"), given.get("cursor")
+        return json_of(await self._service.list(filter_of(given), limit, cursor, sort, descending=descending))
 
     @viewer
     async def show(self, request: web.Request) -> web.StreamResponse:

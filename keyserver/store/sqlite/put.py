@@ -12,7 +12,7 @@ from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Stored
 from keyserver.store.deletion import Later, names_of_fingerprint
-from keyserver.store.sqlite import deletions, renaming
+from keyserver.store.sqlite import deletions, renaming, trigrams
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.session import Session
 from keyserver.store.sqlite.writing import Writing, Written, transact
@@ -140,8 +140,9 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
         return _insert(writing, find, now)
     writing.touch(fingerprint)
     row, vouched, copy = old
-    behind = vouchers.merged(vouchers.read(vouched), find.vouchers)
-    stand = Standing.of(find.source, behind, chained=find.chained)
+    before = vouchers.read(vouched)
+    stand = Standing.of(find.source, vouchers.merged(before, find.vouchers), chained=find.chained)
+    recount(writing, before, stand)
     _update_entry(writing, row, find, now, stand)
     stored = _update_copy(writing, row, find, now, hygiene, copy, stand.rank)
     order_names(writing, row, find.certificate.proof.kind, now, stand)
@@ -182,7 +183,7 @@ def _insert(writing: Writing, find: Find, now: int) -> Stored:
     stand = Standing.of(find.source, vouchers.merged((), find.vouchers), chained=find.chained)
     row = writing.db.execute(
         "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, vouchers, chained,"
-        " message_id, identities, folded) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " message_id, identities, folded, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             fingerprint,
             str(certificate.proof.kind),
@@ -197,6 +198,7 @@ def _insert(writing: Writing, find: Find, now: int) -> Stored:
             storable(find.message_id),
             json.dumps(identities),
             _folded(identities),
+            _first_address(certificate.proof.index),
         ),
     ).lastrowid
     assert row is not None
@@ -204,9 +206,16 @@ def _insert(writing: Writing, find: Find, now: int) -> Stored:
     _index(writing, row, certificate.proof.index, stand.rank, now)
     if stand.vouched or stand.rank != stand.claimed:  # else they stand where they belong
         order_names(writing, row, certificate.proof.kind, now, stand)
-    writing.tally[str(find.source)] += 1
+    writing.count(1, str(find.source), find.origin, held=stand.held, approved=stand.approved)
     writing.tally["certificates"] += first
     return Stored.NEW
+
+
+def recount(writing: Writing, before: Iterable[Voucher], stand: Standing) -> None:
+    """Count an entry as held and approved as it now is, no more as it was with the vouchers before."""
+    known = tuple(before)
+    writing.tally["held"] += stand.held - any(v.waits for v in known)
+    writing.tally["approved"] += stand.approved - any(v.approved for v in known)
 
 
 def _update_entry(writing: Writing, row: int, find: Find, now: int, stand: Standing) -> None:
@@ -229,8 +238,10 @@ def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygi
         names, identities = hygiene.index(new)
     writing.db.execute("UPDATE copy SET octets = ? WHERE entry = ?", (new, row))
     writing.db.execute(
-        "UPDATE entry SET identities = ?, folded = ? WHERE id = ?", (json.dumps(identities), _folded(identities), row)
+        "UPDATE entry SET identities = ?, folded = ?, address = ? WHERE id = ?",
+        (json.dumps(identities), _folded(identities), _first_address(names), row),
     )
+    trigrams.changed(writing.db, row)
     writing.db.execute("DELETE FROM name WHERE entry = ?", (row,))
     _index(writing, row, names, place, now)
     return Stored.CHANGED
@@ -296,6 +307,11 @@ def rank(source: Source, approved: bool) -> int:
 def _folded(identities: Sequence[str]) -> str:
     """Identities as text searches compare them."""
     return storable("\n".join(identities).casefold())
+
+
+def _first_address(names: Iterable[Name]) -> str:
+    """As `schema.FIRST_ADDRESS`, before the names are written."""
+    return min((name.partition(":addr:")[2] for name in names if ":addr:" in name), default="")
 
 
 def storable(text: str) -> str:

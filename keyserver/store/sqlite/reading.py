@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from keyserver.model import Entry, Kind, Name, Record, Selection, Source
+from keyserver.model import Entry, Kind, Name, Record, Source
 from keyserver.store import vouchers
-from keyserver.store.base import Page, Snapshot, StoreStats
+from keyserver.store.base import Snapshot, StoreStats
 from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name
@@ -20,6 +20,8 @@ MAX_ENTRIES = 64  # of one certificate, in a snapshot
 MAX_RECORDS = 256  # of one name: one per upstream
 MAX_OCTETS = 16 << 20  # of one snapshot or page; the certificate or entry that passes it is the last
 MAX_SEARCHED = 2_000_000  # entries scanned by a text search, the newest ones
+UPSTREAM = "upstream "
+"""Begins the word under which entries of an upstream are counted."""
 MAX_PUBLISHED = 10_000  # names; beyond that a poll says "everything" sooner than it reads them all
 
 
@@ -108,9 +110,12 @@ def answered(db: sqlite3.Connection, upstream: str, domain: str) -> bool:
     record = "SELECT 1 FROM record WHERE upstream = ? AND found = 1 AND substr(name, ?) = ? LIMIT 1"
     if db.execute(record, (upstream, -len(suffix), suffix)).fetchone():
         return True
-    where, values = condition(Selection(upstream=upstream, domain=domain))
-    entry = f"SELECT 1 FROM entry AS e INDEXED BY entry_age WHERE {where} LIMIT 1"  # noqa: S608
-    return db.execute(entry, values).fetchone() is not None
+    entry = (
+        "SELECT 1 FROM name AS n INDEXED BY name_domain CROSS JOIN entry AS e ON e.id = n.entry"
+        " WHERE instr(n.name, '@') > 0 AND substr(n.name, instr(n.name, '@') + 1) = ?"
+        " AND e.source = 'keyserver' AND e.origin = ? LIMIT 1"
+    )
+    return db.execute(entry, (domain, upstream)).fetchone() is not None
 
 
 def _entries(db: sqlite3.Connection, fingerprint: str, limit: int) -> list[Entry]:
@@ -137,61 +142,6 @@ def _entry(row: Sequence[Any]) -> Entry:
 def _record(row: Sequence[Any]) -> Record:
     name, upstream, found, at, asked_at = row
     return Record(name, upstream, bool(found), at, asked_at if asked_at >= at else 0)
-
-
-def condition(what: Selection) -> tuple[str, list[Any]]:
-    """A selection as a condition on `entry AS e`, with its values."""
-    parts: list[str] = []
-    values: list[Any] = []
-    for column, value in (("source", what.source), ("kind", what.kind)):
-        if value is not None:
-            parts.append(f"e.{column} = ?")
-            values.append(str(value))
-    if what.upstream is not None:
-        parts.append("e.source = 'keyserver' AND e.origin = ?")
-        values.append(what.upstream)
-    if what.domain is not None:
-        suffix = f"@{what.domain.lower()}"
-        parts.append(
-            "EXISTS (SELECT 1 FROM name AS n WHERE n.entry = e.id"
-            " AND instr(n.name, ':addr:') > 0 AND substr(n.name, ?) = ?)"
-        )
-        values += [-len(suffix), suffix]
-    if what.text is not None:
-        parts.append("(instr(e.folded, ?) > 0 OR instr(e.fingerprint, ?) > 0)")
-        values += [what.text.casefold(), what.text.upper()]
-    return " AND ".join(parts) or "1", values
-
-
-def selected(
-    db: sqlite3.Connection, what: Selection, after: tuple[str, str, str], limit: int
-) -> list[tuple[int, tuple[str, str, str]]]:
-    """Up to `limit` entries (id, and their place in the order of listings) that match, after a place."""
-    where, values = condition(what)
-    rows = db.execute(
-        f"SELECT e.id, e.fingerprint, e.source, e.origin FROM entry AS e INDEXED BY entry_identity WHERE {where}"  # noqa: S608
-        " AND (e.fingerprint, e.source, e.origin) > (?, ?, ?) ORDER BY e.fingerprint, e.source, e.origin LIMIT ?",
-        (*values, *after, limit),
-    )
-    return [(row[0], (row[1], row[2], row[3])) for row in rows]
-
-
-def page(db: sqlite3.Connection, what: Selection, limit: int, cursor: str | None) -> Page:
-    """`Store.list`, by fingerprint, source and origin; a page also ends at 16 MiB of octets."""
-    fingerprint, _, rest = (cursor or "").partition(":")
-    source, _, origin = rest.partition(":")
-    entries: list[Entry] = []
-    room = MAX_OCTETS
-    with instant(db):
-        places = selected(db, what, (fingerprint, source, origin), limit + 1)
-        for id_, _ in places[:limit]:
-            row = db.execute(_ENTRY + "e.id = ?", (id_,)).fetchone()
-            entries.append(_entry(row))
-            room -= len(entries[-1].octets)
-            if room < 0:
-                break
-    more = len(entries) < len(places)
-    return Page(tuple(entries), ":".join(places[len(entries) - 1][1]) if more and entries else None)
 
 
 def search(db: sqlite3.Connection, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
@@ -333,6 +283,9 @@ def stats(db: sqlite3.Connection) -> StoreStats:
         records_absent=tally.get("absent", 0),
         blocked=blocked,
         octets=size,
+        upstreams={what.removeprefix(UPSTREAM): n for what, n in tally.items() if what.startswith(UPSTREAM) and n},
+        held=tally.get("held", 0),
+        approved=tally.get("approved", 0),
     )
 
 

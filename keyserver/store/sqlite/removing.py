@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
-from keyserver.store.sqlite import deletions
-from keyserver.store.sqlite.put import Standing, order_names, storable
-from keyserver.store.sqlite.reading import condition
+from keyserver.store.sqlite import deletions, trigrams
+from keyserver.store.sqlite.put import Standing, order_names, recount, storable
+from keyserver.store.sqlite.sifting import Value, selected
 from keyserver.store.sqlite.writing import Writing
 
 
@@ -32,10 +32,11 @@ def begin_purge(writing: Writing, what: Selection, now: int) -> None:
 
 def purge(writing: Writing, what: Selection, ids: Sequence[int]) -> int:
     """Delete those of the entries `ids` that still match, and the records of their certificates' names."""
-    where, values = condition(what)
+    values: dict[str, Value] = {"ids": json.dumps(ids)}
+    where = "".join(f" AND ({part})" for part in selected(what, "w", values))
     rows = writing.db.execute(
-        f"SELECT e.id, e.fingerprint FROM entry AS e WHERE e.id IN (SELECT value FROM json_each(?)) AND {where}",  # noqa: S608
-        (json.dumps(ids), *values),
+        f"SELECT e.id, e.fingerprint FROM entry AS e WHERE e.id IN (SELECT value FROM json_each(:ids)){where}",  # noqa: S608
+        values,
     ).fetchall()
     for fingerprint in {row[1] for row in rows}:
         writing.forget(writing.touch(fingerprint))
@@ -47,6 +48,7 @@ def purge_all(writing: Writing, now: int) -> int:
     count: int = writing.db.execute("SELECT count(*) FROM entry").fetchone()[0]
     for table in ("name", "copy", "entry", "record", "revocation", "tally"):
         writing.db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
+    trigrams.forget(writing.db)
     deletions.note_purge(writing.db, now, None)
     writing.everything = True
     return count
@@ -78,11 +80,13 @@ def purge_expired(
 def _remove(writing: Writing, ids: Sequence[int]) -> int:
     """Delete entries by id; copies and names go with them."""
     rows = writing.db.execute(
-        "DELETE FROM entry WHERE id IN (SELECT value FROM json_each(?)) RETURNING fingerprint, source",
+        "DELETE FROM entry WHERE id IN (SELECT value FROM json_each(?)) "
+        " RETURNING fingerprint, source, origin, held, approved",
         (json.dumps(ids),),
     ).fetchall()
-    for _, source in rows:
-        writing.tally[source] -= 1
+    for _, source, origin, held, approved in rows:
+        writing.count(-1, source, origin, held=held, approved=approved)
+    trigrams.removed(writing.db)
     for fingerprint in {row[0] for row in rows}:
         left = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone()
         writing.tally["certificates"] -= left is None
@@ -98,8 +102,10 @@ def approve(writing: Writing, fingerprint: str, source: Source, origin: str, add
     if row is None:
         return False
     id_, vouched, kind, at, chained = row
-    behind = vouchers.merged(vouchers.read(vouched), [Voucher(address, approved=True)])
+    before = vouchers.read(vouched)
+    behind = vouchers.merged(before, [Voucher(address, approved=True)])
     stand = Standing.of(source, behind, chained=bool(chained))
+    recount(writing, before, stand)
     writing.db.execute(
         "UPDATE entry SET approved = ?, held = ?, vouchers = ?, rank = ? WHERE id = ?",
         (stand.approved, stand.held, stand.column, stand.rank, id_),

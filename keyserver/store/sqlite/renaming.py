@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Kind, Name, Source
+from keyserver.store.sqlite import trigrams
+from keyserver.store.sqlite.schema import FIRST_ADDRESS
 from keyserver.store.sqlite.writing import Writing
 
 RULE = 1
@@ -44,6 +46,7 @@ def go_on(writing: Writing, after: int, hygiene: Mapping[Kind, Hygiene]) -> int 
             writing.db.execute(
                 "UPDATE entry SET identities = ?, folded = ? WHERE id = ?", (json.dumps(identities), folded, row)
             )
+            trigrams.changed(writing.db, row)
     if len(rows) == _BATCH:
         return int(rows[-1][0])
     writing.db.execute("INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = ?2", (_RULE, RULE))
@@ -55,5 +58,7 @@ def add(writing: Writing, row: int, names: Iterable[Name], rank: int, at: int) -
     known = {name for (name,) in writing.db.execute("SELECT name FROM name WHERE entry = ?", (row,))}
     new = sorted(set(names) - known)
     writing.db.executemany("INSERT INTO name VALUES (?, ?, ?, ?)", [(name, rank, at, row) for name in new])
+    if new:
+        writing.db.execute(FIRST_ADDRESS + " WHERE id = ?", (row,))
     writing.names.update(new)
     return bool(new)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from keyserver.store.base import StoreRefused
@@ -16,8 +16,16 @@ OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 
 _MAGIC = b"SQLite format 3\x00"
 
-Step = tuple[str, ...]
-"""The statements that lead from one version to the next."""
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A statement to be run on every entry: on `:after < id <= :last`, some thousand at once."""
+
+    sql: str
+
+
+Step = tuple[str | Fill, ...]
+"""What leads from one version to the next."""
 
 VERSION_1: Step = (
     # One row per entry, kept narrow: listings and searches scan it without touching octets. `at` is cached_at and
@@ -127,7 +135,39 @@ ACCESS: Step = (
     "CREATE INDEX act_act ON act (act, number)",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS)
+FIRST_ADDRESS = (
+    "UPDATE entry SET address = coalesce((SELECT min(substr(n.name, instr(n.name, ':addr:') + 6)) FROM name AS n"
+    " WHERE n.entry = entry.id AND instr(n.name, ':addr:')), '')"
+)
+"""The first of the addresses that an entry is indexed under, which listings go by."""
+
+LISTS: Step = (
+    "ALTER TABLE entry ADD COLUMN address TEXT NOT NULL DEFAULT ''",
+    # Of which entries the text index below is behind, those with a higher id than it has seen aside.
+    "CREATE TABLE unindexed (entry INTEGER PRIMARY KEY)",
+    # The texts themselves stand in `entry.folded`; what is found here may be stale, and is looked at again there.
+    "CREATE VIRTUAL TABLE trigram USING fts5"
+    " (folded, content='', tokenize='trigram case_sensitive 1', detail=none, columnsize=0)",
+)
+
+ADDRESSES: Step = (Fill(FIRST_ADDRESS + " WHERE id > :after AND id <= :last"),)
+
+INDEXES: Step = (
+    # None by `at` alone: the ranges of `entry_age` and `entry_mail` are merged, and a put writes a page less.
+    "CREATE INDEX entry_held ON entry (at) WHERE held",
+    "CREATE INDEX entry_approved ON entry (at) WHERE approved",
+    "CREATE INDEX entry_address ON entry (address)",
+    "INSERT INTO tally SELECT 'upstream ' || origin, count(*) FROM entry WHERE source = 'keyserver' GROUP BY origin",
+    "INSERT INTO tally SELECT 'held', count(*) FROM entry WHERE held",
+    "INSERT INTO tally SELECT 'approved', count(*) FROM entry WHERE approved",
+)
+
+DOMAINS: Step = (
+    # `at` is in it so that a domain of any size can be listed newest first.
+    "CREATE INDEX name_domain ON name (substr(name, instr(name, '@') + 1), at, entry) WHERE instr(name, '@') > 0",
+)
+
+STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 
@@ -152,49 +192,11 @@ def create_file(path: Path) -> None:
     if header and (len(header) < 100 or not header.startswith(_MAGIC)):
         raise StoreRefused(f"{path} is not an SQLite database, or damaged; it was left as it is")
     if int.from_bytes(header[68:72], "big") == APPLICATION_ID:
-        _refuse_newer(path, int.from_bytes(header[60:64], "big"), len(STEPS))
+        refuse_newer(path, int.from_bytes(header[60:64], "big"), len(STEPS))
 
 
-def migrate(db: sqlite3.Connection, path: Path, steps: Sequence[Step] = STEPS) -> None:
-    """Bring the database to version `len(steps)`, all steps in one transaction.
-
-    Raises StoreRefused, sqlite3.Error.
-    """
-    version = _version(db, path)
-    _refuse_newer(path, version, len(steps))
-    if version == len(steps):
-        return
-    if version == 0:
-        db.execute(f"PRAGMA page_size={PAGE_SIZE}")  # before the first page is written
-        db.execute("PRAGMA journal_mode=WAL")  # stays with the file
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(db, path)  # again: another process may have been quicker
-        _refuse_newer(path, version, len(steps))
-        for step in steps[version:]:
-            for statement in step:
-                db.execute(statement)
-        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version={len(steps)}")
-        db.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            db.execute("ROLLBACK")
-        raise
-
-
-def _version(db: sqlite3.Connection, path: Path) -> int:
-    version: int
-    version, ours, tables = db.execute(  # one statement, one instant
-        "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),"
-        " (SELECT count(*) FROM sqlite_master)"
-    ).fetchone()
-    if tables and ours != APPLICATION_ID:
-        raise StoreRefused(f"{path} is the database of another program; it was left as it is")
-    return version
-
-
-def _refuse_newer(path: Path, version: int, ours: int) -> None:
+def refuse_newer(path: Path, version: int, ours: int) -> None:
+    """Raises StoreRefused where a newer release has written the file."""
     if version > ours:
         raise StoreRefused(
             f"{path} was written by a newer release (schema version {version}, this one knows {ours});"

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from keyserver.model import Change, Name
+from keyserver.model import Change, Name, Source
 from keyserver.store.deletion import names_of_fingerprint
-from keyserver.store.sqlite.reading import MAX_PUBLISHED
+from keyserver.store.sqlite.reading import MAX_PUBLISHED, UPSTREAM
 from keyserver.store.sqlite.session import Session
 
 T = TypeVar("T")
@@ -61,10 +61,19 @@ class Writing:
         for (found,) in rows.fetchall():
             self.tally["found" if found else "absent"] -= 1
 
+    def count(self, by: int, source: str, origin: str, *, held: bool, approved: bool) -> None:
+        """Count an entry of this kind in (1) or out (-1)."""
+        self.tally[source] += by
+        if source == Source.KEYSERVER:
+            self.tally[UPSTREAM + origin] += by
+        self.tally["held"] += by * held
+        self.tally["approved"] += by * approved
+
     def finish(self) -> Written | None:
         """Write counts and change row; None where nothing was touched."""
         for what, n in self.tally.items():
-            self.db.execute("INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = n + ?2", (what, n))
+            if n:
+                self.db.execute("INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = n + ?2", (what, n))
         if not self.names and not self.everything:
             return None
         step = max(1, len(self.names))

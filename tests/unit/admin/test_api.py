@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -147,6 +148,75 @@ async def test_list_by_what_is_asked_and_page_by_page(admin: Admin, made: Made) 
     ]
 
 
+async def test_list_by_every_filter_and_in_every_order(admin: Admin, made: Made) -> None:
+    """Three entries: Alice's of an upstream and held of mail, Bob's local one; each query, and what it shows."""
+    now = made.now
+    await admin.put(made.exported["alice"])
+    admin.clock.now += 10
+    await admin.put(made.exported["alice"], Source.MAILFLOW, "example.org", vouchers=(HELD,))
+    admin.clock.now += 10
+    await admin.put(made.exported["bob"], Source.LOCAL, "administrator")
+    date = quote(datetime.fromtimestamp(now + 10, UTC).isoformat())
+    for query, right in {
+        "": "LMK",
+        "order=asc": "KML",
+        "sort=expires": "KML",
+        "sort=expires&order=desc": "LMK",
+        "sort=address": "KML",
+        "sort=address&order=desc": "LMK",
+        "sort=source": "KLM",
+        "sort=source&order=desc": "MLK",
+        "kind=openpgp": "LMK",
+        "kind=x509": "",
+        "not_kind=openpgp": "",
+        "not_source=local": "MK",
+        f"not_upstream={quote(NAME)}": "LM",
+        "not_domain=example.net": "MK",
+        "not_q=alice": "L",
+        "q=al": "MK",
+        f"q={made.fingerprint['bob'][:9].lower()}": "L",
+        f"q={made.fingerprint['bob'][-16:]}": "L",
+        f"q={made.fingerprint['bob'][1:9]}": "",
+        "status=fresh": "LK",
+        "status=held": "M",
+        "not_status=held": "LK",
+        "status=blocked": "",
+        "held=1": "M",
+        "held=0": "LK",
+        "approved=1": "",
+        f"from={now + 10}": "LM",
+        f"from={date}": "LM",
+        f"to={date}": "K",
+        f"from={now + 10}&to={now + 20}": "M",
+        f"expires_before={now + 86401}": "K",
+        f"expires_after={now + 86401}": "LM",
+        f"source=keyserver&expires_before={now + 86400}": "",
+        "domain=example.org&not_source=keyserver&held=1&q=alice": "M",
+    }.items():
+        status, page = await admin.call("GET", f"/api/v1/cache?{query}")
+        assert status == 200, page
+        rows = page["entries"]
+        assert "".join(row["source"][0].upper() for row in rows) == right, query  # type: ignore[attr-defined]
+        assert (page["next"], page["count"], page["count_exact"]) == (None, len(right), True), query
+        assert page["as_of"] == now + 20
+
+
+async def test_a_listing_goes_on_at_its_own_instant_and_for_itself_only(admin: Admin, made: Made) -> None:
+    for name in ("alice", "bob", "alice2"):
+        await admin.put(made.exported[name])
+    status, first = await admin.call("GET", "/api/v1/cache?status=fresh&limit=1")
+    admin.clock.now += 86400
+    assert (status, first["count"], first["count_exact"]) == (200, 3, True)
+    cursor = quote(str(first["next"]))
+    status, second = await admin.call("GET", f"/api/v1/cache?status=fresh&limit=5&cursor={cursor}")
+    assert (status, second["next"], second["as_of"]) == (200, None, made.now)
+    assert [row["status"] for row in second["entries"]] == ["expired"] * 2, "words are of now"  # type: ignore[attr-defined]
+    for other in ("status=expired", "", "status=fresh&sort=expires", "status=fresh&order=asc", "status=fresh&q=alice"):
+        status, body = await admin.call("GET", f"/api/v1/cache?{other}&cursor={cursor}")
+        assert status == 400
+        assert "another listing" in str(body["detail"])
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
@@ -158,6 +228,24 @@ async def test_list_by_what_is_asked_and_page_by_page(admin: Admin, made: Made) 
         ("domain=a..b", "domain"),
         ("colour=red", "unknown parameter"),
         ("source=local&source=local", "twice"),
+        ("kind=pgp", "openpgp, x509"),
+        ("status=good", "fresh, stale, expired, held, blocked"),
+        ("not_status=good", "fresh, stale, expired, held, blocked"),
+        ("not_source=elsewhere", "keyserver, mailflow, local"),
+        ("held=yes", "0 and 1"),
+        ("approved=2", "0 and 1"),
+        ("from=yesterday", "2026-11-28T08:00Z"),
+        ("to=-1", "Unix seconds"),
+        ("expires_before=99999999999999999999999", "Unix seconds"),
+        ("expires_after=2026-13-01", "Unix seconds"),
+        ("sort=colour", "cached, expires, address, source"),
+        ("sort=fingerprint", "cached, expires, address, source"),
+        ("order=down", "asc, desc"),
+        ("q=" + "x" * 513, "512"),
+        ("cursor=AB:keyserver:one", "cursor is"),
+        ("cursor=%00", "cursor is"),
+        ("cursor=%ED%A0%80", "cursor is"),
+        ("cursor=WzFd", "cursor is"),
     ],
 )
 async def test_bad_parameters_say_what_is_accepted(admin: Admin, query: str, says: str) -> None:

@@ -22,11 +22,12 @@ from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.memory import ArrivingMail, MailMemory
 from keyserver.mailflow.values import Envelope, Report, Rules, Way, Why
-from keyserver.model import Certificate, Entry, Find, Record, Selection, Source, UpstreamSpec, View
+from keyserver.model import Certificate, Entry, Find, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.store.base import StoreError
 from keyserver.store.sqlite import SqliteStore
+from support.listed import listed
 from support.mails import attached_key, crlf, head, multipart, signed, text
 from support.openpgp import Made, make
 from support.x509 import BEGINS, YEAR, authority, name, person, rsa_key
@@ -69,8 +70,7 @@ class World:
         return await self.intake.harvest(crlf(octets), **options)
 
     async def entries(self) -> dict[str, Entry]:
-        page = await self.store.list(Selection(), 100)
-        return {entry.fingerprint: entry for entry in page.entries}
+        return {entry.fingerprint: entry for entry in await listed(self.store)}
 
     async def approve(self, fingerprint: str, address: str = "alice@partner.example") -> None:
         assert await self.store.approve(fingerprint, Source.MAILFLOW, "partner.example", address)

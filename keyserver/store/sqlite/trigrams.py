@@ -1,0 +1,103 @@
+"""The text index: which entries may contain a text of three characters or more.
+
+It is written later, many entries at once: within each put it would cost the slowest of them 50 ms. What it says may be
+stale (SQLite before 3.43 cannot take anything out of such an index): whoever asks looks at the entries themselves.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from keyserver.model import Source
+from keyserver.store.sqlite.writing import Writing
+
+BEHIND = "text index"
+"""Its row among the counts: the highest id of an entry that is in it."""
+
+_WRITTEN = "text index rows"  # how often an entry was written to it
+_STALE = 100_000  # rows beside those of the entries, from which on it is made anew
+_TRIGRAMS = 12  # of a long text: enough to be rare, and the entries are looked at anyway
+
+_MARK = "SELECT n FROM tally WHERE what = ?"
+_SET = "INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = ?2"
+_NEW = "SELECT id FROM entry WHERE id > ? ORDER BY id LIMIT ?"
+_CHANGED = "SELECT entry FROM unindexed LIMIT ?"
+
+
+def tail(db: sqlite3.Connection, limit: int) -> list[int]:
+    """Up to `limit` ids of entries that the index does not know as they are now."""
+    new = db.execute(_NEW, (_mark(db), limit)).fetchall()
+    return [id_ for (id_,) in (*new, *db.execute(_CHANGED, (limit - len(new),)))]
+
+
+def find(db: sqlite3.Connection, text: str, limit: int) -> list[int] | None:
+    """Up to `limit` ids of entries that may contain it (case-folded), those that are no more among them.
+
+    None: the index cannot say, for it has no such pieces or is too far behind."""
+    pieces = _pieces(text)
+    behind = tail(db, limit + 1)
+    if not pieces or len(behind) > limit:
+        return None
+    rows = db.execute("SELECT rowid FROM trigram WHERE trigram MATCH ? LIMIT ?", (" AND ".join(pieces), limit))
+    return [*behind, *(id_ for (id_,) in rows)]
+
+
+def _pieces(text: str) -> Iterable[str]:
+    """Trigrams of a text, spread over it, as FTS5 quotes them; NUL ends what it reads."""
+    found = sorted({text[n : n + 3] for n in range(len(text) - 2)})
+    kept = [piece for piece in found if "\0" not in piece]
+    return ['"' + piece.replace('"', '""') + '"' for piece in kept[:: 1 + len(kept) // _TRIGRAMS]]
+
+
+def write(writing: Writing, limit: int) -> int:
+    """Index up to `limit` entries; how many."""
+    db = writing.db
+    mark = _mark(db)
+    new = db.execute("SELECT id, folded FROM entry WHERE id > ? ORDER BY id LIMIT ?", (mark, limit)).fetchall()
+    changed = db.execute(
+        "SELECT e.id, e.folded FROM (SELECT entry FROM unindexed LIMIT ?) AS u JOIN entry AS e ON e.id = u.entry",
+        (limit - len(new),),
+    ).fetchall()
+    db.execute("DELETE FROM unindexed WHERE entry IN (SELECT entry FROM unindexed LIMIT ?)", (limit - len(new),))
+    rows = [(id_, folded.replace("\0", " ")) for id_, folded in (*new, *changed)]
+    db.executemany("INSERT INTO trigram (rowid, folded) VALUES (?, ?)", rows)
+    if new:
+        db.execute(_SET, (BEHIND, new[-1][0]))
+    writing.tally[_WRITTEN] += len(rows)
+    return len(rows)
+
+
+def worn(db: sqlite3.Connection) -> bool:
+    """Is most of it about entries that are no more, so that it must be made anew?"""
+    (written,) = db.execute(_MARK, (_WRITTEN,)).fetchone() or (0,)
+    if written <= _STALE:
+        return False
+    sql = f"SELECT total(n) FROM tally WHERE what IN ({', '.join('?' * len(Source))})"  # noqa: S608 - question marks
+    (entries,) = db.execute(sql, [str(source) for source in Source]).fetchone()
+    return bool(written > 2 * entries + _STALE)
+
+
+def changed(db: sqlite3.Connection, entry: int) -> None:
+    """An entry's text has changed."""
+    db.execute("INSERT OR IGNORE INTO unindexed VALUES (?)", (entry,))
+
+
+def removed(db: sqlite3.Connection) -> None:
+    """Entries were removed: the next ones may have their ids."""
+    db.execute(
+        "UPDATE tally SET n = min(n, coalesce((SELECT max(id) FROM entry), 0)) WHERE what = ?",
+        (BEHIND,),
+    )
+
+
+def forget(db: sqlite3.Connection) -> None:
+    """Begin anew."""
+    db.execute("INSERT INTO trigram (trigram) VALUES ('delete-all')")
+    db.execute("DELETE FROM unindexed")
+    db.execute("DELETE FROM tally WHERE what IN (?, ?)", (BEHIND, _WRITTEN))
+
+
+def _mark(db: sqlite3.Connection) -> int:
+    row = db.execute(_MARK, (BEHIND,)).fetchone()
+    return int(row[0]) if row else 0
