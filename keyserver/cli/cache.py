@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from keyserver.cli.keyrings import export_keyring, import_keyrings
+from keyserver.cli.listing import DomainOption, SourceOption, UpstreamOption, list_entries
 from keyserver.cli.options import (
     DONE,
     USAGE,
@@ -29,51 +29,11 @@ commands = typer.Typer(
     no_args_is_help=True,
 )
 
-SourceOption = Annotated[str, typer.Option("--source", metavar="S", help="keyserver, mailflow or local.")]
-UpstreamOption = Annotated[str, typer.Option("--upstream", metavar="U", help="What this upstream answered.")]
-DomainOption = Annotated[str, typer.Option("--domain", metavar="D", help="Certificates with an address there.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Fingerprints, key IDs or addresses.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="A fingerprint, a key ID or an address.")]
 
 _CACHE = "/api/v1/cache"
-_PAGE = "1000"  # entries asked for at once
 _MANY = 10  # certificates that are deleted without asking
-
-
-@commands.command("list")
-def list_(
-    source: SourceOption = "",
-    upstream: UpstreamOption = "",
-    domain: DomainOption = "",
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-) -> int:
-    """List the entries of the cache."""
-    configuration = load_config(config, settings)
-    from keyserver.cli import show
-    from keyserver.cli.admin_client import reach
-
-    console, count, cursor = show.console(), 0, ""
-    with reach(configuration) as client:
-        if as_json:
-            sys.stdout.write('{"entries": [')
-        while True:
-            page = client.get(_CACHE, source=source, upstream=upstream, domain=domain, limit=_PAGE, cursor=cursor)
-            rows = page["entries"]
-            if as_json:
-                for number, row in enumerate(rows, count):
-                    sys.stdout.write(f"{',' if number else ''}\n  {json.dumps(row)}")
-            elif rows:
-                console.print(show.entries(rows, header=not count))
-            count, cursor = count + len(rows), page["next"] or ""
-            if not cursor:
-                break
-        if as_json:
-            sys.stdout.write('\n], "next": null}\n')
-        else:
-            console.print(f"{count} entr{'y' if count == 1 else 'ies'}", style="dim")
-    return DONE
 
 
 @commands.command("show")
@@ -238,6 +198,7 @@ def _sweep(chosen: dict[str, Any]) -> str:
     return f"remove every entry {of} {value!r}"
 
 
+commands.command("list")(list_entries)
 commands.command("export")(export_keyring)
 commands.command("import")(import_keyrings)
 

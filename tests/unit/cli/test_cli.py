@@ -144,6 +144,12 @@ def test_the_cache_from_the_shell(either: Shell, tmp_path: Path) -> None:
     assert {(entry["source"], entry["expires_at"]) for entry in entries} == {("local", None)}
     assert one in either.run("cache", "list", "--domain", "debian.org").out
     assert either.json("cache", "list", "--source", "keyserver")["entries"] == []
+    by_address = either.json("cache", "list", "--sort", "address", "--limit", "7")["entries"]
+    assert len(by_address) == 7
+    for chosen in (["--not", "source=local"], ["--held"], ["--status", "expired"], ["--to", "2020-01-01"]):
+        assert either.json("cache", "list", *chosen)["entries"] == [], chosen
+    assert [e["fingerprint"] for e in either.json("cache", "list", "-q", one[:20])["entries"]] == [one]
+    assert either.run("cache", "list", "--sort", "colour").code == 2
     shown = either.json("cache", "show", one)
     assert (shown["fingerprint"], shown["blocked"]) == (one, False)
     assert one in either.run("cache", "show", one).out
