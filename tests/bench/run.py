@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import cleaning, crowds, fronts, gpg, hits, million, misses, mixed, rows, searches
+from bench import cleaning, crowds, fronts, gpg, hits, listings, million, misses, mixed, rows, searches
 from bench.figures import Row
 from bench.machine import Cpus, Missing, cpus, describe, missing, raise_limits
 from bench.processes import DidNotStart
@@ -43,6 +43,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "hostile": cleaning.memory,
     "rows": rows.lookups,
     "million": million.puts,
+    "listings": listings.lists,
     "ldap-known": searches.known,
     "ldap-parsed": searches.parsed,
     "ldap-connections": searches.connections,
@@ -55,7 +56,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
 LEFT_OUT_BY_QUICK = frozenset({"answer-memory", "hostile", "ldap-hostile", "two-fronts", "two-connections", "cold-hit"})
 """What a quick run leaves out: it would not end within two minutes."""
 
-ONLY_WHEN_NAMED = frozenset({"million"})
+ONLY_WHEN_NAMED = frozenset({"million", "listings"})
 """Slow ones that no run has by itself."""
 
 
