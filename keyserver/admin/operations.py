@@ -10,6 +10,7 @@ from keyserver.admin.acts import Acts
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
+from keyserver.admin.undoing import Undoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Operations:
     """One of each."""
 
     service: Service
+    undoing: Undoing
     access: Access
     acts: Acts
     tokens: Tokens

@@ -236,15 +236,6 @@ class Service:
         rows = tuple(row_of(e, now, self._terms, self._view, blocked) for e in snapshot.entries)
         return shown_of(merged.proof, rows, blocked=fingerprint in blocked)
 
-    async def delete(self, term: str, source: Source | None = None, origin: str | None = None) -> Done:
-        """Delete a certificate's entries, of one source and origin where given.
-
-        A whole fingerprint also keeps out what a search under way would bring, though nothing is cached yet."""
-        fingerprint = await self.find(term, cached=False)
-        count = await self._store.delete(fingerprint, self._clock(), source, origin)
-        self._note("delete", fingerprint, source=str(source or "any"), entries=count)
-        return Done(fingerprint, count)
-
     async def purge(self, what: Selection) -> int:
         """Delete every entry that matches; how many. An empty selection is refused: `purge_all` is the way."""
         if what == Selection():

@@ -10,6 +10,7 @@ from keyserver.admin.auditing import Auditing
 from keyserver.admin.operations import Operations
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
+from keyserver.admin.undoing import Undoing
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
@@ -27,8 +28,10 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     kept = cache.store.administration
     acts = Acts(kept, context.observer.identity, clocks.now)
     access = Access(kept, FirstToken(mine.token, mine.token_mark), clocks.now, clocks.monotonic)
+    service = _service(context, cache, lookups, upkeep, intake, acts)
     return Operations(
-        service=_service(context, cache, lookups, upkeep, intake, acts),
+        service=service,
+        undoing=Undoing(store=cache.store, find=service.find, terms=context.terms, clock=clocks.now, acts=acts),
         access=access,
         acts=acts,
         tokens=Tokens(kept, access, acts, clocks.now),

@@ -11,6 +11,7 @@ from keyserver.cli.keyrings import export_keyring, import_keyrings
 from keyserver.cli.listing import DomainOption, SourceOption, UpstreamOption, list_entries
 from keyserver.cli.options import (
     DONE,
+    NOT_FOUND,
     USAGE,
     CommandError,
     ConfigOption,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from keyserver.cli.admin_client import AdminClient
 
 commands = typer.Typer(
-    help="The key cache: list, show, delete, purge, approve, refresh, keep, block, unblock, export, import.",
+    help="The key cache: list, show, delete, undo, purge, approve, refresh, keep, block, unblock, export, import.",
     no_args_is_help=True,
 )
 
@@ -98,14 +99,51 @@ def _print_certificate(found: dict[str, Any]) -> None:
 def delete(
     ids: Ids,
     source: SourceOption = "",
+    no_undo: Annotated[bool, typer.Option("--no-undo", help="Erase them now, for good.")] = False,
     yes: YesOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> int:
-    """Delete the entries of certificates; the next lookup asks the upstreams again. Of many it asks first."""
+    """Delete the entries of certificates; the next lookup asks the upstreams again. Of many it asks first.
+
+    For ten minutes `cache undo` brings them back, all of one command together."""
     if len(ids) > _MANY:
         confirm(f"delete the entries of {len(ids)} certificates", yes)
-    return _each(config, settings, ids, "deleted", lambda client, way: client.delete(way, source=source))
+    act = ""
+
+    def each(client: AdminClient, way: str) -> Any:
+        nonlocal act
+        answer = client.delete(way, source=source, undo="0" if no_undo else act)
+        act = answer["undo"] or act
+        return answer
+
+    code = _each(config, settings, ids, "deleted", each)
+    if act:
+        print(f"to bring back what was deleted, within ten minutes: keyserver cache undo {act}", file=sys.stderr)
+    return code
+
+
+@commands.command("undo")
+def undo(
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="As `delete` has said it; without: the latest.")] = "",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Take a delete of the last ten minutes back: entries return as they were.
+
+    What was blocked, purged, revoked or found anew meanwhile stays as it is, and what has expired stays away."""
+    configuration = load_config(config, settings)
+    from keyserver.cli.admin_client import reach, segment
+
+    with reach(configuration) as client:
+        if not id_:
+            waiting = client.get("/api/v1/undo")["undos"]
+            if not waiting:
+                raise CommandError("nothing was deleted in the last ten minutes that can be undone", code=NOT_FOUND)
+            id_ = waiting[0]["id"]
+        done = client.post(f"/api/v1/undo/{segment(id_)}")
+    print(f"restored {done['restored']} of {done['deleted']} entr{'y' if done['deleted'] == 1 else 'ies'}")
+    return DONE
 
 
 @commands.command("approve")

@@ -24,6 +24,7 @@ PREFETCH_BATCH = 64
 PREFETCH_AT_ONCE = 4
 MOST_TRIED = 10_000  # names whose last prefetch is remembered
 FLUSH_EVERY = 5.0  # seconds: when names were last asked for
+ERASE_EVERY = 30.0  # seconds: what can not be undone any more
 POLL_EVERY = 0.5  # seconds: changes by other processes; only the safety net behind events
 
 log = logging.getLogger("keyserver.upkeep")
@@ -62,6 +63,7 @@ class Upkeep:
         await self.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(_every(self._purge_interval, self.purge))
+            group.create_task(_every(ERASE_EVERY, self.erase_undos))
             group.create_task(_every(FLUSH_EVERY, self.flush))
             group.create_task(_every(POLL_EVERY, self.poll))
             group.create_task(_every(INDEX_EVERY, self.index))
@@ -109,6 +111,11 @@ class Upkeep:
             if not await self._store.index_text(INDEX_BATCH):
                 return
             await asyncio.sleep(BETWEEN_BATCHES)
+
+    async def erase_undos(self) -> int:
+        """Erase deleted entries whose time to be undone is over, while the clock can be believed; how many."""
+        now = self._clock()
+        return await self._store.erase_undos(now) if self.clockwatch.look(now, self._counting()) else 0
 
     async def flush(self) -> None:
         """Write down which names were asked for lately: prefetch and rendering ahead go by it."""

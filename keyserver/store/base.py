@@ -63,6 +63,32 @@ class StoreStats:
     approved: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """How a delete can be undone. Deletes of the same id are one act, and undone together."""
+
+    id: str
+    until: int  # from this instant on it can not; that of the act's last delete counts
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delete that can be undone."""
+
+    id: str
+    at: int  # of its last part
+    until: int
+    entries: int  # that it deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What an undo has brought back."""
+
+    restored: int  # entries
+    deleted: int  # entries that the delete had taken
+
+
 class Store(Protocol):
     """The cache. Times are Unix seconds handed in by the caller; the store reads no clock."""
 
@@ -108,19 +134,42 @@ class Store(Protocol):
     async def touch(self, asked: Mapping[Name, int]) -> None:
         """Note when clients last asked for these names: asked_at of their records, only ever forward; no change."""
 
-    async def delete(self, fingerprint: str, now: int, source: Source | None = None, origin: str | None = None) -> int:
+    async def delete(
+        self,
+        fingerprint: str,
+        now: int,
+        source: Source | None = None,
+        origin: str | None = None,
+        undo: Undo | None = None,
+    ) -> int:
         """Delete a certificate's entries (of one source and origin, where given); how many.
 
         Also forgets the records of every name of that certificate, so that the next lookup asks again; also counts
-        as a delete for `begun` when nothing was there. Revocations stay."""
+        as a delete for `begun` when nothing was there. Revocations stay.
+        With `undo`, entries and found records wait to be undone; without, what waits of these entries is erased."""
 
-    async def purge(self, what: Selection, now: int) -> int:
+    async def purge(self, what: Selection, now: int, undo: Undo | None = None) -> int:
         """Delete every entry that matches; how many.
 
         As `delete` for each, also for what was begun before and is not yet there."""
 
+    async def undo(self, id_: str, now: int, cutoffs: Mapping[tuple[Source, str | None], int]) -> Undone | None:
+        """Bring back what a delete took, as it was; None where nothing of that id waits (any more).
+
+        Entries have their old times, vouchers and octets, and found records their old times. Whatever befell them while
+        they waited counts: what was purged, deleted for good, blocked, revoked or brought again by its own origin stays
+        as it is, a later word of the same upstream too, and what lies before its cutoff (as for `purge_expired`) has
+        expired. A delete of another certificate that forgot the same records leaves them forgotten.
+        Changes are published; a find begun before the delete stays refused. Each delete can be undone once."""
+
+    async def undos(self, now: int) -> tuple[Waiting, ...]:
+        """The deletes that can be undone, the latest first, at most 1,000. What waits is in no listing and no count."""
+
+    async def erase_undos(self, now: int) -> int:
+        """Erase what can not be undone any more (and what waits by a clock that was wrong); how many entries."""
+
     async def purge_all(self, now: int) -> int:
-        """Forget everything but blocks: entries, records, revocations; how many entries."""
+        """Forget everything but blocks: entries, records, revocations, what waits to be undone; how many entries."""
 
     async def purge_expired(
         self, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int

@@ -73,6 +73,8 @@ async def test_every_act_leaves_one_line(service: Service, certificates: Path) -
         ("keep", one),
         ("approve", one),
         ("delete", one, "--source", "local"),
+        ("undo",),
+        ("delete", one, "--source", "local", "--no-undo"),
         ("import", str(certificates / "usable")),
         ("purge", "--domain", "nothing.example", "--yes"),
         ("purge", "--expired"),
@@ -92,7 +94,9 @@ async def test_every_act_leaves_one_line(service: Service, certificates: Path) -
         {**shell, "act": "unblock", **hashed},
         {**shell, "act": "keep", **hashed},
         {**shell, "act": "approve", **hashed, "source": "local", "address": lines[3].get("address")},
-        {**shell, "act": "delete", **hashed, "source": "local", "entries": 1},
+        {**shell, "act": "delete", **hashed, "source": "local", "entries": 1, "undo": lines[5].get("undo")},
+        {**shell, "act": "undo", "undo": lines[4].get("undo"), "entries": 1},
+        {**shell, "act": "delete", **hashed, "source": "local", "entries": 1, "undo": "no"},
         {**shell, "act": "import", **counts},
         {**shell, "act": "purge", "domain": "nothing.example", "entries": 0},
         {**shell, "act": "purge", "expired": True, "entries": 0},
@@ -101,6 +105,7 @@ async def test_every_act_leaves_one_line(service: Service, certificates: Path) -
     ]
     assert re.fullmatch(r"#[0-9a-f]{16}", hashed["certificate"])
     assert re.fullmatch(r"#[0-9a-f]{16}", lines[3]["address"])
+    assert re.fullmatch(r"[0-9a-f]{12}", lines[4]["undo"])
     text = "\n".join(service.log)
     assert one not in text
     assert "usable@example.org" not in text

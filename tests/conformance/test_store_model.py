@@ -1,4 +1,4 @@
-"""The store against a model of a few dictionaries: random puts, looks, deletes, blocks, purges and restarts."""
+"""The store against a model of a few dictionaries: random puts, looks, deletes, undos, blocks, purges, restarts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from keyserver.model import Find, Selection, Source, Voucher
-from keyserver.store.base import Stored
+from keyserver.store.base import Stored, Undo, Undone
 from support.listed import listed
 from tests.conformance.conftest import Backend, Made, addr, fingerprint_of, index_of, merge, said
 
@@ -36,6 +36,7 @@ REVOCATIONS = st.sets(st.sampled_from(["r1", "r2"]), max_size=1)
 SOURCES = st.sampled_from(list(Source))
 ORIGINS = st.sampled_from(["one", "two"])
 DOMAINS = st.sampled_from(["a.example", "b.example"])
+UNDOS = st.sampled_from(["u1", "u2"])
 
 
 @dataclass
@@ -77,6 +78,9 @@ class Model(RuleBasedStateMachine):
         self.blocked: set[str] = set()
         self.deletes: list[Any] = []  # predicates on finds, and names
         self.searches: list[Search] = []
+        self.undos: dict[str, tuple[int, int]] = {}  # until when, how many entries
+        self.waiting: dict[Place, tuple[str, Row]] = {}
+        self.waiting_records: dict[tuple[str, str], tuple[str, str, int]] = {}  # undo, certificate, when
         self.touched: set[str] = set()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -107,8 +111,22 @@ class Model(RuleBasedStateMachine):
                 names |= index_of(row.octets)[0]
         return names
 
-    def forget(self, names: set[str]) -> None:
+    def forget(self, names: set[str], undo: str | None = None) -> None:
         self.records = {key: value for key, value in self.records.items() if key[0] not in names}
+        self.waiting_records = {
+            key: value for key, value in self.waiting_records.items() if key[0] not in names or value[0] == undo
+        }
+
+    def drop(self, places: list[Place]) -> None:
+        """What waits is lost, and the records of its names."""
+        for place in places:
+            names = index_of(self.waiting.pop(place)[1].octets)[0]
+            self.waiting_records = {key: v for key, v in self.waiting_records.items() if key[0] not in names}
+
+    def over(self, undo: str) -> None:
+        del self.undos[undo]
+        self.waiting = {place: value for place, value in self.waiting.items() if value[0] != undo}
+        self.waiting_records = {key: value for key, value in self.waiting_records.items() if value[0] != undo}
 
     def gone(self, places: list[Place]) -> None:
         for fingerprint in {place[0] for place in places}:
@@ -124,6 +142,7 @@ class Model(RuleBasedStateMachine):
             return Stored.BLOCKED
         if any(refuses(find) for refuses, _ in self.deletes[search.deletes :]):
             return Stored.DELETED
+        self.waiting.pop(place, None)
         old = self.entries.get(place)
         if old is None:
             self.entries[place] = Row(find.certificate.octets, self.now, *standing(find.vouchers), bool(find.vouchers))
@@ -176,6 +195,8 @@ class Model(RuleBasedStateMachine):
         find = made.find(source, origin, replace=replace, vouchers=behind)
         records = [said(addr("ann@a.example"), found, self.now, origin), said(made.fpr, True, self.now, origin)]
         answer = self.do(store.put([find], records, search.begun, self.now + 1))
+        if revocations - self.revocations.get(made.fingerprint, set()):
+            self.drop([place for place in self.waiting if place[0] == made.fingerprint])
         expected = self.expected(find, search)
         assert answer == (expected,)
         if revocations - self.revocations.get(made.fingerprint, set()):
@@ -187,21 +208,38 @@ class Model(RuleBasedStateMachine):
             dropped = expected is Stored.DELETED and record.name in made.names
             if not dropped and not any(forgets(record.name) for _, forgets in self.deletes[search.deletes :]):
                 self.records[record.name, record.upstream] = (record.found, record.at)
+                self.waiting_records.pop((record.name, record.upstream), None)
                 self.touched.add(record.name)
 
-    @rule(n=NUMBERS, source=st.none() | SOURCES, origin=st.none() | ORIGINS)
-    def delete(self, n: int, source: Source | None, origin: str | None) -> None:
+    @rule(
+        n=NUMBERS,
+        source=st.none() | SOURCES,
+        origin=st.none() | ORIGINS,
+        undo=st.none() | UNDOS,
+        seconds=st.sampled_from([10, 300]),
+    )
+    def delete(self, n: int, source: Source | None, origin: str | None, undo: str | None, seconds: int) -> None:
         fingerprint = fingerprint_of(n)
-        places = [
-            place
-            for place in self.entries
-            if place[0] == fingerprint and source in (None, place[1]) and origin in (None, place[2])
-        ]
-        names = self.names_of(fingerprint)
-        assert self.do(self.store.delete(fingerprint, self.now, source, origin)) == len(places)
+
+        def named(place: Place) -> bool:
+            return place[0] == fingerprint and source in (None, place[1]) and origin in (None, place[2])
+
+        places, names, now = list(filter(named, self.entries)), self.names_of(fingerprint), self.now
+        how = Undo(undo, now + seconds) if undo else None
+        assert self.do(self.store.delete(fingerprint, now, source, origin, how)) == len(places)
+        if how is None:
+            self.drop(list(filter(named, self.waiting)))
+        elif places:
+            until, deleted = self.undos.get(how.id, (0, 0))
+            self.undos[how.id] = (max(until, how.until), deleted + len(places))
+            self.waiting |= {place: (how.id, replace(self.entries[place])) for place in places}
+            self.waiting_records |= {
+                key: (how.id, fingerprint, at) for key, (found, at) in self.records.items() if found and key[0] in names
+            }
         self.touched |= names
-        self.forget(names)
-        self.gone(places)
+        self.forget(names, undo if places else None)
+        for place in places:
+            del self.entries[place]
         self.deletes.append(
             (
                 lambda find: (
@@ -227,6 +265,7 @@ class Model(RuleBasedStateMachine):
         found = self.do(listed(self.store, what))
         assert sorted((e.fingerprint, e.source, e.origin) for e in found) == sorted(places)
         assert self.do(self.store.purge(what, self.now)) == len(places)
+        self.drop([place for place, (_, row) in self.waiting.items() if matches(place, row.octets)])
         self.gone(places)
         self.deletes.append(
             (
@@ -242,6 +281,8 @@ class Model(RuleBasedStateMachine):
         self.entries.clear()
         self.records.clear()
         self.revocations.clear()
+        for undo in list(self.undos):
+            self.over(undo)
         self.deletes.append((lambda find: True, lambda name: True))
         assert self.heard[-1].everything
 
@@ -268,6 +309,39 @@ class Model(RuleBasedStateMachine):
         for place in places:
             del self.entries[place]
 
+    @rule(undo=UNDOS, age=st.integers(0, 60), source=SOURCES, origin=st.none() | ORIGINS, far=st.booleans())
+    def undo(self, undo: str, age: int, source: Source, origin: str | None, far: bool) -> None:
+        now, store = self.now, self.far if far else self.store
+
+        def lives(of: Source, named: str, at: int) -> bool:
+            return at >= now - age or of is not source or origin not in (None, named)
+
+        done = self.do(store.undo(undo, now, {(source, origin): now - age}))
+        until, deleted = self.undos.get(undo, (0, 0))
+        if until <= now:
+            assert done is None
+            return
+        back = {p: row for p, (by, row) in self.waiting.items() if by == undo and lives(p[1], p[2], row.at)}
+        assert done == Undone(len(back), deleted)
+        self.entries |= back
+        known = {place[0] for place in self.entries}
+        for (name, upstream), (by, fingerprint, at) in self.waiting_records.items():
+            if by == undo and fingerprint in known and lives(Source.KEYSERVER, upstream, at):
+                self.records[name, upstream] = (True, at)
+                self.touched.add(name)
+        for place in back:
+            self.touched |= self.names_of(place[0])
+        self.over(undo)
+
+    @rule()
+    def erase_undos(self) -> None:
+        now = self.now
+        over = [undo for undo, (until, _) in self.undos.items() if until <= now]
+        gone = sum(by in over for by, _ in self.waiting.values())
+        assert self.do(self.store.erase_undos(now)) == gone
+        for undo in over:
+            self.over(undo)
+
     @rule(n=NUMBERS, source=SOURCES, origin=ORIGINS)
     def approve(self, n: int, source: Source, origin: str) -> None:
         row = self.entries.get((fingerprint_of(n), source, origin))
@@ -280,6 +354,7 @@ class Model(RuleBasedStateMachine):
     def block(self, n: int) -> None:
         self.do(self.store.block(fingerprint_of(n), self.now))
         self.blocked.add(fingerprint_of(n))
+        self.drop([place for place in self.waiting if place[0] == fingerprint_of(n)])
         self.touched |= self.names_of(fingerprint_of(n))
 
     @rule(n=NUMBERS)
@@ -321,6 +396,12 @@ class Model(RuleBasedStateMachine):
             assert {(r.name, r.upstream): (r.found, r.at) for r in shelf.records} == {
                 key: value for key, value in self.records.items() if key[0] == name
             }
+
+    @invariant()
+    def undos_agree(self) -> None:
+        now = self.now
+        waiting = {(w.id, w.until, w.entries) for w in self.do(self.store.undos(now))}
+        assert waiting == {(undo, until, n) for undo, (until, n) in self.undos.items() if until > now}
 
     @invariant()
     def counts_agree(self) -> None:

@@ -92,6 +92,10 @@ class Model(RuleBasedStateMachine):
         self.entries: dict[Place, Row] = {}
         self.records: dict[tuple[str, str], tuple[bool, int]] = {}  # (term, upstream) -> (found, when)
         self.blocked: set[str] = set()
+        self.acts = 0
+        self.undos: list[tuple[str, int]] = []  # which, and until when
+        self.waiting: dict[Place, tuple[str, Row]] = {}  # by which undo it comes back
+        self.waiting_records: dict[tuple[str, str], tuple[str, str, int]] = {}  # undo, certificate, when
         for name, addresses in OWNERS.items():
             self.world.certificate(name, *(f"{name} <{address}>" for address in sorted(addresses)), encryption=None)
         self.peers: dict[str, Peer] = {}
@@ -202,6 +206,7 @@ class Model(RuleBasedStateMachine):
                 break
         self.forget(deleted, cached)
         self.entries = {p: r for p, r in self.entries.items() if p[0] != deleted}
+        self.drop({p for p in self.waiting if p[0] == deleted})
         for name in asked:
             finds = {c for c in self.peers[name].has if term in self.names(c)} if words[name] else set()
             for certificate in finds - self.blocked - {deleted}:
@@ -209,6 +214,7 @@ class Model(RuleBasedStateMachine):
             undone = deleted and term in self.names(deleted) and (cached or deleted in finds or term == deleted)
             if words[name] is not None and not (refresh and not words[name]) and not undone:
                 self.records[term, name] = (bool(words[name]), self.world.now)
+                self.waiting_records.pop((term, name), None)
         heard = {name: word for name, word in words.items() if word is not None}
         if any(heard.values()):
             return State.FOUND, heard, asked
@@ -217,11 +223,21 @@ class Model(RuleBasedStateMachine):
     def put(self, certificate: str, source: Source, origin: str) -> None:
         if certificate not in self.blocked:
             self.entries.setdefault((certificate, source, origin), Row(0)).at = self.world.now
+            self.waiting.pop((certificate, source, origin), None)
 
-    def forget(self, certificate: str, cached: bool) -> None:
+    def forget(self, certificate: str, cached: bool, undo: str = "") -> None:
         """The records of all its names, or of its fingerprint alone where the store knows no others."""
         names = self.names(certificate) if cached else {certificate}
         self.records = {k: v for k, v in self.records.items() if k[0] not in names}
+        waiting = self.waiting_records.items()
+        self.waiting_records = {k: v for k, v in waiting if k[0] not in names or v[0] == undo}
+
+    def drop(self, places: set[Place]) -> None:
+        """What waits to be undone is lost, and the records of its names."""
+        for place in places:
+            del self.waiting[place]
+            waiting = self.waiting_records.items()
+            self.waiting_records = {k: v for k, v in waiting if k[0] not in self.names(place[0])}
 
     # --- rules
 
@@ -317,7 +333,7 @@ class Model(RuleBasedStateMachine):
         if place in self.entries and certificate not in self.blocked:
             self.entries[place].vouchers.setdefault(sender, [held, False])
 
-    @rule(action=st.sampled_from(["keep", "approve", "delete", "block", "unblock"]), certificate=NAMES)
+    @rule(action=st.sampled_from(["keep", "approve", "delete", "take_away", "block", "unblock"]), certificate=NAMES)
     def an_administrator(self, action: str, certificate: str) -> None:
         getattr(self, action)(certificate)
 
@@ -336,11 +352,56 @@ class Model(RuleBasedStateMachine):
         self.run(self.world.play(f"delete '{certificate}'"))
         cached = any(place[0] == certificate for place in self.entries)
         self.entries = {p: r for p, r in self.entries.items() if p[0] != certificate}
+        self.drop({p for p in self.waiting if p[0] == certificate})
         self.forget(certificate, cached)
+
+    def take_away(self, certificate: str) -> None:
+        """A delete that can be undone."""
+        self.run(self.world.play(f"delete '{certificate}' undoable"))
+        gone = {p: r for p, r in self.entries.items() if p[0] == certificate}
+        if not gone:
+            self.forget(certificate, cached=False)
+            return
+        self.acts += 1
+        undo = f"undo {self.acts}"
+        self.undos.append((undo, self.world.now + 600))
+        self.waiting |= {place: (undo, row) for place, row in gone.items()}
+        self.waiting_records |= {
+            key: (undo, certificate, at)
+            for key, (found, at) in self.records.items()
+            if found and key[0] in self.names(certificate)
+        }
+        self.entries = {p: r for p, r in self.entries.items() if p not in gone}
+        self.forget(certificate, cached=True, undo=undo)
+
+    @rule()
+    def undo(self) -> None:
+        """The latest, within ten minutes: everything is as it was, unless something befell it meanwhile."""
+        undo = self.undos.pop()[0] if self.undos and self.undos[-1][1] > self.world.now else ""
+        mine = {place: row for place, (by, row) in self.waiting.items() if by == undo}
+        back = {place: row for place, row in mine.items() if self.age(place, row) != "expired"}
+        self.run(self.world.play(f"undo {len(back)}"))
+        self.entries |= back
+        known = {place[0] for place in self.entries}
+        for key, (by, certificate, at) in self.waiting_records.items():
+            if by == undo and certificate in known:
+                self.records[key] = (True, at)
+        self.waiting = {place: value for place, value in self.waiting.items() if place not in mine}
+        self.waiting_records = {key: value for key, value in self.waiting_records.items() if value[0] != undo}
+
+    @rule()
+    def undos_are_tidied(self) -> None:
+        self.run(self.world.upkeep.erase_undos())
+        if self.world.upkeep.clockwatch.complaint:
+            return
+        over = {undo for undo, until in self.undos if until <= self.world.now}
+        self.waiting = {place: value for place, value in self.waiting.items() if value[0] not in over}
+        self.waiting_records = {key: value for key, value in self.waiting_records.items() if value[0] not in over}
 
     def block(self, certificate: str) -> None:
         self.run(self.world.play(f"block '{certificate}'"))
         self.blocked.add(certificate)
+        self.drop({p for p in self.waiting if p[0] == certificate})
 
     def unblock(self, certificate: str) -> None:
         self.run(self.world.play(f"unblock '{certificate}'"))
@@ -352,6 +413,7 @@ class Model(RuleBasedStateMachine):
     @rule(name=UPSTREAMS)
     def purge_an_upstream(self, name: str) -> None:
         self.run(self.world.store.purge(Selection(upstream=name), self.world.now))
+        self.drop({p for p in self.waiting if p[1] is Source.KEYSERVER and p[2] == name})
         gone = {p for p in self.entries if p[1] is Source.KEYSERVER and p[2] == name}
         for place in gone:
             self.forget(place[0], cached=True)

@@ -142,6 +142,7 @@ class World:
         self.open = AsyncExitStack()
         parts = await self.open.enter_async_context(opened(self.config(), clocks, self.scripted))
         self.store, self.resolver, self.upkeep = parts.store, parts.resolver, parts.upkeep
+        self.undoing = parts.operations.undoing
         await self.upkeep.begin()
         self.front = await self.open.enter_async_context(front_before(parts)) if self.apart else None
 
@@ -287,7 +288,14 @@ class World:
                 assert (plain[0] if plain else "") in self.upkeep.clockwatch.complaint, self.upkeep.clockwatch.complaint
                 assert bool(plain) == bool(self.upkeep.clockwatch.complaint)
             case "delete":
-                await self.store.delete(self.certificates[plain[0]].fingerprint, self.now)
+                fingerprint = self.certificates[plain[0]].fingerprint
+                act = self.undoing.act() if "undoable" in plain[1:] else None
+                await self.undoing.delete(fingerprint, act=act)
+            case "undo":  # the latest
+                number = 0
+                if waiting := await self.store.undos(self.now):
+                    number = (await self.undoing.undo(waiting[0].id)).restored
+                assert number == int(plain[0]), f"{line}\n got {number}"
             case "block":
                 await self.store.block(self.certificates[plain[0]].fingerprint, self.now)
             case "unblock":

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from keyserver.admin.api.audit import AuditApi
 from keyserver.admin.api.cache import CacheApi
+from keyserver.admin.api.deletes import DeleteApi
 from keyserver.admin.api.description import Description
 from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
 from keyserver.admin.api.lookups import LookupApi
@@ -47,6 +48,7 @@ def make_api(
     app = web.Application(middlewares=[problems, guard.middleware], client_max_size=MAX_JSON)
     for subject in (
         CacheApi(service),
+        DeleteApi(operations.undoing),
         MailflowApi(service),
         LookupApi(service),
         TokensApi(operations.tokens),

@@ -19,8 +19,8 @@ from keyserver.admin.api.reading import (
     whole,
 )
 from keyserver.admin.filters import FILTERS, filter_of, order_of
-from keyserver.admin.service import NotKnown, Service, Unusable, plain, selection
-from keyserver.model import Kind, Source
+from keyserver.admin.service import Service, Unusable, plain, selection
+from keyserver.model import Kind
 from keyserver.store.listing import Sort
 
 
@@ -38,7 +38,6 @@ class CacheApi:
             web.post("/api/v1/cache/import", self.import_),
             web.post("/api/v1/cache/purge", self.purge),
             web.get("/api/v1/cache/{id}", self.show),
-            web.delete("/api/v1/cache/{id}", self.delete),
             web.post("/api/v1/cache/{id}/approve", self.approve),
             web.post("/api/v1/cache/{id}/refresh", self.refresh),
             web.post("/api/v1/cache/{id}/keep", self.keep),
@@ -68,16 +67,6 @@ class CacheApi:
             rows = cast("list[dict[str, object]]", shown["entries"])
             shown["entries"] = [row for row in rows if row["source"] == wanted.value]
         return json_of(shown)
-
-    @operator
-    async def delete(self, request: web.Request) -> web.StreamResponse:
-        """`DELETE /api/v1/cache/{id}[?source=][&origin=]`."""
-        given = query_of(request, "source", "origin")
-        source: Source | None = selection(given.get("source")).source
-        done = await self._service.delete(id_of(request), source, given.get("origin"))
-        if not done.count:
-            raise NotKnown(f"{done.fingerprint} is not cached{f' from {source}' if source else ''}")
-        return json_of({"fingerprint": done.fingerprint, "deleted": done.count})
 
     @operator
     async def approve(self, request: web.Request) -> web.StreamResponse:

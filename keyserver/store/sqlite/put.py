@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Find, Kind, Name, Record, Source, Voucher
+from keyserver.model import Entry, Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Stored
 from keyserver.store.deletion import Later, names_of_fingerprint
-from keyserver.store.sqlite import deletions, renaming, trigrams
+from keyserver.store.sqlite import deletions, renaming, trigrams, waiting
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.session import Session
 from keyserver.store.sqlite.writing import Writing, Written, transact
@@ -136,6 +136,7 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
         _put_revocations(writing, fingerprint, hygiene, arrival.revocations)
     if refused is not None:
         return refused
+    waiting.superseded(writing, fingerprint, find.source, find.origin)
     if old is None:
         return _insert(writing, find, now)
     writing.touch(fingerprint)
@@ -169,46 +170,65 @@ def _put_revocations(writing: Writing, fingerprint: str, hygiene: Hygiene, new: 
         (fingerprint, merged),
     )
     writing.touch(fingerprint)
+    waiting.drop_certificate(writing, fingerprint)  # its owner has withdrawn what waits
 
 
 def _insert(writing: Writing, find: Find, now: int) -> Stored:
-    certificate = find.certificate
-    fingerprint = certificate.fingerprint
-    identities = certificate.proof.identities
+    proof = find.certificate.proof
+    entry = Entry(
+        fingerprint=find.certificate.fingerprint,
+        kind=proof.kind,
+        octets=find.certificate.octets,
+        source=find.source,
+        origin=find.origin,
+        cached_at=now,
+        seen_at=now,
+        vouchers=vouchers.merged((), find.vouchers),
+        chained=find.chained,
+        message_id=find.message_id,
+        identities=proof.identities,
+    )
+    stand = Standing.of(entry.source, entry.vouchers, chained=entry.chained)
+    row = insert(writing, entry, stand, dict.fromkeys(proof.index, stand.rank))
+    if stand.vouched or stand.rank != stand.claimed:  # else they stand where they belong
+        order_names(writing, row, entry.kind, now, stand)
+    return Stored.NEW
+
+
+def insert(writing: Writing, entry: Entry, stand: Standing, names: Mapping[Name, int]) -> int:
+    """A new row for an entry, under its names with their ranks; its ID."""
+    fingerprint, at = entry.fingerprint, entry.cached_at
     first = writing.db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is None
     if first:
         writing.names |= names_of_fingerprint(fingerprint)
     else:
         writing.touch(fingerprint)
-    stand = Standing.of(find.source, vouchers.merged((), find.vouchers), chained=find.chained)
     row = writing.db.execute(
         "INSERT INTO entry (fingerprint, kind, source, origin, at, rank, approved, held, vouchers, chained,"
         " message_id, identities, folded, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             fingerprint,
-            str(certificate.proof.kind),
-            str(find.source),
-            find.origin,
-            now,
+            str(entry.kind),
+            str(entry.source),
+            entry.origin,
+            at,
             stand.rank,
             stand.approved,
             stand.held,
             stand.column,
-            find.chained,
-            storable(find.message_id),
-            json.dumps(identities),
-            _folded(identities),
-            _first_address(certificate.proof.index),
+            entry.chained,
+            storable(entry.message_id),
+            json.dumps(entry.identities),
+            _folded(entry.identities),
+            _first_address(names),
         ),
     ).lastrowid
     assert row is not None
-    writing.db.execute("INSERT INTO copy VALUES (?, ?)", (row, certificate.octets))
-    _index(writing, row, certificate.proof.index, stand.rank, now)
-    if stand.vouched or stand.rank != stand.claimed:  # else they stand where they belong
-        order_names(writing, row, certificate.proof.kind, now, stand)
-    writing.count(1, str(find.source), find.origin, held=stand.held, approved=stand.approved)
+    writing.db.execute("INSERT INTO copy VALUES (?, ?)", (row, entry.octets))
+    _index(writing, row, names, at)
+    writing.count(1, str(entry.source), entry.origin, held=stand.held, approved=stand.approved)
     writing.tally["certificates"] += first
-    return Stored.NEW
+    return row
 
 
 def recount(writing: Writing, before: Iterable[Voucher], stand: Standing) -> None:
@@ -243,12 +263,12 @@ def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygi
     )
     trigrams.changed(writing.db, row)
     writing.db.execute("DELETE FROM name WHERE entry = ?", (row,))
-    _index(writing, row, names, place, now)
+    _index(writing, row, dict.fromkeys(names, place), now)
     return Stored.CHANGED
 
 
-def _index(writing: Writing, row: int, names: Iterable[Name], place: int, now: int) -> None:
-    rows = [(name, place, now, row) for name in names]
+def _index(writing: Writing, row: int, names: Mapping[Name, int], at: int) -> None:
+    rows = [(name, place, at, row) for name, place in names.items()]
     writing.db.executemany("INSERT INTO name VALUES (?, ?, ?, ?)", rows)
     writing.names.update(row[0] for row in rows)
 
@@ -290,6 +310,7 @@ def _put_record(writing: Writing, record: Record) -> None:
         (record.name, record.upstream, record.found, record.at, record.asked_at),
     )
     writing.names.add(record.name)
+    waiting.said(writing, record)
 
 
 def asked(writing: Writing, names: Sequence[tuple[Name, int]]) -> None:

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 
 from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
-from keyserver.store.sqlite import deletions, trigrams
+from keyserver.store.base import Undo
+from keyserver.store.sqlite import deletions, trigrams, waiting
 from keyserver.store.sqlite.put import Standing, order_names, recount, storable
 from keyserver.store.sqlite.sifting import Value, selected
 from keyserver.store.sqlite.writing import Writing
 
 
-def delete(writing: Writing, fingerprint: str, now: int, source: Source | None, origin: str | None) -> int:
+def delete(
+    writing: Writing, fingerprint: str, now: int, source: Source | None, origin: str | None, undo: Undo | None
+) -> int:
     """`Store.delete`."""
     names = writing.touch(fingerprint)
     deletions.note_delete(writing.db, now, fingerprint, source, origin, names)
-    writing.forget(names)
     rows = writing.db.execute(
         "SELECT id FROM entry WHERE fingerprint = ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR origin = ?3)",
         (fingerprint, source and str(source), origin),
     ).fetchall()
-    return _remove(writing, [row[0] for row in rows])
+    ids = [row[0] for row in rows]
+    if undo is None:
+        waiting.drop_certificate(writing, fingerprint, source, origin)
+    writing.forget(names, waiting.keep(writing, undo, now, fingerprint, ids, names))
+    return _remove(writing, ids)
 
 
-def begin_purge(writing: Writing, what: Selection, now: int) -> None:
+def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | None) -> None:
     """From here on nothing that `what` selects and that was begun before comes in."""
     deletions.note_purge(writing.db, now, what)
+    if undo is None:
+        waiting.drop_selected(writing, what)
 
 
-def purge(writing: Writing, what: Selection, ids: Sequence[int]) -> int:
+def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo: Undo | None) -> int:
     """Delete those of the entries `ids` that still match, and the records of their certificates' names."""
     values: dict[str, Value] = {"ids": json.dumps(ids)}
     where = "".join(f" AND ({part})" for part in selected(what, "w", values))
@@ -38,15 +47,19 @@ def purge(writing: Writing, what: Selection, ids: Sequence[int]) -> int:
         f"SELECT e.id, e.fingerprint FROM entry AS e WHERE e.id IN (SELECT value FROM json_each(:ids)){where}",  # noqa: S608
         values,
     ).fetchall()
-    for fingerprint in {row[1] for row in rows}:
-        writing.forget(writing.touch(fingerprint))
+    matching: defaultdict[str, list[int]] = defaultdict(list)
+    for id_, fingerprint in rows:
+        matching[fingerprint].append(id_)
+    for fingerprint, of_it in matching.items():
+        names = writing.touch(fingerprint)
+        writing.forget(names, waiting.keep(writing, undo, now, fingerprint, of_it, names))
     return _remove(writing, [row[0] for row in rows])
 
 
 def purge_all(writing: Writing, now: int) -> int:
     """`Store.purge_all`; with foreign keys on, each row would be checked on its own."""
     count: int = writing.db.execute("SELECT count(*) FROM entry").fetchone()[0]
-    for table in ("name", "copy", "entry", "record", "revocation", "tally"):
+    for table in ("name", "copy", "entry", "record", "revocation", "tally", *waiting.TABLES):
         writing.db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
     trigrams.forget(writing.db)
     deletions.note_purge(writing.db, now, None)
@@ -122,6 +135,7 @@ def block(writing: Writing, fingerprint: str, now: int, reason: str) -> None:
         (fingerprint, now, storable(reason)),
     )
     writing.touch(fingerprint)
+    waiting.drop_certificate(writing, fingerprint)
 
 
 def unblock(writing: Writing, fingerprint: str) -> bool:

@@ -167,7 +167,50 @@ DOMAINS: Step = (
     "CREATE INDEX name_domain ON name (substr(name, instr(name, '@') + 1), at, entry) WHERE instr(name, '@') > 0",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS)
+UNDO: Step = (
+    # What was deleted and can be brought back: narrow rows and their octets apart, as for entries. `names` holds
+    # [name, rank] pairs, so that the index is restored as it was.
+    """CREATE TABLE undo (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        at INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        entries INTEGER NOT NULL
+    )""",
+    """CREATE TABLE undo_entry (
+        id INTEGER PRIMARY KEY,
+        undo INTEGER NOT NULL REFERENCES undo (number) ON DELETE CASCADE,
+        fingerprint TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        source TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        vouchers TEXT NOT NULL,
+        chained INTEGER NOT NULL,
+        message_id TEXT NOT NULL,
+        identities TEXT NOT NULL,
+        folded TEXT NOT NULL,
+        names TEXT NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX undo_entry_identity ON undo_entry (fingerprint, source, origin)",
+    "CREATE INDEX undo_entry_undo ON undo_entry (undo, fingerprint)",
+    """CREATE TABLE undo_copy (
+        entry INTEGER PRIMARY KEY REFERENCES undo_entry (id) ON DELETE CASCADE,
+        octets BLOB NOT NULL
+    )""",
+    """CREATE TABLE undo_record (
+        name TEXT NOT NULL,
+        upstream TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        asked_at INTEGER NOT NULL,
+        fingerprint TEXT NOT NULL,
+        undo INTEGER NOT NULL REFERENCES undo (number) ON DELETE CASCADE,
+        PRIMARY KEY (name, upstream)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX undo_record_undo ON undo_record (undo, fingerprint)",
+)
+
+STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS, UNDO)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 

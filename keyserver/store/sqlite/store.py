@@ -29,7 +29,7 @@ from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
-from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats
+from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.sqlite import (
     deletions,
@@ -42,6 +42,8 @@ from keyserver.store.sqlite import (
     renaming,
     schema,
     trigrams,
+    undoing,
+    waiting,
 )
 from keyserver.store.sqlite.administration import SqliteAdministration
 from keyserver.store.sqlite.log import Log
@@ -230,23 +232,51 @@ class SqliteStore:
         for batch in _batches(asked.items()):
             await self._write(partial(put.asked, names=batch), durable=False)
 
-    async def delete(self, fingerprint: str, now: int, source: Source | None = None, origin: str | None = None) -> int:
+    async def delete(
+        self,
+        fingerprint: str,
+        now: int,
+        source: Source | None = None,
+        origin: str | None = None,
+        undo: Undo | None = None,
+    ) -> int:
         """As `Store.delete`."""
-        return await self._write(lambda w: removing.delete(w, fingerprint, now, source, origin))
+        return await self._write(lambda w: removing.delete(w, fingerprint, now, source, origin, undo))
 
-    async def purge(self, what: Selection, now: int) -> int:
+    async def purge(self, what: Selection, now: int, undo: Undo | None = None) -> int:
         """As `Store.purge`, in batches; from its first moment on nothing begun before comes in any more."""
-        await self._write(lambda w: removing.begin_purge(w, what, now))
+        await self._write(lambda w: removing.begin_purge(w, what, now, undo))
         every = Listing(Filter(what), now, Lifetimes(0, 0), Sort.FINGERPRINT, descending=False)
         gone, place = 0, None
         while True:
             ways = partial(listing.step, listing=every, after=place, budget=Budget(lambda: 0.0, _BATCH))
             found = await self._read(self._scanner, ways)
             if found.ids:
-                gone += await self._write(partial(removing.purge, what=what, ids=found.ids))
+                gone += await self._write(partial(removing.purge, what=what, ids=found.ids, now=now, undo=undo))
             place = found.next
             if place is None:
                 return gone
+
+    async def undo(self, id_: str, now: int, cutoffs: Mapping[tuple[Source, str | None], int]) -> Undone | None:
+        """As `Store.undo`, in batches; broken off, it can be called again."""
+        restored = 0
+        while (step := await self._write(partial(undoing.restore, id_=id_, now=now, cutoffs=cutoffs))) is not None:
+            restored += step.restored
+            if step.done:
+                return Undone(restored, step.deleted)
+        return None
+
+    async def undos(self, now: int) -> tuple[Waiting, ...]:
+        """As `Store.undos`."""
+        return await self._read(self._reader, lambda db: waiting.undos(db, now))
+
+    async def erase_undos(self, now: int) -> int:
+        """As `Store.erase_undos`, in batches."""
+        gone = 0
+        if await self._read(self._reader, lambda db: waiting.is_over(db, now)):
+            while erased := await self._write(lambda w: waiting.erase(w, now, _BATCH), durable=False):
+                gone += erased
+        return gone
 
     async def purge_all(self, now: int) -> int:
         """As `Store.purge_all`, in one transaction."""

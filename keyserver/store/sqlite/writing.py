@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from keyserver.model import Change, Name, Source
@@ -52,14 +53,24 @@ class Writing:
         self.names |= names
         return names
 
-    def forget(self, names: Collection[Name]) -> None:
-        """Forget the records of some names, so that the next lookup asks again."""
+    @cached_property
+    def undoable(self) -> bool:
+        """Does anything wait to be undone?"""
+        return self.db.execute("SELECT 1 FROM undo LIMIT 1").fetchone() is not None
+
+    def forget(self, names: Collection[Name], undo: int = 0) -> None:
+        """Forget the records of some names, so that the next lookup asks again. Those that wait to be undone, too, but
+        for what this very `undo` has taken: another one must not bring back what now is to be asked again."""
+        chosen = json.dumps(list(names))
         rows = self.db.execute(
-            "DELETE FROM record WHERE name IN (SELECT value FROM json_each(?)) RETURNING found",
-            (json.dumps(list(names)),),
+            "DELETE FROM record WHERE name IN (SELECT value FROM json_each(?)) RETURNING found", (chosen,)
         )
         for (found,) in rows.fetchall():
             self.tally["found" if found else "absent"] -= 1
+        if self.undoable:
+            self.db.execute(
+                "DELETE FROM undo_record WHERE name IN (SELECT value FROM json_each(?)) AND undo <> ?", (chosen, undo)
+            )
 
     def count(self, by: int, source: str, origin: str, *, held: bool, approved: bool) -> None:
         """Count an entry of this kind in (1) or out (-1)."""

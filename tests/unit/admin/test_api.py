@@ -300,15 +300,67 @@ async def test_delete_one_source_then_all(admin: Admin, made: Made) -> None:
     fingerprint = await admin.put(made.exported["alice"])
     await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
     assert await admin.state(fingerprint) is State.FOUND
-    assert await admin.call("DELETE", f"/api/v1/cache/{fingerprint}?source=keyserver") == (
-        200,
-        {"fingerprint": fingerprint, "deleted": 1},
-    )
+    status, done = await admin.call("DELETE", f"/api/v1/cache/{fingerprint}?source=keyserver&origin={quote(NAME)}")
+    assert (status, done["fingerprint"], done["deleted"]) == (200, fingerprint, 1)
+    assert done["undo_until"] == admin.clock.now + 600
     assert (await admin.call("DELETE", f"/api/v1/cache/{fingerprint}?source=mailflow"))[0] == 404
     assert await admin.state(fingerprint) is State.FOUND
     assert (await admin.call("DELETE", "/api/v1/cache/alice@example.org"))[1]["deleted"] == 1
     assert await admin.state(fingerprint) is State.ABSENT
     assert admin.upstream.asked == [fingerprint]
+
+
+async def test_a_delete_is_undone_once(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"])
+    done = (await admin.call("DELETE", f"/api/v1/cache/{fingerprint}"))[1]
+    admin.clock.now += 60
+    assert await admin.state(fingerprint) is State.ABSENT
+    waiting = {"id": done["undo"], "at": admin.clock.now - 60, "until": done["undo_until"], "entries": 1}
+    assert await admin.call("GET", "/api/v1/undo") == (200, {"undos": [waiting]})
+    path = f"/api/v1/undo/{done['undo']}"
+    assert await admin.call("POST", path) == (200, {"undo": done["undo"], "restored": 1, "deleted": 1})
+    assert await admin.state(fingerprint) is State.FOUND
+    shown = (await admin.call("GET", f"/api/v1/cache/{fingerprint}"))[1]
+    assert shown["entries"][0]["cached_at"] == admin.clock.now - 60  # type: ignore[index]
+    assert (await admin.call("POST", path))[0] == 404
+    assert await admin.call("GET", "/api/v1/undo") == (200, {"undos": []})
+
+
+async def test_deletes_of_one_act_are_undone_together(admin: Admin, made: Made) -> None:
+    alice, bob = [await admin.put(made.exported[name]) for name in ("alice", "bob")]
+    act = (await admin.call("DELETE", f"/api/v1/cache/{alice}"))[1]["undo"]
+    assert (await admin.call("DELETE", f"/api/v1/cache/{bob}?undo={act}"))[1]["undo"] == act
+    assert await admin.call("POST", f"/api/v1/undo/{act}") == (200, {"undo": act, "restored": 2, "deleted": 2})
+
+
+async def test_what_matches_is_deleted_and_undone(admin: Admin, made: Made) -> None:
+    for name in ("alice", "bob"):
+        await admin.put(made.exported[name])
+    status, done = await admin.call("DELETE", "/api/v1/cache?domain=example.org&q=alice")
+    assert (status, done["deleted"], set(done)) == (200, 1, {"deleted", "undo", "undo_until"})
+    assert (await admin.call("POST", f"/api/v1/undo/{done['undo']}"))[1]["restored"] == 1
+    gone = {"deleted": 2, "undo": None, "undo_until": None}
+    assert await admin.call("DELETE", "/api/v1/cache?source=keyserver&undo=0") == (200, gone)
+    assert await admin.call("GET", "/api/v1/undo") == (200, {"undos": []})
+    assert (await admin.call("DELETE", "/api/v1/cache"))[0] == 400
+    assert (await admin.call("DELETE", "/api/v1/cache?source=keyserver&undo=later"))[0] == 400
+
+
+async def test_what_has_expired_in_this_second_is_not_restored(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"])
+    admin.clock.now += 86400 - 599
+    for seconds, restored in ((598, 1), (1, 0)):
+        act = (await admin.call("DELETE", f"/api/v1/cache/{fingerprint}"))[1]["undo"]
+        admin.clock.now += seconds
+        assert (await admin.call("POST", f"/api/v1/undo/{act}"))[1]["restored"] == restored
+
+
+async def test_ten_minutes_are_ten_minutes(admin: Admin, made: Made) -> None:
+    fingerprint = await admin.put(made.exported["alice"], Source.LOCAL, "administrator")
+    act = (await admin.call("DELETE", f"/api/v1/cache/{fingerprint}"))[1]["undo"]
+    admin.clock.now += 600
+    assert await admin.call("GET", "/api/v1/undo") == (200, {"undos": []})
+    assert (await admin.call("POST", f"/api/v1/undo/{act}"))[0] == 404
 
 
 async def test_deleting_what_is_still_being_searched_keeps_it_out(admin: Admin, made: Made) -> None:

@@ -176,8 +176,15 @@ def test_the_cache_from_the_shell(either: Shell, tmp_path: Path) -> None:
     assert sorted(fingerprints(exported)) == known
     assert list(tmp_path.glob("*.part")) == []
 
-    mixed = either.run("cache", "delete", one, "0" * 16, known[1])
-    assert (mixed.code, mixed.out.count("deleted")) == (1, 2)
+    assert either.run("cache", "undo").code == 1
+    for words in ((), ("this one",)):
+        mixed = either.run("cache", "delete", one, "0" * 16, known[1])
+        assert (mixed.code, mixed.out.count("deleted")) == (1, 2)
+        named = [mixed.err.split()[-1]] if words else []
+        assert either.run("cache", "undo", *named).out == "restored 2 of 2 entries\n"
+    assert either.run("cache", "delete", known[1]).code == 0
+    erased = either.run("cache", "delete", one, "--no-undo")
+    assert (erased.code, "undo" in erased.err) == (0, False)
     again = either.process("cache", "import", "-", stdin=exported.read_bytes())
     assert f"2 new, {len(known) - 2} same" in again.out
     assert "purged" in either.run("cache", "purge", "--expired").out

@@ -1,0 +1,93 @@
+"""Bringing back what a delete took and what still waits, inside a write transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keyserver.model import Entry, Kind, Source
+from keyserver.store import vouchers
+from keyserver.store.sqlite.put import Standing, insert, order_names
+from keyserver.store.sqlite.writing import Writing
+
+_BATCH = 100  # certificates in one transaction: some 20 ms in which other writers wait
+
+Cutoffs = Mapping[tuple[Source, str | None], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One batch of an undo."""
+
+    restored: int  # entries
+    deleted: int  # entries that the whole delete took
+    done: bool
+
+
+def restore(writing: Writing, id_: str, now: int, cutoffs: Cutoffs) -> Step | None:
+    """The next batch of `Store.undo`; None where nothing of that id waits."""
+    db = writing.db
+    found = db.execute("SELECT number, entries FROM undo WHERE id = ? AND until > ?", (id_, now)).fetchone()
+    if found is None:
+        return None
+    number, deleted = found
+    rows = db.execute(
+        "SELECT fingerprint FROM undo_entry WHERE undo = ?1"
+        " UNION SELECT fingerprint FROM undo_record WHERE undo = ?1 LIMIT ?2",
+        (number, _BATCH),
+    ).fetchall()
+    restored = sum(_restore_certificate(writing, number, fingerprint, cutoffs) for (fingerprint,) in rows)
+    done = len(rows) < _BATCH
+    if done:
+        db.execute("DELETE FROM undo WHERE number = ?", (number,))
+    return Step(restored, deleted, done)
+
+
+def _restore_certificate(writing: Writing, undo: int, fingerprint: str, cutoffs: Cutoffs) -> int:
+    db, chosen = writing.db, (undo, fingerprint)
+    rows = db.execute(
+        "SELECT u.kind, c.octets, u.source, u.origin, u.at, u.vouchers, u.chained, u.message_id, u.identities, u.names"
+        " FROM undo_entry AS u JOIN undo_copy AS c ON c.entry = u.id WHERE u.undo = ? AND u.fingerprint = ?",
+        chosen,
+    ).fetchall()
+    living = [row for row in rows if not _expired(Source(row[2]), row[3], row[4], cutoffs)]
+    known = db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is not None
+    if living or known:  # else a record would only hide that nothing is here
+        _restore_records(writing, undo, fingerprint, cutoffs)
+    for kind, octets, source, origin, at, vouched, chained, message_id, identities, names in living:
+        entry = Entry(
+            fingerprint=fingerprint,
+            kind=Kind(kind),
+            octets=octets,
+            source=Source(source),
+            origin=origin,
+            cached_at=at,
+            seen_at=at,
+            vouchers=vouchers.read(vouched),
+            chained=bool(chained),
+            message_id=message_id,
+            identities=tuple(json.loads(identities)),
+        )
+        stand = Standing.of(entry.source, entry.vouchers, chained=entry.chained)
+        row = insert(writing, entry, stand, dict(json.loads(names)))
+        order_names(writing, row, entry.kind, at, stand)
+    db.execute("DELETE FROM undo_entry WHERE undo = ? AND fingerprint = ?", chosen)
+    db.execute("DELETE FROM undo_record WHERE undo = ? AND fingerprint = ?", chosen)
+    return len(living)
+
+
+def _restore_records(writing: Writing, undo: int, fingerprint: str, cutoffs: Cutoffs) -> None:
+    rows = writing.db.execute(
+        "SELECT name, upstream, at, asked_at FROM undo_record WHERE undo = ? AND fingerprint = ?", (undo, fingerprint)
+    ).fetchall()
+    for name, upstream, at, asked_at in rows:
+        if not _expired(Source.KEYSERVER, upstream, at, cutoffs):
+            writing.db.execute("INSERT INTO record VALUES (?, ?, 1, ?, ?)", (name, upstream, at, asked_at))
+            writing.tally["found"] += 1
+            writing.names.add(name)
+
+
+def _expired(source: Source, origin: str, at: int, cutoffs: Cutoffs) -> bool:
+    cutoff = cutoffs.get((source, origin), cutoffs.get((source, None)))
+    return cutoff is not None and at < cutoff
