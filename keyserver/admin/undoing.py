@@ -42,7 +42,7 @@ class Undoing:
         *,
         store: Store,
         find: Callable[..., Awaitable[str]],
-        terms: Terms,
+        terms: Callable[[], Terms],
         clock: Callable[[], int],
         acts: Acts,
     ) -> None:
@@ -86,7 +86,7 @@ class Undoing:
         """Take a delete back."""
         now = self._clock()
         # A second later, since what ends in this very second has expired for lookups, and only then for a purge.
-        done = await self._store.undo(id_, now, purged_before(now + 1, self._terms))
+        done = await self._store.undo(id_, now, purged_before(now + 1, self._terms()))
         if done is None:
             raise NotKnown(f"nothing is there to undo by {id_[:64]!r}: done already, erased, or older than ten minutes")
         self._note("undo", undo=id_, entries=done.restored)

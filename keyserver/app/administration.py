@@ -8,6 +8,7 @@ from keyserver.admin.api.guard import Rules
 from keyserver.admin.api.places import Places
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.operations import Operations
+from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
 from keyserver.admin.undoing import Undoing
@@ -28,10 +29,14 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     kept = cache.store.administration
     acts = Acts(kept, context.observer.identity, clocks.now)
     access = Access(kept, FirstToken(mine.token, mine.token_mark), clocks.now, clocks.monotonic)
+    resolver = lookups.resolver
     service = _service(context, cache, lookups, upkeep, intake, acts)
     return Operations(
         service=service,
-        undoing=Undoing(store=cache.store, find=service.find, terms=context.terms, clock=clocks.now, acts=acts),
+        undoing=Undoing(store=cache.store, find=service.find, terms=lambda: context.terms, clock=clocks.now, acts=acts),
+        pausing=Pausing(
+            lookups.paused, lookups.disclosures, lambda: [status.name for status in resolver.statuses()], acts
+        ),
         access=access,
         acts=acts,
         tokens=Tokens(kept, access, acts, clocks.now),

@@ -206,7 +206,9 @@ async def _open_face(
         instance=parts.installation.instance,
         explain=config.hkp.explain,
         text_search=config.policy.text_search != "off",
-        complaint=lambda: parts.upkeep.clockwatch.complaint,
+        complaint=lambda: "; ".join(
+            filter(None, (parts.upkeep.clockwatch.complaint, parts.operations.pausing.complaint()))
+        ),
         trust=parts.trust,
         max_size=config.cache.max_size,
     )

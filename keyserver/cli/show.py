@@ -19,6 +19,7 @@ _COLOURS = {
     **dict.fromkeys(("found", "hit", "HIT", "fresh", "valid", "closed", "local", "kept", "new"), "green"),
     **dict.fromkeys(("absent", "negative", "stale", "STALE", "expired", "half-open", "held", "not found"), "yellow"),
     **dict.fromkeys(("failed", "blocked", "revoked", "open", "refused", "busy", "unavailable", "deadline"), "red"),
+    "paused": "red",
     **dict.fromkeys(("MISS", "searched", "joined"), "cyan"),
 }
 _WIDE = 200  # columns when nobody looks: nothing is cut or wrapped in a pipe

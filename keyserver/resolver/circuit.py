@@ -28,6 +28,7 @@ LATENCIES = 512
 HOLDS = 10_000  # queries that failed by themselves
 ASKERS = 64  # client networks of one upstream that are remembered, each for LATELY
 LATELY = 600.0  # seconds
+PAUSED = "not asked, an administrator has paused it"
 GRACE = 0.25  # seconds beyond its time, after which an upstream that does not keep it is cut off
 
 
@@ -37,7 +38,7 @@ class UpstreamStatus:
 
     name: str
     priority: int
-    state: str  # closed, open, half-open
+    state: str  # closed, open, half-open, paused
     found: int
     absent: int
     failed: int
@@ -45,6 +46,7 @@ class UpstreamStatus:
     p99: float
     last_error: str
     retry_in: float  # seconds until the next probe, 0 when closed
+    paused_at: int | None = None  # Unix seconds; None: it is not paused
 
 
 @dataclass(slots=True)
@@ -73,10 +75,15 @@ class CircuitBreaker:
         monotonic: Callable[[], float],
         random: Callable[[], float],
         observe: Callable[[str, str, float], None] = lambda upstream, outcome, seconds: None,
+        paused: Callable[[str], int | None] = lambda upstream: None,
+        tell: Callable[[str, Query], None] = lambda upstream, query: None,
     ) -> None:
+        """`paused`: since when an upstream is, Unix seconds; `tell` hears what an upstream is told."""
         self._monotonic = monotonic
         self._random = random
         self._observe = observe
+        self._paused = paused
+        self._tell = tell
         self._health: FIFOCache[str, Health] = FIFOCache(TARGETS)
         self._probing: set[str] = set()
         self._holds: FIFOCache[tuple[str, Name], Hold] = FIFOCache(HOLDS)
@@ -96,7 +103,8 @@ class CircuitBreaker:
     ) -> Outcome:
         """Ask once, if health and limits allow; waiting for a free place counts against `left` seconds.
 
-        `client`: the network that asks; `force` asks although the circuit is open (an administrator's test);
+        `client`: the network that asks; `force` asks although the circuit is open or the upstream paused (an
+        administrator's test);
         `answered`: see `Asking`."""
         own = self._own(upstream)
         target = upstream.target(query)
@@ -120,6 +128,9 @@ class CircuitBreaker:
                     if (end := limit.when()) is None or net < end:
                         asked = time
                         limit.reschedule(net)
+                    if self.paused(upstream.spec.name) and not force:  # meanwhile
+                        return Failed(PAUSED, Fault.LOCAL)
+                    self._tell(upstream.spec.name, query)
                     outcome = await upstream.fetch(query, Asking(time, via, answered))
         except TimeoutError:
             outcome = _late(asked)
@@ -131,8 +142,14 @@ class CircuitBreaker:
         self._judge(target, outcome, Question(query.name, client), alone)
         return outcome
 
+    def paused(self, upstream: str) -> bool:
+        """Has an administrator paused the upstream of this name?"""
+        return self._paused(upstream) is not None
+
     def barred(self, upstream: Upstream, query: Query) -> str:
         """Why this upstream is not asked now; empty where it is."""
+        if self.paused(upstream.spec.name):
+            return PAUSED
         target = upstream.target(query)
         state = self._state(target)
         if state == "open" or (state == "half-open" and target in self._probing):
@@ -154,11 +171,11 @@ class CircuitBreaker:
             if target == name or (upstream.spec.template and target.startswith(f"{name}/"))
         ]
         worst = max(mine, key=lambda h: h.closed_until, default=Health())
-        ordered = sorted(own.latencies)
+        ordered, paused = sorted(own.latencies), self._paused(name)
         return UpstreamStatus(
             name=name,
             priority=upstream.spec.priority,
-            state=worst.state(now),
+            state=worst.state(now) if paused is None else "paused",
             found=own.counts["found"],
             absent=own.counts["absent"],
             failed=own.counts["failed"],
@@ -166,6 +183,7 @@ class CircuitBreaker:
             p99=_quantile(ordered, 0.99),
             last_error=own.last_error,
             retry_in=round(max(0.0, worst.closed_until - now), 1),
+            paused_at=paused,
         )
 
     def _own(self, upstream: Upstream) -> _Upstream:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, State, Step, View
-from keyserver.policy import FOREVER, OnRecord, Terms, on_record
-from keyserver.query import ByText, Query
+from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, Source, State, Step, View
+from keyserver.policy import FOREVER, OnRecord, Terms, approved_for, on_record
+from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
-from keyserver.resolver.plan import Tiers, combine
+from keyserver.resolver.plan import Tiers, combine, lists
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.store.base import Snapshot, Store, StoreError
@@ -34,6 +34,7 @@ class Shared:
     clock: Callable[[], int]
     monotonic: Callable[[], float]
     aside: Aside
+    paused: Callable[[str], bool] = lambda upstream: False
     watch: Reported = field(default_factory=Reported)  # over reading
 
 
@@ -142,12 +143,29 @@ class Lookup:
 
     async def unsearched(self, known: Known, state: State, reason: str) -> Answer:
         """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
+        snapshot = self._without_later(known)
         for stale in (False, True):
-            known = await self._select(known.at, known.snapshot, known.record, unasked=True, stale=stale)
+            known = await self._select(known.at, snapshot, known.record, unasked=True, stale=stale)
             if known.selected.certificates:
                 how = How.STALE if known.selected.stale else How.HIT
                 return self._answer(known, how, f"known already; {reason}", keep=False)
         return self._nothing(state, reason)
+
+    def _without_later(self, known: Known) -> Snapshot:
+        """What is known, without what only upstreams of later priorities brought, for another query, where a paused
+        one that lists the domain would have had the first word."""
+        asked = [spec for tier in self.tiers.tiers for spec in tier]
+        silent = [s for s in asked if self._parts.paused(s.name) and s.name not in known.record.living]
+        first = min((s.priority for s in silent if lists(s, self.query)), default=None)
+        if first is None:
+            return known.snapshot
+        later = {s.name for s in asked if s.priority > first and not known.record.found_by(s.name)}
+        address = self.query.address if isinstance(self.query, ByAddress) else None
+
+        def stays(entry: Entry) -> bool:
+            return entry.source is not Source.KEYSERVER or entry.origin not in later or approved_for(entry, address)
+
+        return replace(known.snapshot, entries=tuple(filter(stays, known.snapshot.entries)))
 
     async def searched(self, known: Known, search: Search) -> Answer:
         """By what is known after the search, or by what its upstreams said."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, UpstreamSpec
-from keyserver.policy import Terms, hears
-from keyserver.query import Query
+from keyserver.policy import Terms, hears, in_domains
+from keyserver.query import ByAddress, Query
 
 OPENS_AFTER = 4  # different queries that failed since the last good answer
 SAID_AFTER = 2  # the same, where the upstream itself says that it will not answer now
@@ -121,6 +121,12 @@ def tiers_of(specs: Iterable[UpstreamSpec], query: Query, terms: Terms) -> Tiers
         else:
             by_priority.setdefault(spec.priority, []).append(spec)
     return Tiers(tuple(tuple(by_priority[p]) for p in sorted(by_priority)), left_out)
+
+
+def lists(spec: UpstreamSpec, query: Query) -> bool:
+    """Is this about an address of a domain that the upstream lists? While such a one is paused, no later priority
+    speaks in its place."""
+    return isinstance(query, ByAddress) and in_domains(query.domain, spec.domains)
 
 
 def combine(outcomes: Sequence[Outcome]) -> Outcome:

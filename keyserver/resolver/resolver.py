@@ -14,6 +14,7 @@ from keyserver.policy import OnRecord, Terms, on_record
 from keyserver.query import ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import UpstreamStatus
+from keyserver.resolver.disclosures import Disclosures
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Known, Lookup, Shared
 from keyserver.resolver.plan import Tiers, tiers_of
@@ -46,12 +47,14 @@ class Resolver:
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         settings: Settings,
+        disclosures: Disclosures | None = None,
     ) -> None:
-        self._parts = Shared(store, terms, hygiene, clock, monotonic, Aside(monotonic))
+        self._parts = Shared(store, terms, hygiene, clock, monotonic, Aside(monotonic), searcher.circuit.paused)
         self._searcher = searcher
         self._asked = asked
         self._misses = misses
         self._settings = settings
+        self._disclosures = disclosures
         self._asked_names: dict[Name, int] = {}
 
     async def lookup(
@@ -111,6 +114,11 @@ class Resolver:
         """What `note_asked` has gathered since the last call."""
         taken, self._asked_names = self._asked_names, {}
         return taken
+
+    async def keep_told(self) -> None:
+        """Keep the counts of what upstreams were told. Raises StoreError."""
+        if self._disclosures is not None:
+            await self._disclosures.keep()
 
     @property
     def searches(self) -> int:

@@ -22,6 +22,7 @@ from keyserver.model import (
     Refused,
     Source,
     Step,
+    UpstreamSpec,
     Voucher,
     joined,
 )
@@ -30,7 +31,7 @@ from keyserver.query import ByAddress, ByText
 from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.inflight import Search
-from keyserver.resolver.plan import Tiers
+from keyserver.resolver.plan import Tiers, lists
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.select import proves
 from keyserver.store.base import Store, Stored, StoreError
@@ -78,7 +79,7 @@ class Searcher:
                 asked = {asyncio.ensure_future(self._one(search, upstream)) for upstream in ask}
                 stragglers |= asked
                 await self._until_answered(search, asked, self.monotonic() + share, whole_tier)
-                if search.proven:
+                if search.proven or self._kept_waiting(search, tier):
                     break
             while stragglers and not search.proven:
                 _, stragglers = await asyncio.wait(stragglers, return_when=asyncio.FIRST_COMPLETED)
@@ -100,6 +101,14 @@ class Searcher:
             done, tasks = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # a programming error must not look like silence
+
+    def _kept_waiting(self, search: Search, tier: Sequence[UpstreamSpec]) -> bool:
+        """Is one of these paused that lists the domain, and that says nothing now? Then others do not speak for it."""
+        silent = [s.name for s in tier if lists(s, search.query) and self.circuit.paused(s.name)]
+        silent = [name for name in silent if isinstance(search.outcomes.get(name), Failed)]
+        for name in silent:
+            self._tell(search, name, "paused", "it lists the domain: no later priority is asked")
+        return bool(silent)
 
     def _said_absent(self, search: Search, name: str, known: OnRecord) -> bool:
         record = known.living.get(name)

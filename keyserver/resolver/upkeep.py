@@ -25,6 +25,7 @@ PREFETCH_AT_ONCE = 4
 MOST_TRIED = 10_000  # names whose last prefetch is remembered
 FLUSH_EVERY = 5.0  # seconds: when names were last asked for
 ERASE_EVERY = 30.0  # seconds: what can not be undone any more
+KEEP_EVERY = 60.0  # seconds: what upstreams were told
 POLL_EVERY = 0.5  # seconds: changes by other processes; only the safety net behind events
 
 log = logging.getLogger("keyserver.upkeep")
@@ -65,6 +66,7 @@ class Upkeep:
             group.create_task(_every(self._purge_interval, self.purge))
             group.create_task(_every(ERASE_EVERY, self.erase_undos))
             group.create_task(_every(FLUSH_EVERY, self.flush))
+            group.create_task(_every(KEEP_EVERY, self._resolver.keep_told))
             group.create_task(_every(POLL_EVERY, self.poll))
             group.create_task(_every(INDEX_EVERY, self.index))
             if self._prefetch:

@@ -10,6 +10,7 @@ from typing import Protocol
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.listing import Budget, Listing, Page, Place
+from keyserver.store.upstreams import AboutUpstreams
 
 
 class StoreError(Exception):
@@ -94,6 +95,9 @@ class Store(Protocol):
 
     administration: Administration
     """What administration keeps in the same database; it opens and closes with the store."""
+
+    upstreams: AboutUpstreams
+    """What is kept there about upstreams; as above."""
 
     async def open(self) -> None:
         """Open or create, migrating an older version forward. Raises StoreRefused."""

@@ -92,6 +92,7 @@ class Model(RuleBasedStateMachine):
         self.entries: dict[Place, Row] = {}
         self.records: dict[tuple[str, str], tuple[bool, int]] = {}  # (term, upstream) -> (found, when)
         self.blocked: set[str] = set()
+        self.paused: set[str] = set()
         self.acts = 0
         self.undos: list[tuple[str, int]] = []  # which, and until when
         self.waiting: dict[Place, tuple[str, Row]] = {}  # by which undo it comes back
@@ -172,6 +173,21 @@ class Model(RuleBasedStateMachine):
                 found.setdefault(certificate, []).append((place, row))
         return found
 
+    def unpromoted(self, term: str, view: View, stale: bool) -> set[str]:
+        """What is known although the search failed: a pause lets no later priority speak for what is listed."""
+        living = self.living(term)
+        silent = bool(self.lists(term) & self.paused - set(living))
+        return {
+            certificate
+            for certificate, rows in self.tellable(term, view, stale).items()
+            for (_, source, origin), row in rows
+            if not silent
+            or source is not Source.KEYSERVER
+            or origin == "partner"
+            or living.get(origin)
+            or row.vouchers.get(term, [False, False])[1]
+        }
+
     def certain(self, term: str, view: View, living: dict[str, bool]) -> set[str]:
         """Rule 10: what answers by itself, or by a finished search for this very query."""
         negative = self.negative(term, living)
@@ -199,10 +215,13 @@ class Model(RuleBasedStateMachine):
                 if living.get(name) is False:
                     words[name] = False
                     continue
+                if name in self.paused:
+                    words[name] = None
+                    continue
                 peer = self.peers[name]
                 asked.append(name)
                 words[name] = None if peer.down else any(term in self.names(c) for c in peer.has)
-            if any(words.values()):
+            if any(words.values()) or (self.lists(term) & {n for n in tier if words[n] is None} & self.paused):
                 break
         self.forget(deleted, cached)
         self.entries = {p: r for p, r in self.entries.items() if p[0] != deleted}
@@ -219,6 +238,10 @@ class Model(RuleBasedStateMachine):
         if any(heard.values()):
             return State.FOUND, heard, asked
         return (State.FAILED if None in words.values() else State.ABSENT), heard, asked
+
+    def lists(self, term: str) -> set[str]:
+        """The upstreams that list the domain of an address."""
+        return {"partner"} if term.endswith("@partner.example") else set()
 
     def put(self, certificate: str, source: Source, origin: str) -> None:
         if certificate not in self.blocked:
@@ -278,10 +301,10 @@ class Model(RuleBasedStateMachine):
             self.compare(term, answer, State.FOUND, How.MISS, found)
         elif state is not State.FAILED:
             self.compare(term, answer, State.ABSENT, How.MISS, set())
-        elif known := self.tellable(term, view, stale=False):
-            self.compare(term, answer, State.FOUND, How.HIT, set(known))
-        elif known := self.tellable(term, view, stale=True):
-            self.compare(term, answer, State.FOUND, How.STALE, set(known))
+        elif known := self.unpromoted(term, view, stale=False):
+            self.compare(term, answer, State.FOUND, How.HIT, known)
+        elif known := self.unpromoted(term, view, stale=True):
+            self.compare(term, answer, State.FOUND, How.STALE, known)
         else:
             self.compare(term, answer, State.FAILED, How.MISS, set())
 
@@ -319,6 +342,12 @@ class Model(RuleBasedStateMachine):
     @rule(name=UPSTREAMS, has=st.sets(NAMES, max_size=3), liar=st.booleans())
     def an_upstream_has(self, name: str, has: set[str], liar: bool) -> None:
         self.peers[name].has, self.peers[name].liar, self.peers[name].down = set(has), liar, False
+
+    @rule(name=UPSTREAMS)
+    def an_upstream_is_paused(self, name: str) -> None:
+        """Or resumed."""
+        self.run(self.world.play(f"{'resume' if name in self.paused else 'pause'} {name}"))
+        self.paused ^= {name}
 
     @rule(name=UPSTREAMS)
     def an_upstream_is_down(self, name: str) -> None:

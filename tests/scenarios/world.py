@@ -142,7 +142,7 @@ class World:
         self.open = AsyncExitStack()
         parts = await self.open.enter_async_context(opened(self.config(), clocks, self.scripted))
         self.store, self.resolver, self.upkeep = parts.store, parts.resolver, parts.upkeep
-        self.undoing = parts.operations.undoing
+        self.undoing, self.pausing = parts.operations.undoing, parts.operations.pausing
         await self.upkeep.begin()
         self.front = await self.open.enter_async_context(front_before(parts)) if self.apart else None
 
@@ -296,6 +296,14 @@ class World:
                 if waiting := await self.store.undos(self.now):
                     number = (await self.undoing.undo(waiting[0].id)).restored
                 assert number == int(plain[0]), f"{line}\n got {number}"
+            case "pause":
+                await self.pausing.pause(plain[0])
+            case "resume":
+                await self.pausing.resume(plain[0])
+            case "told":  # how many addresses, fingerprints, key IDs
+                (told,) = [row for row in self.pausing.told() if row.upstream == plain[0]]
+                got_counts = [count.count for count in (told.addresses, told.fingerprints, told.key_ids)]
+                assert got_counts == [int(word) for word in plain[1:]], f"{line}\n got {got_counts}"
             case "block":
                 await self.store.block(self.certificates[plain[0]].fingerprint, self.now)
             case "unblock":

@@ -16,6 +16,7 @@ from keyserver.admin.api.mailflow import MailflowApi
 from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
 from keyserver.admin.api.tokens import TokensApi
+from keyserver.admin.api.upstreams import UpstreamApi
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.assets import Assets
@@ -54,6 +55,7 @@ def make_api(
         TokensApi(operations.tokens),
         AuditApi(operations.auditing),
         Description(),
+        UpstreamApi(operations.pausing),
     ):
         app.add_routes(subject.routes())
     app.add_routes(proof_routes(token))

@@ -71,7 +71,7 @@ async def unready(context: FaceContext) -> str:
             problems.append(f"the store is not healthy: {stats.healthy}")
         if context.max_size and stats.octets >= context.max_size and "max_size" not in stats.healthy:
             problems.append("cache.max_size is reached: new finds are answered but not cached")
-    states = [health.state for health in context.lookups.statuses()]
+    states = [health.state for health in context.lookups.statuses() if health.state != "paused"]
     if states and all(state == "open" for state in states):
         problems.append("no upstream can be asked: every circuit is open")
     return " ".join("; ".join(problems).split())

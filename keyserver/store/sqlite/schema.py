@@ -210,7 +210,12 @@ UNDO: Step = (
     "CREATE INDEX undo_record_undo ON undo_record (undo, fingerprint)",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS, UNDO)
+UPSTREAMS: Step = (
+    "CREATE TABLE pause (upstream TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE told (upstream TEXT PRIMARY KEY, counts BLOB NOT NULL)",
+)
+
+STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS, UNDO, UPSTREAMS)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 

@@ -363,6 +363,39 @@ async def test_ten_minutes_are_ten_minutes(admin: Admin, made: Made) -> None:
     assert (await admin.call("POST", f"/api/v1/undo/{act}"))[0] == 404
 
 
+async def test_a_paused_upstream_is_not_asked(admin: Admin, made: Made) -> None:
+    fingerprint, path = made.fingerprint["alice"], f"/api/v1/upstreams/{quote(NAME)}"
+    admin.upstream.otherwise = Found((Raw(Kind.OPENPGP, made.exported["alice"]),))
+    paused = {"upstream": NAME, "paused_at": admin.clock.now}
+    assert await admin.call("POST", f"{path}/pause") == (200, paused)
+    admin.clock.now += 5
+    assert await admin.call("POST", f"{path}/pause") == (200, paused)
+    (row,) = (await admin.call("GET", "/api/v1/upstreams"))[1]["upstreams"]  # type: ignore[attr-defined]
+    assert (row["state"], row["paused_at"]) == ("paused", admin.clock.now - 5)
+    assert await admin.state(fingerprint) is State.FAILED
+    assert admin.upstream.asked == []
+    tested = (await admin.call("POST", f"{path}/test", json={"query": fingerprint}))[1]
+    assert (tested["outcome"], admin.upstream.asked) == ("found", [fingerprint])
+    for _ in range(2):
+        assert await admin.call("POST", f"{path}/resume") == (200, {"upstream": NAME, "paused_at": None})
+    assert await admin.state(fingerprint) is State.FOUND
+    for act in ("pause", "resume"):
+        assert (await admin.call("POST", f"/api/v1/upstreams/nobody/{act}"))[0] == 404
+
+
+async def test_who_was_told_what(admin: Admin) -> None:
+    assert await admin.call("GET", "/api/v1/upstreams/told") == (200, {"upstreams": []})
+    since = admin.clock.now
+    for term in ("alice@example.org", "bob@example.org", "alice@example.org", "A" * 40):
+        await admin.state(term)  # the second time from the cache
+        admin.clock.now += 1
+    await admin.call("POST", f"/api/v1/upstreams/{quote(NAME)}/test", json={"query": "carol@example.net"})
+    (told,) = (await admin.call("GET", "/api/v1/upstreams/told"))[1]["upstreams"]  # type: ignore[attr-defined]
+    assert (told["upstream"], told["since"], told["questions"]) == (NAME, since, 4)
+    assert (told["addresses"], told["fingerprints"]) == ({"count": 3, "error": 0.0}, {"count": 1, "error": 0.0})
+    assert [(d["domain"], d["addresses"]["count"]) for d in told["domains"]] == [("example.org", 2), ("example.net", 1)]
+
+
 async def test_deleting_what_is_still_being_searched_keeps_it_out(admin: Admin, made: Made) -> None:
     fingerprint = made.fingerprint["alice"]
     begun = await admin.store.begin()

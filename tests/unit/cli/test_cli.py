@@ -210,6 +210,15 @@ def test_a_lookup_tells_its_story(tmp_path: Path) -> None:
         asked = front.json("upstreams", "--test", one)["tests"]
         assert [(row["upstream"], row["outcome"], row["certificates"]) for row in asked] == [("behind", "found", [one])]
         assert front.run("upstreams", "--test", "nobody@example.org").code == 1
+        assert front.run("upstreams", "--pause", "behind").out == "paused behind\n"
+        assert front.run("lookup", "nobody@else.example").code == 5
+        assert "paused" in front.run("upstreams").out
+        assert front.run("upstreams", "--resume", "behind").out == "resumed behind\n"
+        assert front.run("upstreams", "--resume", "nobody").code == 1
+        assert front.run("upstreams", "--told", "--pause", "behind").code == 2
+        told = front.run("upstreams", "--told").out
+        assert ": 4 questions; 1 addresses, 1 fingerprints" in " ".join(told.split())
+        assert front.json("upstreams", "--told")["upstreams"][0]["domains"][0]["domain"] == "example.org"
         refreshed = front.run("cache", "refresh", one)
         assert refreshed.code == 0
         assert "behind found" in " ".join(refreshed.out.split())
