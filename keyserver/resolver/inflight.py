@@ -55,8 +55,10 @@ class InFlight:
         return len(self._tasks) >= self._limit
 
     def under_way(self, key: Hashable) -> Search | None:
-        """The search for exactly this, if one is under way."""
-        return self._flying.get(key)
+        """The search for exactly this, if one is under way: not one that has ended in this very turn of the loop."""
+        search = self._flying.get(key)
+        ended = search is not None and search.settled.is_set() and None not in search.outcomes.values()
+        return None if ended else search
 
     def start(self, key: Hashable, search: Search, run: Callable[[Search], Coroutine[Any, Any, None]]) -> Search:
         """Start a search; it leaves the register whatever happens to it."""
