@@ -94,7 +94,7 @@ async def front_before(parts: Parts) -> AsyncIterator[Front]:
     (to_core, core), (to_front, front) = pairs
     counter, ledger, listeners = Counter(), Ledger(1), Listeners(parts.clocks.monotonic)
     bound = {one: bind_for(one.listener, 1)[0] for one in parts.config.listeners}
-    fronts = Fronts(counter, Control(core), faces=["hkp"], stop=lambda: None, reload=lambda: None)
+    fronts = Fronts(counter, Control(core), stop=lambda: None, reload=lambda: None)
     listeners.fronts = fronts
     parts.hot.append(fronts)
     await open_all(parts, listeners, lambda line: None)
