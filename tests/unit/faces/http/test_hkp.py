@@ -887,6 +887,10 @@ async def test_health_and_readiness(face: Face) -> None:
     assert (await ready())[0] == 200
     face.resolving.states = ["open", "open"]
     assert await ready() == (503, "no upstream can be asked: every circuit is open\n")
+    face.resolving.states = ["open", "paused"]
+    assert (await ready())[0] == 503
+    face.resolving.states = ["paused", "paused"]  # somebody wanted that
+    assert (await ready())[0] == 200
     face.resolving.states = []
     assert (await ready())[0] == 200
     face.counts.octets = 1 << 20
