@@ -239,6 +239,16 @@ class Model(RuleBasedStateMachine):
             return State.FOUND, heard, asked
         return (State.FAILED if None in words.values() else State.ABSENT), heard, asked
 
+    def asks_anybody(self, term: str, living: dict[str, bool]) -> bool:
+        """Is somebody asked by a search, whatever is paused?"""
+        for tier in self.asked_in_turn(term):
+            silent = [name for name in tier if living.get(name) is not False]
+            if not self.paused.issuperset(silent):
+                return True
+            if self.lists(term) & set(silent):
+                return False
+        return False
+
     def lists(self, term: str) -> set[str]:
         """The upstreams that list the domain of an address."""
         return {"partner"} if term.endswith("@partner.example") else set()
@@ -313,6 +323,8 @@ class Model(RuleBasedStateMachine):
         """Rule 7: nothing begun before a delete brings back what was deleted."""
         view, living = View(), self.living(term)
         if self.certain(term, view, living) or any(living.values()) or self.negative(term, living):
+            return
+        if not self.asks_anybody(term, living):
             return
 
         async def both() -> Answer:
