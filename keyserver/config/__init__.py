@@ -1,7 +1,7 @@
 """Configuration: one declaration, read from TOML, environment and command line, with every mistake named at once."""
 
 from keyserver.config.listener import Listener, Listening
-from keyserver.config.loading import load
+from keyserver.config.loading import load, load_again
 from keyserver.config.models import (
     AdminSection,
     CacheSection,
@@ -38,4 +38,5 @@ __all__ = [
     "UpstreamSection",
     "ViewSection",
     "load",
+    "load_again",
 ]

@@ -6,10 +6,11 @@ import json
 import sys
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from keyserver.config.loading import TABLES, models, reader_of
-from keyserver.config.section import Section, unbuilt
+from keyserver.config.section import Restart, Section, restart_of, unbuilt
 
 _HEAD = """\
 # Configuration
@@ -31,6 +32,8 @@ mistake starts nothing.
 - **Environment and command line** override the file: `KEYSERVER_CACHE__TTL="12h"`, then `--set cache.ttl=12h`. Values
   are TOML, bare words allowed. `[[upstream]]` and `[[view]]` come from the file only; `--upstream URL` (repeatable)
   replaces all upstreams.
+- SIGHUP, `keyserver reload` and `POST /api/v1/reload` read the file again while the service runs: all of it, or nothing
+  where it has a mistake. Keys that say `restart` keep their values until there is one.
 - Files are named relative to the working directory, which `scripts/serve` sets to the repository.
 
 ```toml
@@ -55,6 +58,8 @@ _LATER = """\
 These names are taken. Until their parts exist each is accepted with its default only, and anything else is a mistake:
 a policy that is accepted and ignored would be worse than none.
 """
+
+_RESTART = {Restart.NEVER: "", Restart.ALWAYS: "; restart", Restart.SWITCHED: "; restart where it is set or taken away"}
 
 
 def render() -> str:
@@ -85,12 +90,16 @@ def _heading(name: str) -> str:
 def _section(name: str, model: type[Section]) -> str:
     """One table of the file as a heading, a sentence and a table of keys."""
     rows = [
-        f"| `{key}` | {_default(field.default)} | {field.description} | {_accepts(model, key)} |"
+        f"| `{key}` | {_default(field.default)} | {_meaning(field)} | {_accepts(model, key)} |"
         for key, field in model.model_fields.items()
         if not unbuilt(field)
     ]
     table = ["| key | default | meaning | accepted |", "| --- | --- | --- | --- |", *rows]
     return "\n".join([f"## `{_heading(name)}`", "", str(model.__doc__), "", *table, ""])
+
+
+def _meaning(field: FieldInfo) -> str:
+    return f"{field.description}{_RESTART[restart_of(field)]}"
 
 
 def _default(value: Any) -> str:

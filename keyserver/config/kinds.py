@@ -85,6 +85,14 @@ class Value:
         """The value as the rest of the code wants it; raises ValueError, whose text may add what exactly is wrong."""
         raise NotImplementedError
 
+    def spell(self, value: Any) -> Any:
+        """A value that was read, as one would write it in the file."""
+        if value is None:
+            return ""
+        if isinstance(value, tuple):
+            return [str(item) for item in value]
+        return value if isinstance(value, bool | int) else str(value)
+
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)
 
@@ -120,6 +128,9 @@ class Duration(Value):
             raise ValueError
         return found
 
+    def spell(self, value: Any) -> Any:
+        return "" if value is None else spell_seconds(value)
+
 
 @dataclass(frozen=True)
 class Size(Value):
@@ -142,6 +153,9 @@ class Size(Value):
         if found is None or not (octets(self.low) or 0) <= found <= (octets(self.high) or 0):
             raise ValueError
         return found
+
+    def spell(self, value: Any) -> Any:
+        return spell_octets(value)
 
 
 @dataclass(frozen=True)

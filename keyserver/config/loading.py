@@ -21,6 +21,7 @@ from keyserver.config.kinds import Listeners, Many, Rows, Value
 from keyserver.config.models import Config, UpstreamSection
 from keyserver.config.problem import ConfigError, Problem, show
 from keyserver.config.section import Section, unbuilt
+from keyserver.config.sources import Origin, Sources, Where, no_mistakes
 
 MOST = 1 << 20
 """Octets that a configuration file may have."""
@@ -37,7 +38,7 @@ def load(
     settings: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     upstreams: Sequence[str] = (),
-    mistakes: Callable[[UpstreamSection], Iterable[Problem]] = lambda upstream: (),
+    mistakes: Callable[[UpstreamSection], Iterable[Problem]] = no_mistakes,
 ) -> Config:
     """The configuration of a file (None: defaults only) with what overrides it.
 
@@ -67,8 +68,30 @@ def load(
     found = (*cross_checks(config), *(problem for upstream in config.upstream for problem in mistakes(upstream)))
     problems += [problem for problem in found if problem.key not in known]
     if problems:
-        raise ConfigError(problems)
-    return config
+        raise ConfigError(problems, config)
+    kept = {name: value for name, value in (environ or {}).items() if name.startswith("KEYSERVER_")}
+    where = dict(_where(tree, origins, label, bool(upstreams)))
+    return config.with_sources(Sources(file, tuple(settings), kept, tuple(upstreams), mistakes, where))
+
+
+def load_again(config: Config) -> Config:
+    """The same file, as it is now, under the same environment and command line. Raises ConfigError."""
+    sources = config.sources or Sources()
+    return load(sources.file, sources.settings, sources.environ, sources.upstreams, sources.mistakes)
+
+
+def _where(tree: Tree, overridden: Mapping[Location, str], label: str, from_urls: bool) -> Iterator[tuple[str, Where]]:
+    """Each key that is said somewhere, and where."""
+    in_file, option = Where(Origin.FILE, label), Where(Origin.COMMAND_LINE, "--upstream")
+    for section, value in tree.items():
+        if section in TABLES:
+            said = option if from_urls and section == "upstream" else in_file
+            yield from ((f"{section}[{row['name']}].{name}", said) for row in value if "name" in row for name in row)
+            continue
+        for name in value:
+            kind, _, by = overridden.get((section, name), "").partition(" ")
+            origin = {"environment": Origin.ENVIRONMENT, "--set": Origin.COMMAND_LINE}.get(kind)
+            yield f"{section}.{name}", in_file if origin is None else Where(origin, by if kind != "--set" else kind)
 
 
 def _read(file: Path, problems: list[Problem]) -> Tree:

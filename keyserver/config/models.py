@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import PrivateAttr
+
 from keyserver.config.announced import (
     DomainCertificateSection,
     DomainSection,
@@ -42,7 +44,8 @@ from keyserver.config.kinds import (
     read_network,
 )
 from keyserver.config.listener import Listener, Listening
-from keyserver.config.section import Section, key, required
+from keyserver.config.section import Restart, Section, key, required
+from keyserver.config.sources import Sources
 
 Switch = Annotated[bool, Flag()]
 ListenerList = Annotated[tuple[Listener, ...], Listeners()]
@@ -70,10 +73,12 @@ class ServerSection(Section):
     """The process, and what it keeps for itself."""
 
     workers: Annotated[int | str, Workers()] = key(
-        0, 'front processes beside one core; 0: one process for all; "auto": processors less one'
+        0,
+        'front processes beside one core; 0: one process for all; "auto": processors less one',
+        restart=Restart.ALWAYS,
     )
     state_dir: Annotated[str, Text('a directory that only we may write to; "" for the database\'s own')] = key(
-        "", "where token, secret, lock and command socket are; empty: beside a SQLite database"
+        "", "where token, secret, lock and command socket are; empty: beside a SQLite database", restart=Restart.ALWAYS
     )
     node: Annotated[str, Text("a host name", r"[A-Za-z0-9.-]*", 253)] = key(
         "", "this machine's name in a cluster; empty: the host's name", built=False
@@ -86,35 +91,43 @@ class ServerSection(Section):
 class HkpSection(Section):
     """The HTTP face: HKP, and the other HTTP protocols beside it."""
 
-    listen: ListenerList = key(["127.0.0.1:11371"], "where it listens")
-    tls_certificate: Certificates = key("", 'certificate for "tls:" listeners')
-    tls_key_file: PrivateKey = key("", 'private key for "tls:" listeners')
+    listen: ListenerList = key(["127.0.0.1:11371"], "where it listens", restart=Restart.ALWAYS)
+    tls_certificate: Certificates = key("", 'certificate for "tls:" listeners', restart=Restart.SWITCHED)
+    tls_key_file: PrivateKey = key("", 'private key for "tls:" listeners', restart=Restart.SWITCHED)
     explain: Switch = key(True, "send X-Cache and X-Key-Source headers (they tell strangers what is cached)")
 
 
 class LdapSection(Section):
     """The LDAP face."""
 
-    listen: ListenerList = key(["127.0.0.1:1389"], "where it listens")
+    listen: ListenerList = key(["127.0.0.1:1389"], "where it listens", restart=Restart.ALWAYS)
     base: Annotated[str, Text("a distinguished name such as dc=keyserver,dc=local", _BASE)] = key(
-        "dc=keyserver,dc=local", "the DN below which certificates stand"
+        "dc=keyserver,dc=local", "the DN below which certificates stand", restart=Restart.ALWAYS
     )
     bind_dn: Annotated[str, Text("a distinguished name such as cn=gateway,dc=example,dc=org, or nothing")] = key(
-        "", "clients that must bind: this name and password succeed over TLS or from loopback; others get 49"
+        "",
+        "clients that must bind: this name and password succeed over TLS or from loopback; others get 49",
+        restart=Restart.ALWAYS,
     )
-    bind_password_file: Annotated[Path | None, File("a file with the password")] = key("", "the password to it")
-    tls_certificate: Certificates = key("", 'set: StartTLS is offered, and "tls:" listeners work')
-    tls_key_file: PrivateKey = key("", "private key to it")
+    bind_password_file: Annotated[Path | None, File("a file with the password")] = key(
+        "", "the password to it", restart=Restart.ALWAYS
+    )
+    tls_certificate: Certificates = key(
+        "", 'set: StartTLS is offered, and "tls:" listeners work', restart=Restart.SWITCHED
+    )
+    tls_key_file: PrivateKey = key("", "private key to it", restart=Restart.SWITCHED)
 
 
 class AdminSection(Section):
     """Administration: API, metrics, web page. Loopback unless you say otherwise."""
 
-    listen: OneListener = key("127.0.0.1:8371", "where it listens")
-    tls_certificate: Certificates = key("", 'certificate for a "tls:" listener')
-    tls_key_file: PrivateKey = key("", 'private key for a "tls:" listener')
+    listen: OneListener = key("127.0.0.1:8371", "where it listens", restart=Restart.ALWAYS)
+    tls_certificate: Certificates = key("", 'certificate for a "tls:" listener', restart=Restart.SWITCHED)
+    tls_key_file: PrivateKey = key("", 'private key for a "tls:" listener', restart=Restart.SWITCHED)
     token_file: Annotated[Path | None, File("a file with the bearer token", exists=False)] = key(
-        "", "file with the bearer token; empty: made on first start in the state directory, mode 0600"
+        "",
+        "file with the bearer token; empty: made on first start in the state directory, mode 0600",
+        restart=Restart.ALWAYS,
     )
     hosts: Annotated[tuple[str, ...], Many("host names and IP addresses", read_host)] = key(
         [], "names under which the listener is reached, beside localhost and its own addresses"
@@ -128,8 +141,10 @@ class AdminSection(Section):
 class MailflowSection(Section):
     """Inbound mail is read for keys and certificates, never changed or delayed."""
 
-    milter_listen: PlainListener = key("", 'milter listener, e.g. "127.0.0.1:8891"')
-    lmtp_listen: PlainListener = key("", 'LMTP listener, e.g. "127.0.0.1:8892": a sink, mail is discarded once read')
+    milter_listen: PlainListener = key("", 'milter listener, e.g. "127.0.0.1:8891"', restart=Restart.ALWAYS)
+    lmtp_listen: PlainListener = key(
+        "", 'LMTP listener, e.g. "127.0.0.1:8892": a sink, mail is discarded once read', restart=Restart.ALWAYS
+    )
     inbound_addresses: Addresses = key(
         [], "addresses of our mail server whose connections are inbound (empty: judged by the rest)"
     )
@@ -154,13 +169,16 @@ class CacheSection(Section):
     ] = key(
         "sqlite:///var/keyserver.db",
         "where the cache lives. Three slashes: below the working directory, four: absolute; the file's mode is 0600",
+        restart=Restart.ALWAYS,
     )
     ttl: Ttl = key("1 day", "how long a keyserver-sourced entry may answer (mailflow-sourced: 180 days, fixed)")
     database_password_file: Annotated[Path | None, File("a file with the password")] = key(
         "", "PostgreSQL; the URL itself holds no password", built=False
     )
     memory: Annotated[int, Size("0", "1 TiB")] = key(
-        "256 MiB", "memory for rendered hot answers, all faces and views together; the least recently used leaves"
+        "256 MiB",
+        "memory for rendered hot answers, all faces and views together; the least recently used leaves",
+        restart=Restart.ALWAYS,
     )
     max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key(
         "10 GiB", "size of the database above which new finds are answered but not cached, and /readyz says so"
@@ -312,8 +330,8 @@ class ViewSection(Section):
     """Further listeners over the same cache, with a policy of their own. Any number of these tables."""
 
     name: Title = required("its name, in logs; each only once")
-    hkp_listen: ListenerList = key([], "its HTTP listeners")
-    ldap_listen: ListenerList = key([], "its LDAP listeners")
+    hkp_listen: ListenerList = key([], "its HTTP listeners", restart=Restart.ALWAYS)
+    ldap_listen: ListenerList = key([], "its LDAP listeners", restart=Restart.ALWAYS)
     answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed out here?")
     usable_only: Switch = key(False, "only what can be encrypted to now", built=False)
     wkd_relay: Switch = key(False, "WKD for other domains too", built=False)
@@ -344,6 +362,22 @@ class Config(Section):
     history: HistorySection = HistorySection()
     events: EventsSection = EventsSection()
     invite: InviteSection = InviteSection()
+    _sources: Sources | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        """Other origins make no other configuration."""
+        return isinstance(other, Config) and dict(self) == dict(other)
+
+    @property
+    def sources(self) -> Sources | None:
+        """Where it came from; None: it was not read by `loading.load`."""
+        return self._sources
+
+    def with_sources(self, sources: Sources | None) -> Config:
+        """The same, from elsewhere."""
+        made = self.model_copy()
+        made._sources = sources
+        return made
 
     @property
     def workers(self) -> int:

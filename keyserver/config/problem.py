@@ -29,11 +29,17 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `problems` holds every mistake in it."""
+    """The configuration cannot be used; `problems` holds every mistake in it, `rest` the `Config` without them."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], rest: object = None) -> None:
         self.problems = tuple(problems)
+        self.rest = rest
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def redacted(text: str) -> str:
+    """Without the user and password that a URL may hold."""
+    return _USERINFO.sub("//(not shown)@", text)
 
 
 def show(key: str, value: Any) -> str:
@@ -46,5 +52,5 @@ def show(key: str, value: Any) -> str:
         text = json.dumps(value, default=str)
     except (ValueError, RecursionError):
         text = "(not shown)"
-    text = _USERINFO.sub("//(not shown)@", text)
+    text = redacted(text)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 
-def key(default: Any, meaning: str, *, built: bool = True) -> Any:
+class Restart(Enum):
+    """Which changes of a key need a restart."""
+
+    NEVER = 0
+    ALWAYS = 1
+    SWITCHED = 2  # from something to nothing, or the other way
+
+
+def key(default: Any, meaning: str, *, built: bool = True, restart: Restart = Restart.NEVER) -> Any:
     """One key: its default as one would write it in the file, and what it does.
 
     Not `built`: the part that it belongs to does not exist yet. The key is then accepted with its default only, since a
     policy that is accepted and ignored fails open. Who builds the part takes the marker away."""
-    return Field(default=default, description=meaning, json_schema_extra=None if built else _UNBUILT)
+    marks: dict[str, Any] = {_RESTART: restart.value} if built else _UNBUILT
+    return Field(default=default, description=meaning, json_schema_extra=marks)
 
 
 def required(meaning: str) -> Any:
@@ -26,6 +36,13 @@ def unbuilt(field: FieldInfo) -> bool:
     return field.json_schema_extra is _UNBUILT
 
 
+def restart_of(field: FieldInfo) -> Restart:
+    """Which changes of this key need a restart."""
+    marks = field.json_schema_extra
+    return Restart(marks.get(_RESTART, 0)) if isinstance(marks, dict) else Restart.NEVER
+
+
+_RESTART = "restart"
 _UNBUILT: dict[str, Any] = {"unbuilt": True}
 
 
