@@ -35,7 +35,8 @@ class Observer:
         """`clock`: Unix seconds, for the lines."""
         self._clock = clock
         self._keyed = hashlib.blake2b(key=secret, digest_size=8)
-        self._identities = identities
+        self.identities = identities
+        """May logs show addresses and key IDs in clear?"""
         self._log = logging.getLogger("keyserver.lookup")
         self.registry = CollectorRegistry()
         self._lookups = Counter(
@@ -118,7 +119,7 @@ class Observer:
 
     def identity(self, text: str) -> str:
         """An address, fingerprint or key ID as logs may show it."""
-        return text if self._identities else self.hashed(text)
+        return text if self.identities else self.hashed(text)
 
     def hashed(self, text: str) -> str:
         """Its hash, keyed with this installation's secret."""
@@ -204,6 +205,8 @@ class LogFormat:
         handler = _Lines(sys.stderr)
         handler.setFormatter(_Json() if self.json else _Text())
         root = logging.getLogger()
+        for before in root.handlers:
+            before.flush()
         root.handlers[:] = [handler]
         root.setLevel(level.upper())
         logging.getLogger("aiohttp.access").disabled = True

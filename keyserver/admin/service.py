@@ -47,6 +47,7 @@ from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import merged_of
 from keyserver.store import cursors
 from keyserver.store.base import Store, Stored, StoreError
@@ -147,30 +148,32 @@ class Service:
         resolver: Resolver,
         cleaner: Cleaner,
         hygiene: Mapping[Kind, Hygiene],
-        terms: Terms,
-        view: View,
+        rules: Callable[[], Rules],
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         harvester: Harvesting,
         purge_expired: Callable[[], Awaitable[int]],
-        max_certificate: int,
         acts: Acts,
-        text_search: bool = False,
     ) -> None:
         self._store = store
         self._resolver = resolver
         self._cleaner = cleaner
         self._hygiene = hygiene
-        self._terms = terms
-        self._view = view
+        self._rules = rules
         self._clock = clock
         self._monotonic = monotonic
         self._harvester = harvester
         self._purge_expired = purge_expired
-        self._max_certificate = max_certificate
-        self._text_search = text_search
         self._identity = acts.identity
         self._note = acts.note
+
+    @property
+    def _terms(self) -> Terms:
+        return self._rules().terms
+
+    @property
+    def _view(self) -> View:
+        return self._rules().view(View())
 
     async def list(
         self,
@@ -381,7 +384,7 @@ class Service:
         """Read a keyring, or X.509 certificates as PEM or DER, and store what is clean as local entries.
 
         Memory stays bounded whatever its size. `tell` hears how far it is after each batch."""
-        importing = Importing(self._store, self._cleaner, self._clock, ADMINISTRATOR, self._max_certificate)
+        importing = Importing(self._store, self._cleaner, self._clock, ADMINISTRATOR, self._rules().max_certificate)
         try:
             report = await importing.run(chunks, tell)
         except BaseException:
@@ -422,7 +425,7 @@ class Service:
     async def lookup(self, search: str, *, trace: bool = False) -> LookupResult:
         """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step."""
         query = self._read(search)
-        if isinstance(query, ByText) and not self._text_search:
+        if isinstance(query, ByText) and self._rules().text_search == "off":
             raise Unusable(
                 "this is text, and policy.text_search is off: give one whole address, such as alice@example.org,"
                 " a fingerprint or a 16-digit key ID"

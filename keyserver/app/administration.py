@@ -18,7 +18,6 @@ from keyserver.app.resolver import Lookups
 from keyserver.config import Config
 from keyserver.listen.trust import Trust, plain
 from keyserver.mailflow.intake import Intake
-from keyserver.model import View
 from keyserver.observe import Observer
 from keyserver.resolver.upkeep import Upkeep
 
@@ -33,7 +32,9 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     service = _service(context, cache, lookups, upkeep, intake, acts)
     return Operations(
         service=service,
-        undoing=Undoing(store=cache.store, find=service.find, terms=lambda: context.terms, clock=clocks.now, acts=acts),
+        undoing=Undoing(
+            store=cache.store, find=service.find, terms=lambda: lookups.rules().terms, clock=clocks.now, acts=acts
+        ),
         pausing=Pausing(
             lookups.paused, lookups.disclosures, lambda: [status.name for status in resolver.statuses()], acts
         ),
@@ -47,21 +48,18 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
 
 def _service(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake, acts: Acts) -> Service:
     """The operations on the cache; they answer as the default view does."""
-    policy, clocks = context.config.policy, context.clocks
+    clocks = context.clocks
     return Service(
         store=cache.store,
         resolver=lookups.resolver,
         cleaner=lookups.cleaner,
         hygiene=cache.hygiene,
-        terms=context.terms,
-        view=View("default", policy.answer_mailflow),
+        rules=lookups.rules,
         clock=clocks.now,
         monotonic=clocks.monotonic,
         harvester=intake,
         purge_expired=upkeep.purge_now,
-        max_certificate=policy.max_certificate_size,
         acts=acts,
-        text_search=policy.text_search != "off",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from keyserver import openpgp, smime
 from keyserver.app.context import CannotStart, Context
 from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
+from keyserver.listen.tls import Stamp, stamp_of
 from keyserver.model import Kind
 from keyserver.resolver.proof_cache import ProofCache
 from keyserver.store.base import Store, StoreRefused
@@ -19,10 +20,34 @@ from keyserver.store.opening import open_store
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedAnchors:
+    """Trust anchors, and what they were read from."""
+
+    anchors: smime.Anchors
+    origin: tuple[str, Stamp]
+
+
+class TrustAnchors:
+    """The trust anchors of now."""
+
+    def __init__(self, loaded: LoadedAnchors) -> None:
+        self.loaded = loaded
+
+    def load(self, trust_anchors: str) -> LoadedAnchors:
+        """Those of a setting; the same where nothing has changed. Raises CannotStart."""
+        return self.loaded if origin_of(trust_anchors) == self.loaded.origin else load_anchors(trust_anchors)
+
+    def chained(self, certificate: bytes, intermediates: Sequence[bytes], now: int) -> bool:
+        """As `smime.Anchors.chained`."""
+        return self.loaded.anchors.chained(certificate, intermediates, now)
+
+
+@dataclass(frozen=True, slots=True)
 class Cache:
     """An open store and what belongs to it."""
 
     hygiene: Mapping[Kind, Hygiene]
+    anchors: TrustAnchors
     changes: Changes
     store: Store
 
@@ -31,19 +56,20 @@ class Cache:
 async def open_cache(context: Context) -> AsyncIterator[Cache]:
     """The cache, until the block ends. Raises CannotStart."""
     config = context.config
-    hygiene = hygiene_of(anchors_of(config.smime.trust_anchors))
+    anchors = TrustAnchors(load_anchors(config.smime.trust_anchors))
+    hygiene = hygiene_of(anchors)
     changes = Changes()
     try:
         store = await open_store(config.cache.database, hygiene, changes, config.cache.max_size)
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from None
     try:
-        yield Cache(hygiene, changes, store)
+        yield Cache(hygiene, anchors, changes, store)
     finally:
         await store.close()
 
 
-def hygiene_of(anchors: smime.Anchors | None = None) -> Mapping[Kind, Hygiene]:
+def hygiene_of(anchors: smime.Anchors | TrustAnchors | None = None) -> Mapping[Kind, Hygiene]:
     """The pure functions of each kind of certificate; without anchors no chain leads to one."""
     pgp, x509 = ProofCache(openpgp.prove), ProofCache(smime.prove)
     return {
@@ -72,15 +98,23 @@ def hygiene_of(anchors: smime.Anchors | None = None) -> Mapping[Kind, Hygiene]:
     }
 
 
-def anchors_of(trust_anchors: str) -> smime.Anchors:
+def load_anchors(trust_anchors: str) -> LoadedAnchors:
     """`smime.trust_anchors`: the system's, none, or those of a PEM file. Raises CannotStart."""
-    if trust_anchors == "none":
-        return smime.Anchors([])
-    system = ssl.get_default_verify_paths().cafile
-    file = Path(system) if trust_anchors == "system" and system else Path(trust_anchors)
-    if trust_anchors == "system" and not file.is_file():
-        return smime.Anchors([])
+    origin, file = origin_of(trust_anchors), _file(trust_anchors)
+    if file is None or (trust_anchors == "system" and not file.is_file()):
+        return LoadedAnchors(smime.Anchors([]), origin)
     try:
-        return smime.Anchors(smime.load_anchors(file.read_bytes()))
+        return LoadedAnchors(smime.Anchors(smime.load_anchors(file.read_bytes())), origin)
     except (OSError, ValueError) as problem:
         raise CannotStart(f"smime.trust_anchors: {file} cannot be used: {problem}") from None
+
+
+def origin_of(trust_anchors: str) -> tuple[str, Stamp]:
+    """What tells whether anchors have to be read again."""
+    file = _file(trust_anchors)
+    return trust_anchors, stamp_of([file] if file else [])
+
+
+def _file(trust_anchors: str) -> Path | None:
+    system = ssl.get_default_verify_paths().cafile
+    return {"none": None, "system": Path(system) if system else None}.get(trust_anchors, Path(trust_anchors))

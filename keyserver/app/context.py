@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keyserver.app.terms import terms_of
 from keyserver.clocks import Clocks
 from keyserver.config import Config
 from keyserver.install import Installation, InstallError, installation
 from keyserver.listen.trust import Trust
 from keyserver.observe import Observer
-from keyserver.policy import Terms
 
 
 class CannotStart(Exception):
@@ -22,7 +20,6 @@ class Context:
     """The same for all parts of one process."""
 
     config: Config
-    terms: Terms
     clocks: Clocks
     installation: Installation
     observer: Observer
@@ -38,7 +35,6 @@ class Context:
         limits = config.limits
         return cls(
             config=config,
-            terms=terms_of(config),
             clocks=clocks,
             installation=mine,
             observer=Observer(mine.log_secret, config.log.identities, clocks.now),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import socket
 from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from keyserver.app.listening import CORES_PART, DRAIN, Listeners, memory_gauges
+from keyserver.app.log import install_log
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.faces.cache import MemoryLimit
 from keyserver.listen.trust import Trust
-from keyserver.model import Name
+from keyserver.model import Change, Name
+from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control, Message
 from keyserver.processes.front import FrontFace, FrontOpening
 from keyserver.processes.ledger import Ledger
@@ -31,22 +35,31 @@ class Setting:
     config: Config
     clocks: Clocks
     counter: Counter
+    agreed: Agreed
     ledger: Ledger
     number: int
     instance: str
     bound: Mapping[Listening, Sequence[socket.socket]]
 
 
+def agreed_on(agreed: Agreed, config: Config) -> tuple[int, Config]:
+    """The configuration that all processes go by, and its number; `config` where that is still the one of the start."""
+    number, octets = agreed.read()
+    return number, pickle.loads(octets) if octets else config  # noqa: S301 - from the core, which is ours
+
+
 class FrontProcess:
     """One front, in its loop."""
 
     def __init__(self, setting: Setting) -> None:
-        config = setting.config
+        self._agreed, config = agreed_on(setting.agreed, setting.config)
         limits = config.limits
+        self._config = config
         self._setting = setting
         self._clocks = setting.clocks
         setting.ledger.begin(setting.number)
         self._replica = Replica(setting.counter)
+        self._replica.subscribe(self._changed)
         self._relay = Relay(self._replica)
         self._listeners = Listeners(self._clocks.monotonic)
         self._stop = asyncio.Event()
@@ -79,30 +92,48 @@ class FrontProcess:
             case "connect":
                 line, news = (socket.socket(fileno=file) for file in files)
                 self._connecting = asyncio.get_running_loop().create_task(self._relay.connect(line, news))
-            case "reload":
-                self._listeners.reload()
             case "stop":
                 self._stop.set()
+
+    def _changed(self, change: Change) -> None:
+        """Another configuration comes with a change of everything, after which nothing is known here."""
+        if change.everything and self._setting.agreed.number != self._agreed:
+            asyncio.get_running_loop().call_soon(self._agree)
+
+    def _agree(self) -> None:
+        """Go by it, and say so."""
+        before = self._config
+        self._agreed, config = agreed_on(self._setting.agreed, before)
+        self._config = config
+        limits = config.limits
+        self._trust.change(limits.trusted, limits.proxies, limits.proxy_header)
+        for faces in self._faces.values():
+            for face in faces:
+                face.server.limit(limits.connections_per_client)
+        self._listeners.read_certificates(config)
+        if before.log != config.log:
+            install_log(config)
+        self._report()
 
     async def _open(self) -> None:
         opened: dict[str, FrontFace] = {}
         for one, socks in self._setting.bound.items():
             if one.key not in opened:
-                face = opened[one.key] = BY_FACE[one.face].open(self._opening(one.key))
+                face = opened[one.key] = BY_FACE[one.face].open(self._opening(one))
                 self._faces.setdefault(one.face, []).append(face)
                 face.server.share(self._setting.ledger.page(self._setting.number, one.key))
             for sock in socks:
                 await opened[one.key].server.serve(one.listener, sock)
 
-    def _opening(self, place: str) -> FrontOpening:
+    def _opening(self, one: Listening) -> FrontOpening:
         return FrontOpening(
-            config=self._setting.config,
-            place=place,
+            config=self._config,
+            place=one.key,
             relay=self._relay,
             budget=self._budget,
             trust=self._trust,
             instance=self._setting.instance,
-            tls=self._listeners.tls,
+            tls=partial(self._listeners.tls, one.face),
         )
 
     def _report(self) -> None:
@@ -120,5 +151,5 @@ class FrontProcess:
             asked[name] = list(names.items())
         for at in range(0, max([1, *map(len, asked.values())]), NAMES_AT_ONCE):
             some = {name: dict(names[at : at + NAMES_AT_ONCE]) for name, names in asked.items()}
-            if not self._relay.count({"counts": counts, "asked": some}):
+            if not self._relay.count({"counts": counts, "agreed": self._agreed, "asked": some}):
                 return

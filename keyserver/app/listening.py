@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keyserver.admin.api.app import make_api
+from keyserver.admin.api.app import Subject, make_api
 from keyserver.app.administration import rules_of
 from keyserver.app.context import CannotStart
 from keyserver.app.parts import Parts
-from keyserver.config import Listener, Listening
+from keyserver.config import Config, Listener, Listening
 from keyserver.faces.cache import MemoryLimit
 from keyserver.faces.context import FaceContext
 from keyserver.faces.face import Face, Opening
@@ -55,12 +55,15 @@ class Listeners:
 
     monotonic: Callable[[], float]
     servers: list[ListeningServer[Any]] = field(default_factory=list)
-    certificates: dict[tuple[Path, Path | None], TlsCertificate] = field(default_factory=dict)
+    certificates: dict[str, TlsCertificate] = field(default_factory=dict)
+    """By the section of the configuration that names them."""
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
     fronts: Fronts | None = None
     """Other processes, which have the sockets of faces that have a part in them, if there are any."""
     bound: Mapping[Listening, Sequence[socket.socket]] = field(default_factory=dict)
     """Sockets that somebody has bound already."""
+    subjects: Sequence[Subject] = ()
+    """What the admin API has beside the service's own operations."""
 
     async def close(self) -> None:
         """Take nothing new, let open requests end."""
@@ -71,22 +74,23 @@ class Listeners:
         """Those of some faces."""
         return [server for server in self.servers if server.face in faces]
 
-    def reload(self) -> None:
-        """Read again what can be read again: the certificates. Connections stay; what is broken is left as it was."""
-        done = [certificate.reload() for certificate in self.certificates.values()]
-        facts = {"certificates": done.count(True), "failed": done.count(False)}
-        _LOG.info("TLS certificates read again; all other settings need a restart", extra={"facts": facts})
+    def read_certificates(self, config: Config) -> None:
+        """Read the certificates again, where they are now. Connections stay; in place of what is broken, what was there
+        before."""
+        for section, certificate in self.certificates.items():
+            files = getattr(config, section)
+            certificate.move(files.tls_certificate, files.tls_key_file)
 
-    def tls(self, chain: Path | None, key: Path | None) -> ssl.SSLContext | None:
-        """The context of a certificate, for as many listeners as use it. Raises CannotStart."""
+    def tls(self, section: str, chain: Path | None, key: Path | None) -> ssl.SSLContext | None:
+        """The context of a section's certificate, for as many listeners as use it. Raises CannotStart."""
         if chain is None:
             return None
-        if (chain, key) not in self.certificates:
+        if section not in self.certificates:
             try:
-                self.certificates[chain, key] = TlsCertificate(chain, key, self.monotonic)
+                self.certificates[section] = TlsCertificate(chain, key, self.monotonic)
             except OSError as problem:
                 raise CannotStart(f"{chain}: cannot be used as a TLS certificate: {problem}") from None
-        return self.certificates[chain, key].context
+        return self.certificates[section].context
 
 
 Maker = Callable[[View], Awaitable[ListeningServer[Any]]]
@@ -204,19 +208,17 @@ async def _open_face(
         monotonic=parts.clocks.monotonic,
         note=_note(parts.observer),
         instance=parts.installation.instance,
-        explain=config.hkp.explain,
-        text_search=config.policy.text_search != "off",
+        rules=parts.rules.faces,
         complaint=lambda: "; ".join(
             filter(None, (parts.upkeep.clockwatch.complaint, parts.operations.pausing.complaint()))
         ),
         trust=parts.trust,
-        max_size=config.cache.max_size,
     )
     return await face.open(
         Opening(
             config=config,
             context=context,
-            tls=listeners.tls,
+            tls=partial(listeners.tls, face.name),
             tell=lambda hits: parts.observer.hot(face.name, hits),
             remember=parts.hot.append,
             closing=listeners.closing,
@@ -269,7 +271,8 @@ async def admin_server(parts: Parts, listeners: Listeners) -> HttpServer:
         return [asdict(Node("service", os.getpid(), since, 0, sum(face.present for face in faces), hot))]
 
     rules = rules_of(config, parts.trust, parts.observer)
-    api = make_api(parts.operations, rules, parts.installation.token, parts.observer.exposition, nodes)
+    token, metrics = parts.installation.token, parts.observer.exposition
+    api = make_api(parts.operations, rules, token, metrics, nodes, listeners.subjects)
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
     await runner.setup()
@@ -280,7 +283,7 @@ async def admin_server(parts: Parts, listeners: Listeners) -> HttpServer:
         HotAnswers(MemoryLimit(ADMIN_MEMORY, parts.changes, parts.clocks.now)),
         HttpLimits(config.limits.connections_per_client, parts.trust, connections=ADMIN_CONNECTIONS),
         face="admin",
-        tls=listeners.tls(config.admin.tls_certificate, config.admin.tls_key_file),
+        tls=listeners.tls("admin", config.admin.tls_certificate, config.admin.tls_key_file),
         privileged=True,
     )
 

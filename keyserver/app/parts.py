@@ -6,18 +6,18 @@ none of the floors below."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from keyserver.admin.operations import Operations
 from keyserver.app.administration import make_operations
-from keyserver.app.cache import open_cache
+from keyserver.app.cache import Cache, open_cache
 from keyserver.app.context import Context
 from keyserver.app.mailflow import open_mailflow
-from keyserver.app.resolver import open_resolver
+from keyserver.app.resolver import Lookups, open_resolver
+from keyserver.app.rules import ServiceRules
 from keyserver.app.upkeep import Remembers, open_upkeep
-from keyserver.app.upstreams import open_upstreams
+from keyserver.app.upstreams import MakeUpstream, Peers, open_upstreams
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config import Config
@@ -28,7 +28,6 @@ from keyserver.observe import Observer
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import Store
-from keyserver.upstreams.base import Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +45,28 @@ class Parts:
     upkeep: Upkeep
     intake: Intake
     operations: Operations
+    rules: ServiceRules
+    peers: Peers
+    cache: Cache
+    lookups: Lookups
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    config: Config,
-    clocks: Clocks,
-    upstreams: Callable[[Context], AbstractAsyncContextManager[Mapping[str, Upstream]]] = open_upstreams,
-) -> AsyncIterator[Parts]:
-    """Everything but the listeners, open until the block ends. Raises CannotStart."""
+async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None = None) -> AsyncIterator[Parts]:
+    """Everything but the listeners, open until the block ends. `upstreams`: makes them; else by their URLs' schemes.
+    Raises CannotStart."""
     context = Context.of(config, clocks)
     hot: list[Remembers] = []
     async with (
-        upstreams(context) as peers,
+        open_upstreams(context, upstreams) as peers,
         open_cache(context) as cache,
-        open_resolver(context, cache, peers) as lookups,
-        open_upkeep(context, cache, lookups.resolver, hot) as upkeep,
+        contextlib.nullcontext(ServiceRules.of(config, peers.upstreams)) as rules,
+        open_resolver(context, cache, rules.lookups) as lookups,
+        open_upkeep(context, cache, lookups.resolver, rules.lookups, hot) as upkeep,
     ):
-        with open_mailflow(context, cache, lookups.cleaner) as intake:
+        with open_mailflow(context, cache, lookups.cleaner, rules.mail) as intake:
             operations = make_operations(context, cache, lookups, upkeep, intake)
             try:
                 yield Parts(
@@ -80,6 +81,10 @@ async def opened(
                     upkeep=upkeep,
                     intake=intake,
                     operations=operations,
+                    rules=rules,
+                    peers=peers,
+                    cache=cache,
+                    lookups=lookups,
                     hot=hot,
                 )
             finally:

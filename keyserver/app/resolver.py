@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from keyserver.app.cache import Cache
@@ -16,10 +16,11 @@ from keyserver.resolver.disclosures import Disclosures
 from keyserver.resolver.inflight import InFlight
 from keyserver.resolver.paused import Paused
 from keyserver.resolver.ratelimit import SearchRateLimit
-from keyserver.resolver.resolver import Resolver, Settings
+from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
+from keyserver.rules import InForce
 from keyserver.store.base import StoreError
-from keyserver.upstreams.base import Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,13 @@ class Lookups:
     cleaner: Cleaner
     paused: Paused
     disclosures: Disclosures
+    rules: InForce[Rules]
+    circuit: CircuitBreaker
+    misses: SearchRateLimit
 
 
 @contextlib.asynccontextmanager
-async def open_resolver(context: Context, cache: Cache, upstreams: Mapping[str, Upstream]) -> AsyncIterator[Lookups]:
+async def open_resolver(context: Context, cache: Cache, rules: InForce[Rules]) -> AsyncIterator[Lookups]:
     """The resolver, until the block ends: then no search is under way any more."""
     config, clocks = context.config, context.clocks
     cleaner = Cleaner(
@@ -46,35 +50,31 @@ async def open_resolver(context: Context, cache: Cache, upstreams: Mapping[str, 
     disclosures = Disclosures(cache.store.upstreams, _hashed(context.installation.log_secret), clocks.now)
     with contextlib.suppress(StoreError):  # its state is told
         await disclosures.load()
+    circuit = CircuitBreaker(clocks.monotonic, random.random, context.observer.upstream, paused.since, disclosures.note)
+    misses = SearchRateLimit(config.limits.misses_per_minute, context.trust, clocks.monotonic)
     searcher = Searcher(
         store=cache.store,
-        upstreams=upstreams,
-        circuit=CircuitBreaker(
-            clocks.monotonic, random.random, context.observer.upstream, paused.since, disclosures.note
-        ),
+        rules=rules,
+        circuit=circuit,
         cleaner=cleaner,
         hygiene=cache.hygiene,
-        terms=context.terms,
         clock=clocks.now,
         monotonic=clocks.monotonic,
-        deadline=float(config.cache.deadline),
-        max_certificate=config.policy.max_certificate_size,
         via=context.installation.instance,
     )
     resolver = Resolver(
         store=cache.store,
         searcher=searcher,
-        terms=context.terms,
+        rules=rules,
         hygiene=cache.hygiene,
-        asked=InFlight(config.limits.searches),
-        misses=SearchRateLimit(config.limits.misses_per_minute, context.trust, clocks.monotonic),
+        asked=InFlight(lambda: rules().searches),
+        misses=misses,
         clock=clocks.now,
         monotonic=clocks.monotonic,
-        settings=Settings(config.policy.text_search),
         disclosures=disclosures,
     )
     try:
-        yield Lookups(resolver, cleaner, paused, disclosures)
+        yield Lookups(resolver, cleaner, paused, disclosures, rules, circuit, misses)
     finally:
         await resolver.close()
         await cleaner.close()

@@ -12,15 +12,20 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from keyserver.admin.api.settings import SettingsApi
+from keyserver.admin.settings import Settings
 from keyserver.app.admin_socket import open_admin_socket
 from keyserver.app.context import CannotStart
+from keyserver.app.front import agreed_on
 from keyserver.app.listening import DRAIN, Listeners, open_all
+from keyserver.app.log import install_log
 from keyserver.app.parts import Parts, opened
+from keyserver.app.reloading import Reloader
 from keyserver.app.several import supervise
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.listen.descriptors import raise_limit
-from keyserver.observe import LogFormat
+from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control
 from keyserver.processes.fronts import Fronts
 from keyserver.processes.news import Counter
@@ -59,12 +64,18 @@ async def _serve(
         joined = among(parts, listeners) if among is not None else None
         upkeep: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
-        hangup(listeners.reload)
+        reloader = Reloader(parts, listeners)
+
+        def again() -> None:
+            group.create_task(reloader.hang_up())
+
+        listeners.subjects = [SettingsApi(Settings(lambda: reloader.config), reloader)]
         try:
             await open_admin_socket(parts, listeners, state)
             await open_all(parts, listeners, ready)
             if joined is not None:
                 joined()
+            hangup(again)
             upkeep = group.create_task(parts.upkeep.run())
             await stop.wait()
             log.info("stopping")
@@ -99,9 +110,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; the process's exit code."""
-    LogFormat(config.log.format == "json" or (config.log.format == "auto" and not sys.stderr.isatty())).install(
-        config.log.level
-    )
+    install_log(config)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -123,9 +132,14 @@ def run(config: Config) -> int:
 
 
 async def _core(
-    config: Config, control: Control, counter: Counter, bound: Mapping[Listening, Sequence[socket.socket]]
+    config: Config,
+    control: Control,
+    counter: Counter,
+    agreed: Agreed,
+    bound: Mapping[Listening, Sequence[socket.socket]],
 ) -> None:
     """The core of a service of several processes, until the supervisor ends it."""
+    _, config = agreed_on(agreed, config)
     stop = asyncio.Event()
     lines: list[str] = []
     again: list[Callable[[], None]] = []
@@ -135,7 +149,7 @@ async def _core(
             read()
 
     def among(parts: Parts, listeners: Listeners) -> Callable[[], None]:
-        fronts = Fronts(counter, control, stop=stop.set, reload=reload)
+        fronts = Fronts(counter, control, agreed, stop=stop.set, reload=reload)
         listeners.fronts, listeners.bound = fronts, bound
         parts.hot.append(fronts)
 

@@ -15,6 +15,7 @@ from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.install import InstallError, installation
 from keyserver.listen.sockets import bind_for
+from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control
 from keyserver.processes.ledger import Ledger
 from keyserver.processes.news import Counter
@@ -30,7 +31,7 @@ Run = Callable[[Callable[[], Coroutine[Any, Any, None]]], int]
 
 Bound = Mapping[Listening, Sequence[socket.socket]]
 
-CoreMain = Callable[[Control, Counter, Bound], Coroutine[Any, Any, None]]
+CoreMain = Callable[[Control, Counter, Agreed, Bound], Coroutine[Any, Any, None]]
 
 
 def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: Callable[[str], None]) -> int:
@@ -43,7 +44,7 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
         instance = installation(config.state_dir, config.admin.token_file).instance
     except InstallError as problem:
         raise CannotStart(str(problem)) from None
-    counter, ledger = Counter(), Ledger(config.workers)
+    counter, ledger, agreed = Counter(), Ledger(config.workers), Agreed()
     lines: list[str] = []
     fronts: list[dict[Listening, Sequence[socket.socket]]] = [{} for _ in range(config.workers)]
     cores: dict[Listening, Sequence[socket.socket]] = {}
@@ -60,12 +61,12 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
             ready(line)
 
     def front(number: int, bound: Bound) -> Main:
-        setting = Setting(config, clocks, counter, ledger, number, instance, bound)
+        setting = Setting(config, clocks, counter, agreed, ledger, number, instance, bound)
         return lambda control: run(lambda: FrontProcess(setting).run(control))
 
     def core_main(control: Control) -> int:
         give_way(config.workers)
-        return run(lambda: core(control, counter, cores))
+        return run(lambda: core(control, counter, agreed, cores))
 
     listening = [(None, sock) for socks in cores.values() for sock in socks]
     return Supervisor(

@@ -12,7 +12,9 @@ from keyserver.app.context import Context
 from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
 from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.upkeep import Upkeep
+from keyserver.rules import InForce
 
 LINES_AT_ONCE = 50  # of the log, between which the loop goes on
 
@@ -29,10 +31,10 @@ class Remembers(Protocol):
 
 @contextlib.asynccontextmanager
 async def open_upkeep(
-    context: Context, cache: Cache, resolver: Resolver, hot: Iterable[Remembers]
+    context: Context, cache: Cache, resolver: Resolver, rules: InForce[Rules], hot: Iterable[Remembers]
 ) -> AsyncIterator[Upkeep]:
     """Upkeep; its `run` is the caller's to start. `hot`: of all faces, those that open later too."""
-    config, clocks = context.config.cache, context.clocks
+    clocks = context.clocks
 
     async def gather() -> None:
         for answers in hot:
@@ -45,11 +47,9 @@ async def open_upkeep(
     upkeep = Upkeep(
         cache.store,
         resolver,
-        context.terms,
+        rules,
         clock=clocks.now,
         counting=clocks.counting,
-        purge_interval=config.purge_interval,
-        prefetch=config.prefetch,
         asked=gather,
     )
     try:

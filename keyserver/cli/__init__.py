@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from keyserver import __version__
-from keyserver.cli import audit, cache, check, harvest, lookup, nodes, serve, token, upstreams
+from keyserver.cli import audit, cache, check, harvest, lookup, nodes, reload, serve, settings, token, upstreams
 from keyserver.cli.options import SERVICE, CommandError
 
 
@@ -57,6 +57,8 @@ application.command("upstreams")(upstreams.upstreams)
 application.command("nodes")(nodes.nodes)
 application.command("audit")(audit.audit)
 application.add_typer(token.commands, name="token")
+application.command("reload")(reload.reload)
+application.command("settings")(settings.settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

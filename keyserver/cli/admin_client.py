@@ -118,8 +118,8 @@ def segment(text: str) -> str:
 
 
 @contextlib.contextmanager
-def reach(config: Config) -> Iterator[AdminClient]:
-    """The admin API of the running service, or of one made for this command alone.
+def reach(config: Config, *, alone: bool = True) -> Iterator[AdminClient]:
+    """The admin API of the running service, or (`alone`) of one made for this command; else raises Trouble.
 
     The lock says whether a service runs; the socket in the state directory says which. Who has no such directory
     (another user, another machine) goes by `admin.listen`, where the service proves itself before the token is shown.
@@ -130,6 +130,8 @@ def reach(config: Config) -> Iterator[AdminClient]:
         return
     with contextlib.ExitStack() as stack:
         if _alone(state, stack):
+            if not alone:
+                raise CommandError("no service runs", code=NOT_FOUND)
             yield stack.enter_context(_inside(config))
         else:
             where = str(state.directory / SOCKET)
@@ -286,11 +288,15 @@ def _serve(config: Config, place: Path, ready: Future[_Inside]) -> None:
 
         from keyserver import app
         from keyserver.admin.api.app import make_api
+        from keyserver.admin.api.settings import SettingsApi
+        from keyserver.admin.reloading import NoService
+        from keyserver.admin.settings import Settings
         from keyserver.app.administration import rules_of
 
         async with app.opened(config, Clocks.system()) as parts:
-            token = parts.installation.token
-            api = make_api(parts.operations, rules_of(config, parts.trust, parts.observer), token, bytes)
+            token, rules = parts.installation.token, rules_of(config, parts.trust, parts.observer)
+            subjects = [SettingsApi(Settings(lambda: config), NoService())]
+            api = make_api(parts.operations, rules, token, bytes, subjects=subjects)
             runner = web.AppRunner(api, handle_signals=False, access_log=None)
             await runner.setup()
             await web.UnixSite(runner, str(place)).start()

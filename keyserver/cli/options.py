@@ -17,6 +17,9 @@ DONE, NOT_FOUND, USAGE, SERVICE = 0, 1, 2, 3
 UNUSABLE, UNKNOWN = 4, 5
 """Exit codes; the last two are `lookup`'s. 130 is an interrupt."""
 
+_WHERE = ("server", "admin", "cache.database")
+"""Keys that say where a service is."""
+
 DEFAULTS = "built-in defaults"
 
 PLACES = (Path("conf/keyserver.toml"), Path("/etc/keyserver/keyserver.toml"))
@@ -72,12 +75,28 @@ def read_config(file: Path | None, settings: Sequence[str] | None, upstreams: Se
 
 def load_config(given: Path | None, settings: Sequence[str] | None, upstreams: Sequence[str] | None = None) -> Config:
     """The configuration; every mistake in it is a line of Trouble."""
-    from keyserver.config import ConfigError
+    config, trouble = rough_config(given, settings, upstreams)
+    if trouble is not None:
+        raise trouble
+    return config
+
+
+def rough_config(
+    given: Path | None, settings: Sequence[str] | None, upstreams: Sequence[str] | None = None
+) -> tuple[Config, CommandError | None]:
+    """The configuration without what is wrong in it, and its mistakes: a running service is found all the same.
+
+    Raises Trouble where they concern where it is."""
+    from keyserver.config import Config, ConfigError
 
     file = config_file(given)
     try:
-        return read_config(file, settings, upstreams)
+        return read_config(file, settings, upstreams), None
     except ConfigError as error:
         count = len(error.problems)
         head = f"{file or DEFAULTS}: {count} mistake{'' if count == 1 else 's'}; nothing was started"
-        raise CommandError(head, *(f"  {problem}" for problem in error.problems), code=USAGE) from None
+        trouble = CommandError(head, *(f"  {problem}" for problem in error.problems), code=USAGE)
+        rest = error.rest
+        if not isinstance(rest, Config) or any(p.key.startswith((*_WHERE, str(file))) for p in error.problems):
+            raise trouble from None
+        return rest, trouble

@@ -42,6 +42,11 @@ def safe(text: object) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in str(text))
 
 
+def toml(value: object) -> str:
+    """A setting's value as one writes it in the file; None: there is no such table."""
+    return "none" if value is None else safe(json.dumps(value, ensure_ascii=False))
+
+
 def word(text: object, style: str = "") -> Text:
     """Plain text, never markup, coloured where its word has a colour."""
     return Text(safe(text), style=style or _COLOURS.get(str(text), ""))

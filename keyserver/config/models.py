@@ -130,12 +130,16 @@ class AdminSection(Section):
         restart=Restart.ALWAYS,
     )
     hosts: Annotated[tuple[str, ...], Many("host names and IP addresses", read_host)] = key(
-        [], "names under which the listener is reached, beside localhost and its own addresses"
+        [], "names under which the listener is reached, beside localhost and its own addresses", restart=Restart.ALWAYS
     )
     public_url: Annotated[str, Text("a URL such as https://keys.example.org, without a path", _ORIGIN)] = key(
-        "", "where browsers find the page, when a proxy stands between; with https the proxy has the TLS"
+        "",
+        "where browsers find the page, when a proxy stands between; with https the proxy has the TLS",
+        restart=Restart.ALWAYS,
     )
-    viewer_identities: Switch = key(True, "may viewers see addresses and names? false: hashes and domains")
+    viewer_identities: Switch = key(
+        True, "may viewers see addresses and names? false: hashes and domains", restart=Restart.ALWAYS
+    )
 
 
 class MailflowSection(Section):

@@ -17,19 +17,26 @@ Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class FaceRules:
+    """What faces go by, beside the resolver's rules."""
+
+    explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
+    text_search: bool = False
+    max_size: int = 0  # octets of the database above which /readyz complains; 0: never
+
+
+@dataclass(frozen=True, slots=True)
 class FaceContext:
     """The surroundings of one view's faces, put together by the composition root."""
 
     lookups: Resolver
     store: Store
     budget: MemoryLimit  # memory for what may be answered again; knows of every change
-    view: View
+    view: View  # its policy is what the rules of the moment say of its name
     clock: Callable[[], int]  # wall clock, Unix seconds
     monotonic: Callable[[], float]
     note: Note
     instance: str  # our name in `Via`, and in LDAP's loop control
-    explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
-    text_search: bool = False
+    rules: Callable[[], FaceRules] = FaceRules
     complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
     trust: Trust = field(default_factory=Trust)  # whose word about its clients counts
-    max_size: int = 0  # octets of the database above which /readyz complains; 0: never

@@ -39,6 +39,11 @@ class Clients:
         self._half = (total + 1) // 2
         self._free = min(self._per_client, self._half)
 
+    def limit(self, per_client: int) -> None:
+        """Another number of connections for each client; those that are open stay."""
+        self._per_client = per_client
+        self.resize(self._total)
+
     def share(self, elsewhere: Elsewhere) -> None:
         """Count a client's connections together with other processes."""
         self._elsewhere = elsewhere

@@ -97,6 +97,11 @@ class ListeningServer(ABC, Generic[G]):
         """Count each client's connections together with other processes."""
         self._clients.share(elsewhere)
 
+    def limit(self, per_client: int) -> None:
+        """Another number of connections for each client; those that are open stay."""
+        self._clients.limit(per_client)
+        self._arriving.limit(per_client)
+
     def behind(self, client: str, tls: bool) -> asyncio.Protocol:
         """What answers a connection of this client, whose socket another process has."""
         raise NotImplementedError

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 LOOK = 60.0  # seconds between looks at the files
 
 _LOG = logging.getLogger("keyserver.tls")
-_Stamp = tuple[tuple[int, int, int], ...]
+
+Stamp = tuple[tuple[int, int, int], ...]
+
+
+def stamp_of(files: Iterable[Path]) -> Stamp:
+    """What tells whether any of these files is another one than before; links are followed."""
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append((0, 0, 0))
+    return tuple(found)
 
 
 class TlsCertificate:
@@ -28,6 +41,11 @@ class TlsCertificate:
         self._seen = self._stamp()
         self.context = self._current = self._read()
         self.context.sni_callback = self._choose
+
+    def move(self, chain: Path, key: Path | None) -> bool:
+        """From here on these files; see `reload`."""
+        self._chain, self._key = chain, key
+        return self.reload()
 
     def reload(self) -> bool:
         """Read the files now; False where they cannot be used and what was read before stays."""
@@ -55,16 +73,8 @@ class TlsCertificate:
             self.look()
         connection.context = self._current
 
-    def _stamp(self) -> _Stamp:
-        """What tells whether a file is another one; links are followed."""
-        found = []
-        for file in filter(None, (self._chain, self._key)):
-            try:
-                status = file.stat()
-                found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-            except OSError:
-                found.append((0, 0, 0))
-        return tuple(found)
+    def _stamp(self) -> Stamp:
+        return stamp_of(filter(None, (self._chain, self._key)))
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -45,6 +45,12 @@ class Trust:
     def __init__(
         self, trusted: Iterable[Network] = (), proxies: Iterable[Network] = (), header: str = "x-forwarded-for"
     ) -> None:
+        self.change(trusted, proxies, header)
+
+    def change(
+        self, trusted: Iterable[Network], proxies: Iterable[Network] = (), header: str = "x-forwarded-for"
+    ) -> None:
+        """From here on these."""
         self.header = header.lower()
         self._trusted = tuple(trusted)
         self._proxies = tuple(proxies)

@@ -21,9 +21,10 @@ from keyserver.mailflow.report import report_of
 from keyserver.mailflow.signed import names
 from keyserver.mailflow.values import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
 from keyserver.model import Certificate, Find, Kind, Refused, Source, Validity, Voucher
-from keyserver.policy import Terms, is_old_mail, knows, shown_by
+from keyserver.policy import is_old_mail, knows, shown_by
 from keyserver.query import name_of
 from keyserver.resolver.cleaner import Cleaner
+from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, Stored, StoreError
 
 RECENT = 200  # reports that an administrator can look back on
@@ -75,8 +76,7 @@ class Intake:
         store: Store,
         cleaner: Cleaner,
         hygiene: Mapping[Kind, Hygiene],
-        rules: Rules,
-        terms: Terms,
+        rules: InForce[Rules],
         clock: Callable[[], int],
         counts: Counts,
         identity: Callable[[str], str],
@@ -86,7 +86,6 @@ class Intake:
         self._cleaner = cleaner
         self._hygiene = hygiene
         self.rules = rules
-        self._terms = terms
         self._clock = clock
         self._counts = counts
         self._identity = identity
@@ -159,34 +158,43 @@ class Intake:
     async def _report(self, mail: Mail, explain: bool) -> Report:
         now = self._clock()
         begun = await self._store.begin()
-        seen: Seen = await self._in_thread(look, mail, self.rules, now)
-        caught: list[Caught] = []
+        report: Report | None = None
+        while report is None:
+            report = await self._read(mail, self.rules(), begun, now, explain)
+        self._tell(report, explain)
+        return report
+
+    async def _read(self, mail: Mail, rules: Rules, begun: int, now: int, explain: bool) -> Report | None:
+        """Read, judge and store one mail; None where other rules hold by the time that something would be stored."""
+        seen: Seen = await self._in_thread(look, mail, rules, now)
+        caught: list[Caught] | None = []
         remarks = list(seen.remarks)
         if seen.candidates and seen.sender is not None:
             if is_old_mail(seen.dated, now):
                 remarks.insert(0, Remark(Why.TOO_OLD, "the mail was received more than 180 days ago"))
             else:
                 try:
-                    caught = await self._certificates(seen, seen.sender, remarks, begun, now, explain)
+                    caught = await self._certificates(seen, seen.sender, rules, remarks, begun, now, explain)
                 except StoreError as trouble:
                     remarks.insert(0, Remark(Why.FAILED, f"the store cannot keep it: {trouble}"))
-        report = report_of(seen, mail.envelope, tuple(caught), tuple(remarks), explain)
-        self._tell(report, explain)
-        return report
+        return None if caught is None else report_of(seen, mail.envelope, tuple(caught), tuple(remarks), explain)
 
     async def _certificates(
-        self, seen: Seen, sender: str, remarks: list[Remark], begun: int, now: int, explain: bool
-    ) -> list[Caught]:
-        """Prove, judge and store what a mail carries."""
-        proved = await self._proved(seen.candidates, sender, remarks, now)
+        self, seen: Seen, sender: str, rules: Rules, remarks: list[Remark], begun: int, now: int, explain: bool
+    ) -> list[Caught] | None:
+        """Prove, judge and store what a mail carries; None where other rules hold now than it was read by."""
+        proved = await self._proved(seen.candidates, sender, rules, remarks, now)
         async with self._turn:
-            pairs = [await self._judged(seen, sender, c, how, others, now) for c, how, others in proved]
-            if explain or not pairs:
-                return [caught for _, caught, _ in pairs]
-            stored: list[Stored] = []
-            for find, _, known in pairs:  # an older mail shortens nothing
-                stamp = now if seen.dated is None else max(known, min(now, seen.dated))
-                stored += await self._store.put([find], [], begun, stamp)
+            with self.rules.acting() as current:
+                if current is not rules:
+                    return None
+                pairs = [await self._judged(seen, sender, rules, c, how, others, now) for c, how, others in proved]
+                if explain or not pairs:
+                    return [caught for _, caught, _ in pairs]
+                stored: list[Stored] = []
+                for find, _, known in pairs:  # an older mail shortens nothing
+                    stamp = now if seen.dated is None else max(known, min(now, seen.dated))
+                    stored += await self._store.put([find], [], begun, stamp)
         done = []
         for (_, caught, _), verdict in zip(pairs, stored, strict=True):
             done.append(_stored(caught, verdict))
@@ -195,7 +203,7 @@ class Intake:
         return done
 
     async def _proved(
-        self, candidates: Iterable[Candidate], sender: str, remarks: list[Remark], now: int
+        self, candidates: Iterable[Candidate], sender: str, rules: Rules, remarks: list[Remark], now: int
     ) -> list[tuple[Certificate, str, tuple[bytes, ...]]]:
         """Clean certificates that prove the sender's address; the rest becomes remarks."""
         proved: dict[str, tuple[Certificate, str, tuple[bytes, ...]]] = {}
@@ -208,14 +216,21 @@ class Intake:
             for result in results[:MAX_CERTIFICATES]:
                 if isinstance(result, Refused):
                     remarks.append(Remark(Why.REFUSED, f"{candidate.how}: {result.reason}", result.fingerprint or ""))
-                elif remark := _unfit(result, candidate, sender, self.rules.max_certificate):
+                elif remark := _unfit(result, candidate, sender, rules.max_certificate):
                     remarks.append(remark)
                 elif len(proved) < MAX_CERTIFICATES:
                     proved.setdefault(result.fingerprint, (result, candidate.how, candidate.others))
         return list(proved.values())
 
     async def _judged(
-        self, seen: Seen, sender: str, certificate: Certificate, how: str, others: tuple[bytes, ...], now: int
+        self,
+        seen: Seen,
+        sender: str,
+        rules: Rules,
+        certificate: Certificate,
+        how: str,
+        others: tuple[bytes, ...],
+        now: int,
     ) -> tuple[Find, Caught, int]:
         """What to store of one certificate, what to say of it, and when a mail last showed it (0: never)."""
         kind = certificate.proof.kind
@@ -225,13 +240,13 @@ class Intake:
         mine = [e for e in snapshot.entries if e.fingerprint == certificate.fingerprint]
         own = [e for e in mine if e.source is Source.MAILFLOW and e.origin == origin]
         voucher = own[0].voucher(sender) if own else None
-        known = voucher is not None or any(knows(e, sender, snapshot.records, now, self._terms) for e in mine)
-        before = () if known else await self._shown_before(snapshot, sender, now)
+        known = voucher is not None or any(knows(e, sender, snapshot.records, now, rules.terms) for e in mine)
+        before = () if known else await self._shown_before(snapshot, sender, rules, now)
         reasons = []
         if not (seen.authenticated or chained):
             missing = "was not authenticated" + (", and no good chain vouches for it" if kind is Kind.X509 else "")
             reasons.append(f"its sender {missing}")
-        if before and self.rules.hold_changed:
+        if before and rules.hold_changed:
             reasons.append("the address showed another certificate before")
         if kind is Kind.X509 and _names_others(certificate, sender):
             reasons.append("it names other addresses than its sender's")
@@ -263,11 +278,11 @@ class Intake:
     def _chained(self, certificate: Certificate, others: tuple[bytes, ...], now: int) -> bool:
         return self._hygiene[certificate.proof.kind].chained(certificate.octets, others, now)
 
-    async def _shown_before(self, snapshot: Snapshot, sender: str, now: int) -> tuple[str, ...]:
+    async def _shown_before(self, snapshot: Snapshot, sender: str, rules: Rules, now: int) -> tuple[str, ...]:
         """Fingerprints of other valid certificates that this address is known by."""
         found = []
         for entry in snapshot.entries:
-            if not knows(entry, sender, snapshot.records, now, self._terms):
+            if not knows(entry, sender, snapshot.records, now, rules.terms):
                 continue
             await asyncio.sleep(0)  # a proof takes a millisecond: others have their turn between two of them
             proof = self._hygiene[entry.kind].prove(entry.octets, now)

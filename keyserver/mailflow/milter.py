@@ -159,7 +159,7 @@ class Conversation:
         fields = mime.read_fields(b"".join(self._headers))
         self._headers = []
         holding.add(b"\r\n")
-        if holding.cut or headers_only(fields, self._envelope(), self._intake.rules) is None:
+        if holding.cut or headers_only(fields, self._envelope(), self._intake.rules()) is None:
             return False
         self._end()
         return True

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from keyserver.config.kinds import Address, Network
 from keyserver.model import Certificate, Kind
+from keyserver.policy import Terms
 
 
 class Why(StrEnum):
@@ -87,6 +88,7 @@ class Rules:
     internal_domains: tuple[str, ...] = ()  # with their subdomains
     hold_changed: bool = True
     max_certificate: int = 1 << 20  # octets after cleaning
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)

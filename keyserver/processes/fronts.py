@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -15,10 +16,14 @@ from keyserver.changes import Changes
 from keyserver.faces.asked import AskedNames
 from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
+from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control, Message
 from keyserver.processes.news import Counter, Teller
 from keyserver.processes.register import BY_FACE
 from keyserver.processes.streams import Place, Streams
+
+AGREES = 5.0
+"""Seconds that a front has to go by another configuration."""
 
 _LOG = logging.getLogger("keyserver.processes")
 
@@ -44,6 +49,8 @@ class _Front:
     restarts: int
     streams: Streams | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    agreed: int = -1
+    """The number of the configuration that it goes by."""
 
 
 class Fronts:
@@ -53,6 +60,7 @@ class Fronts:
         self,
         counter: Counter,
         control: Control,
+        agreed: Agreed,
         *,
         stop: Callable[[], None],
         reload: Callable[[], None],
@@ -61,6 +69,8 @@ class Fronts:
         """Listeners' protocols by their configuration's keys, to be filled before `begin`."""
         self._counter = counter
         self._control = control
+        self._agreed = agreed
+        self._reported = asyncio.Event()
         self._stop = stop
         self._reload = reload
         self._fronts: dict[int, _Front] = {}
@@ -115,6 +125,22 @@ class Fronts:
             found.append(Node("front", front.pid, front.since, front.restarts, connections, hot))
         return found
 
+    def propose(self, octets: bytes) -> None:
+        """The configuration from here on; fronts see it at the next change of everything. Raises ValueError."""
+        self._agreed.write(octets)
+
+    async def agree(self) -> None:
+        """Return when all fronts go by it; one that does not is ended."""
+        number = self._agreed.number
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGREES):
+                while any(front.agreed < number for front in self._fronts.values()):
+                    self._reported.clear()
+                    await self._reported.wait()
+        for at, front in tuple(self._fronts.items()):
+            if front.agreed < number:
+                self._late(at)
+
     # orders
 
     def _heard(self, message: Message, files: list[int]) -> None:
@@ -146,6 +172,7 @@ class Fronts:
         if self._fronts.get(number) is not front:
             return
         del self._fronts[number]
+        self._reported.set()
         self._teller.dismiss(number)
         os.close(front.pidfd)
         if front.streams is not None:
@@ -174,3 +201,5 @@ class Fronts:
                 self._asked.add(asked)
             elif asked:
                 self._searched(list(asked))
+        front.agreed = said["agreed"]
+        self._reported.set()

@@ -206,7 +206,7 @@ class Supervisor:
         signals, self._signals = self._signals, []
         for number in signals:
             if number == signal.SIGHUP:
-                self._tell({"do": "reload"}, self._children)
+                self._tell({"do": "reload"}, [self._core])  # which sees to it that fronts do the same
             elif self._stopping is None:
                 _LOG.info("stopping")
                 self._stop()

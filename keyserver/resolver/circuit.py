@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from cachetools import FIFOCache
@@ -100,12 +100,14 @@ class CircuitBreaker:
         client: str = "",
         force: bool = False,
         answered: Callable[[], Awaitable[bool]] = nothing_known,
+        silenced: Callable[[], str] = lambda: "",
     ) -> Outcome:
         """Ask once, if health and limits allow; waiting for a free place counts against `left` seconds.
 
         `client`: the network that asks; `force` asks although the circuit is open or the upstream paused (an
         administrator's test);
-        `answered`: see `Asking`."""
+        `answered`: see `Asking`; `silenced`: why it may not be told this any more, looked at when the question's turn
+        has come, and again when it has ended: one that nobody should ask says nothing of the upstream's health."""
         own = self._own(upstream)
         target = upstream.target(query)
         if not force and (reason := self.barred(upstream, query)):
@@ -130,6 +132,8 @@ class CircuitBreaker:
                         limit.reschedule(net)
                     if self.paused(upstream.spec.name) and not force:  # meanwhile
                         return Failed(PAUSED, Fault.LOCAL)
+                    if why := silenced():
+                        return Failed(f"not asked: {why}", Fault.LOCAL)
                     self._tell(upstream.spec.name, query)
                     outcome = await upstream.fetch(query, Asking(time, via, answered))
         except TimeoutError:
@@ -138,6 +142,8 @@ class CircuitBreaker:
             outcome = Failed("no memory here to ask it", Fault.LOCAL)
         finally:
             self._probing.discard(target)
+        if silenced():
+            return outcome
         self._count(own, upstream.spec.name, outcome, self._monotonic() - began)
         self._judge(target, outcome, Question(query.name, client), alone)
         return outcome
@@ -185,6 +191,17 @@ class CircuitBreaker:
             retry_in=round(max(0.0, worst.closed_until - now), 1),
             paused_at=paused,
         )
+
+    def keep(self, names: Collection[str], anew: Collection[str]) -> None:
+        """The upstreams are these now: what is known of others is forgotten. `anew`: those that are reached in another
+        way than before, of whose health nothing is known."""
+        for gone in [name for name in self._upstreams if name not in names]:
+            del self._upstreams[gone]
+        stays = frozenset(names) - frozenset(anew)
+        for target in [target for target in self._health if target.partition("/")[0] not in stays]:
+            del self._health[target]
+        for key in [key for key in self._holds if key[0].partition("/")[0] not in stays]:
+            del self._holds[key]
 
     def _own(self, upstream: Upstream) -> _Upstream:
         name = upstream.spec.name

@@ -9,6 +9,7 @@ from typing import Any
 
 from keyserver.model import Entry, Outcome, Record, Step
 from keyserver.query import Query
+from keyserver.upstreams.base import Upstream
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class Search:
 
     query: Query
     begun: int  # the store's deletion counter when it started
+    asks: tuple[tuple[Upstream, ...], ...] = ()  # one tier after the other
     refresh: bool = False  # what is cached stays whatever upstreams say
     via: str = ""  # instances that the question which started it came through
     client: str = ""  # the network of whoever started it; empty: ourselves, or a Unix socket
@@ -30,18 +32,19 @@ class Search:
     steps: list[Step] = field(default_factory=list)
     started: float = 0.0
     revocations: dict[str, bytes] = field(default_factory=dict)  # of what is uncached
+    overtaken: bool = False  # others would be asked by the rules of now: who waits for it searches again
 
     @property
     def key(self) -> Hashable:
-        """What is one search. Not joined across a delete; nor by a question that came through another frontend, which
-        may be the very one that our search is waiting for."""
-        return self.query.name, self.begun, self.via, self.refresh
+        """What is one search. Not joined across a delete, nor where others would be asked now; nor by a question that
+        came through another frontend, which may be the very one that our search is waiting for."""
+        return self.query.name, self.begun, self.via, self.refresh, self.asks
 
 
 class InFlight:
     """Searches by key. A search outlives the client that started it; `close` ends them all."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
         self._flying: dict[Hashable, Search] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,8 +54,17 @@ class InFlight:
 
     @property
     def full(self) -> bool:
-        """Is too much under way to start another search?"""
-        return len(self._tasks) >= self._limit
+        """Is too much under way to start another search? Who waited for one that was overtaken takes its place."""
+        return len(self._flying) >= self._limit()
+
+    def overtake(self, stays: Callable[[Search], bool]) -> None:
+        """Nobody joins searches that do not stay, and who waits for them looks again now. They go on: what their
+        upstreams answer is judged by the rules that hold then."""
+        for key, search in tuple(self._flying.items()):
+            if not stays(search):
+                del self._flying[key]
+                search.overtaken = True
+                search.settled.set()
 
     def under_way(self, key: Hashable) -> Search | None:
         """The search for exactly this, if one is under way: not one that has ended in this very turn of the loop."""

@@ -9,13 +9,15 @@ from functools import partial
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, Source, State, Step, View
-from keyserver.policy import FOREVER, OnRecord, Terms, approved_for, on_record
+from keyserver.policy import FOREVER, OnRecord, approved_for, on_record
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
-from keyserver.resolver.plan import Tiers, combine, lists
+from keyserver.resolver.plan import combine, lists
 from keyserver.resolver.reported import Reported
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
+from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, StoreError
 
 MOST_BY_TEXT = 20  # certificates that a text finds
@@ -29,7 +31,7 @@ class Shared:
     """What all lookups share."""
 
     store: Store
-    terms: Terms
+    rules: InForce[Rules]
     hygiene: Mapping[Kind, Hygiene]
     clock: Callable[[], int]
     monotonic: Callable[[], float]
@@ -52,14 +54,15 @@ class Known:
 class Lookup:
     """One question of one client on its way to an answer. Its methods say what they do in the trace."""
 
-    def __init__(
-        self, parts: Shared, query: Query, view: View, tiers: Tiers, *, client: str | None = None, via: str = ""
-    ) -> None:
-        """`client`, `via`: as in `Resolver.lookup`; `tiers`: the upstreams that may be asked."""
+    def __init__(self, parts: Shared, query: Query, view: View, *, client: str | None = None, via: str = "") -> None:
+        """`client`, `via`: as in `Resolver.lookup`."""
         self._parts = parts
         self.query = query
         self.view = view
-        self.tiers = tiers
+        self.rules = parts.rules()
+        """By which the latest look was judged; what follows it without a wait goes by the same."""
+        self.tiers = self.rules.tiers(query)
+        """The upstreams that may be asked."""
         self.client = client
         self.via = via
         self.began = parts.monotonic()
@@ -82,7 +85,9 @@ class Lookup:
         `search`: it has been waited for; what the store could not take of it counts as well. Where nothing was known
         before and it has brought no certificate, the store is not read again: no delete can take anything from that.
         """
-        snapshot = self._empty if search is not None and not search.wrote else None
+        if search is not None and (search.wrote or search.overtaken):  # an overtaken one goes on and may write later
+            self._empty = None
+        snapshot = self._empty
         if snapshot is None:
             snapshot = await self._read(aloud=search is None)
         if search is None:
@@ -92,10 +97,10 @@ class Lookup:
                 snapshot.entries + tuple(search.uncached),
                 {**search.revocations, **snapshot.revocations},
                 snapshot.records + tuple(search.records),
+                snapshot.begun,
             )
         now = self._parts.clock()
-        record = on_record(snapshot.records, self.tiers.names, now, self._parts.terms)
-        known = await self._select(now, snapshot, record)
+        known = await self._select(now, snapshot)
         for line in (f"{fingerprint}: {why}" for fingerprint, why in known.selected.passed_over):
             if line not in self._passed_over:
                 self._passed_over.add(line)
@@ -111,6 +116,11 @@ class Lookup:
             self.tell("search", "deadline", "it goes on behind the answer")
         offset = (search.started - self.began) * 1000
         self.steps += [replace(s, at=max(0.0, s.at + offset)) for s in search.steps]
+
+    @property
+    def is_late(self) -> bool:
+        """Has its time run out?"""
+        return self._parts.monotonic() - self.began >= self.rules.deadline
 
     def is_answered(self, known: Known) -> bool:
         """Does the cache answer: with a hit (rule 10), unless rule 11 or 12 wants another search, or as absent?"""
@@ -137,7 +147,7 @@ class Lookup:
     async def alone(self, known: Known) -> Answer:
         """Nobody may be asked: what is known is all there is."""
         self.tell_left_out()
-        known = await self._select(known.at, known.snapshot, known.record, unasked=True)
+        known = await self._select(known.at, known.snapshot, unasked=True)
         cached = "cached" if known.selected.certificates else "not cached"
         return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
 
@@ -145,7 +155,7 @@ class Lookup:
         """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
         snapshot = self._without_later(known)
         for stale in (False, True):
-            known = await self._select(known.at, snapshot, known.record, unasked=True, stale=stale)
+            known = await self._select(known.at, snapshot, unasked=True, stale=stale)
             if known.selected.certificates:
                 how = How.STALE if known.selected.stale else How.HIT
                 return self._answer(known, how, f"known already; {reason}", keep=False)
@@ -171,7 +181,8 @@ class Lookup:
         """By what is known after the search, or by what its upstreams said."""
         if known.selected.certificates:
             return self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
-        outcome = combine([o or NEVER_ANSWERED for o in search.outcomes.values()] or [NEVER_ANSWERED])
+        said = [search.outcomes.get(name) or NEVER_ANSWERED for name in self.tiers.names]
+        outcome = combine(said or [NEVER_ANSWERED])
         if isinstance(outcome, Absent):
             return self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
         if isinstance(outcome, Failed):
@@ -206,20 +217,25 @@ class Lookup:
             revocations.update(one.revocations)
         return Snapshot(tuple(entries), revocations, snapshot.records, snapshot.begun)
 
-    async def _select(
-        self, now: int, snapshot: Snapshot, record: OnRecord, *, unasked: bool = False, stale: bool = False
-    ) -> Known:
-        terms, believed = self._parts.terms, None if unasked else record
-        judge = partial(select, snapshot, self.query, self.view, now, terms, self._parts.hygiene, believed, stale=stale)
-        selected = await self._parts.aside.run(sum(len(e.octets) for e in snapshot.entries), judge)
-        return Known(now, snapshot, record, selected, unasked)
+    async def _select(self, now: int, snapshot: Snapshot, *, unasked: bool = False, stale: bool = False) -> Known:
+        """Judged by the rules of the moment at which it is done."""
+        while True:
+            if (rules := self._parts.rules()) is not self.rules:
+                self.rules, self.tiers = rules, rules.tiers(self.query)
+            view, terms = rules.view(self.view), rules.terms
+            record = on_record(snapshot.records, self.tiers.names, now, terms)
+            believed = None if unasked else record
+            judge = partial(select, snapshot, self.query, view, now, terms, self._parts.hygiene, believed, stale=stale)
+            selected = await self._parts.aside.run(sum(len(e.octets) for e in snapshot.entries), judge)
+            if rules is self._parts.rules():
+                return Known(now, snapshot, record, selected, unasked)
 
     def _found_in_vain(self, known: Known) -> bool:
         """Has a search lately left nothing to be answered (blocked, revoked)? It is not repeated at every lookup.
 
         What an upstream found that is not asked any more is no reason not to ask the others."""
         found = [r.at for r in known.record.living.values() if r.found and r.upstream in self.tiers.names]
-        return bool(found) and known.at - max(found) < self._parts.terms.negative_ttl
+        return bool(found) and known.at - max(found) < self.rules.terms.negative_ttl
 
     def _again(self, known: Known) -> int:
         """Rule 12: when the query is searched again, as all that is known of it has expired by itself; else never."""
@@ -227,7 +243,7 @@ class Lookup:
             return FOREVER
         cached = [e.cached_at for a in known.selected.certificates for e in a.entries]
         said = [r.at for r in known.record.living.values()]
-        return min(known.at, max(cached + said)) + self._parts.terms.negative_ttl
+        return min(known.at, max(cached + said)) + self.rules.terms.negative_ttl
 
     def _bare(self, known: Known) -> bool:
         """Rule 11, last sentence: all that is known has no user ID, and somebody may still be asked for more."""
@@ -242,7 +258,7 @@ class Lookup:
             times = [e.cached_at for e in selected.certificates[0].entries]
             until = min(selected.until, self._again(known))
         elif known.unasked:
-            times, until = [], known.at + self._parts.terms.negative_ttl
+            times, until = [], known.at + self.rules.terms.negative_ttl
         else:
             times, until = [r.at for r in known.record.living.values()], known.record.until
         return Answer(

@@ -24,11 +24,15 @@ class SearchRateLimit:
     """A token bucket of searches for each client network (IPv4 /24, IPv6 /64); whom we trust is left alone."""
 
     def __init__(self, per_minute: int, trust: Trust, monotonic: Callable[[], float]) -> None:
-        self._rate = per_minute / 60
-        self._burst = float(max(1, per_minute))
+        self.change(per_minute)
         self._trust = trust
         self._monotonic = monotonic
         self._buckets: FIFOCache[str, tuple[float, float]] = FIFOCache(NETWORKS)
+
+    def change(self, per_minute: int) -> None:
+        """Another number of searches."""
+        self._rate = per_minute / 60
+        self._burst = float(max(1, per_minute))
 
     def take(self, client: str | None) -> bool:
         """May this client start one more search now? None is ourselves, a Unix socket's client is the empty string."""

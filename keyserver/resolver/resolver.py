@@ -6,30 +6,23 @@ cache -> what is remembered of earlier searches -> join a search under way -> up
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Answer, Kind, Name, Outcome, State, View
-from keyserver.policy import OnRecord, Terms, on_record
-from keyserver.query import ByText, Query
+from keyserver.policy import OnRecord, on_record
+from keyserver.query import Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.disclosures import Disclosures
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Known, Lookup, Shared
-from keyserver.resolver.plan import Tiers, tiers_of
 from keyserver.resolver.ratelimit import SearchRateLimit, network_of
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
+from keyserver.rules import InForce
 from keyserver.store.base import Store
 
 ASKED_NAMES = 100_000  # names whose last question waits to be written
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a resolver goes by, beside policy's terms."""
-
-    text_search: str = "off"  # "off", "cache", "upstream"
 
 
 class Resolver:
@@ -40,20 +33,19 @@ class Resolver:
         *,
         store: Store,
         searcher: Searcher,
-        terms: Terms,
+        rules: InForce[Rules],
         hygiene: Mapping[Kind, Hygiene],
         asked: InFlight,
         misses: SearchRateLimit,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
-        settings: Settings,
         disclosures: Disclosures | None = None,
     ) -> None:
-        self._parts = Shared(store, terms, hygiene, clock, monotonic, Aside(monotonic), searcher.circuit.paused)
+        self._parts = Shared(store, rules, hygiene, clock, monotonic, Aside(monotonic), searcher.circuit.paused)
+        self._rules = rules
         self._searcher = searcher
         self._asked = asked
         self._misses = misses
-        self._settings = settings
         self._disclosures = disclosures
         self._asked_names: dict[Name, int] = {}
 
@@ -66,42 +58,52 @@ class Resolver:
         (it bears our name): answered from the cache only, neither joining nor starting a search. `via`: the names that
         it bears, separated by commas; they go on to the upstreams, so that a longer circle is noticed too.
         """
-        lookup = Lookup(self._parts, query, view, self._tiers(query), client=client, via=via)
-        known = await lookup.look()
-        if lookup.is_answered(known):
-            if known.selected.certificates:
-                self.note_asked((query.name,), known.at)
-            return lookup.cached(known)
-        if looped:
-            return lookup.looped()
-        if not lookup.tiers.tiers:
-            return await lookup.alone(known)
-        search = self._search(lookup, known)
-        if isinstance(search, str):
-            return await lookup.unsearched(known, State.BUSY, search)
-        await lookup.wait(search, self._searcher.deadline)
-        return await lookup.searched(await lookup.look(search), search)
+        lookup = Lookup(self._parts, query, view, client=client, via=via)
+        known, search = await lookup.look(), None
+        while True:
+            if lookup.is_answered(known):
+                if known.selected.certificates:
+                    self.note_asked((query.name,), known.at)
+                return lookup.cached(known)
+            if looped:
+                return lookup.looped()
+            if not lookup.tiers.tiers:
+                return await lookup.alone(known)
+            searching = self._search(lookup, known, again=search is not None)
+            if isinstance(searching, str):
+                return await lookup.unsearched(known, State.BUSY, searching)
+            search = searching
+            await lookup.wait(search, lookup.rules.deadline)
+            known = await lookup.look(search)
+            stands = not search.overtaken and search.asks == lookup.rules.asks(lookup.tiers)
+            if stands or lookup.is_late:
+                return await lookup.searched(known, search)
+            lookup.tell("search", "overtaken", "the configuration was read again, and others are asked now")
 
     async def refresh(self, query: Query) -> Search | None:
         """Search again whatever is cached; what is cached stays unless an upstream has news. None: nobody to ask."""
-        parts, tiers = self._parts, self._tiers(query)
-        if not tiers.tiers or self._asked.full:
-            return None
-        search = Search(query, await parts.store.begin(), refresh=True, started=parts.monotonic())
-        nothing = on_record((), (), parts.clock(), parts.terms)
-        search = self._asked.under_way(search.key) or self._start(search, tiers, nothing)
-        await search.settled.wait()
-        return search
+        parts = self._parts
+        while True:
+            begun, rules = await parts.store.begin(), self._rules()
+            asks = rules.asks(rules.tiers(query))
+            if not asks or self._asked.full:
+                return None
+            search = Search(query, begun, asks, refresh=True, started=parts.monotonic())
+            nothing = on_record((), (), parts.clock(), rules.terms)
+            search = self._asked.under_way(search.key) or self._start(search, nothing)
+            await search.settled.wait()
+            if not search.overtaken:
+                return search
 
     async def test(self, upstream: str, query: Query) -> Outcome:
         """Ask one upstream once, past its circuit breaker, and keep nothing. Raises KeyError for an unknown name."""
         searcher = self._searcher
-        peer = searcher.upstreams[upstream]
+        peer = self._rules().upstreams[upstream]
         return await searcher.circuit.ask(peer, query, peer.spec.timeout, searcher.via, force=True)
 
     def statuses(self) -> list[UpstreamStatus]:
         """Every upstream's health and counts, by priority."""
-        ordered = sorted(self._searcher.upstreams.values(), key=lambda u: (u.spec.priority, u.spec.name))
+        ordered = sorted(self._rules().upstreams.values(), key=lambda u: (u.spec.priority, u.spec.name))
         return [self._searcher.circuit.status(upstream) for upstream in ordered]
 
     def note_asked(self, names: Iterable[Name], now: int) -> None:
@@ -129,26 +131,28 @@ class Resolver:
         """End the searches under way."""
         await self._asked.close()
 
-    def _tiers(self, query: Query) -> Tiers:
-        if isinstance(query, ByText) and self._settings.text_search != "upstream":
-            return Tiers((), {})
-        return tiers_of((u.spec for u in self._searcher.upstreams.values()), query, self._parts.terms)
+    def rules_replaced(self) -> None:
+        """Other rules hold from now on: nobody waits for a search that asks others than they say."""
+        rules = self._rules()
+        self._asked.overtake(lambda search: search.asks == rules.asks(rules.tiers(search.query)))
 
-    def _search(self, lookup: Lookup, known: Known) -> Search | str:
-        """The search for this that is under way, else a new one; why not, where none may start."""
+    def _search(self, lookup: Lookup, known: Known, *, again: bool) -> Search | str:
+        """The search for this that is under way, else a new one; why not, where none may start. `again`: this lookup
+        has started one already, which the rules of now have overtaken."""
         client, started = network_of(lookup.client), self._parts.monotonic()
-        search = Search(lookup.query, known.snapshot.begun, via=lookup.via, client=client, started=started)
+        asks = lookup.rules.asks(lookup.tiers)
+        search = Search(lookup.query, known.snapshot.begun, asks, via=lookup.via, client=client, started=started)
         if under_way := self._asked.under_way(search.key):
             lookup.tell("search", "joined", "a search for it is under way")
             return under_way
         refused = "too many searches under way" if self._asked.full else ""
-        if not refused and not self._misses.take(lookup.client):
+        if not refused and not again and not self._misses.take(lookup.client):
             refused = "this network has started too many searches this minute"
         if refused:
             lookup.tell("search", "refused", refused)
             return refused
         lookup.tell_left_out()
-        return self._start(search, lookup.tiers, known.record)
+        return self._start(search, known.record)
 
-    def _start(self, search: Search, tiers: Tiers, record: OnRecord) -> Search:
-        return self._asked.start(search.key, search, lambda s: self._searcher.run(s, tiers, record))
+    def _start(self, search: Search, record: OnRecord) -> Search:
+        return self._asked.start(search.key, search, lambda s: self._searcher.run(s, record))

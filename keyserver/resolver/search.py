@@ -22,18 +22,19 @@ from keyserver.model import (
     Refused,
     Source,
     Step,
-    UpstreamSpec,
     Voucher,
     joined,
 )
-from keyserver.policy import OnRecord, Terms
+from keyserver.policy import OnRecord
 from keyserver.query import ByAddress, ByText
 from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.inflight import Search
-from keyserver.resolver.plan import Tiers, lists
+from keyserver.resolver.plan import lists
 from keyserver.resolver.reported import Reported
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import proves
+from keyserver.rules import InForce
 from keyserver.store.base import Store, Stored, StoreError
 from keyserver.upstreams.base import Upstream
 
@@ -45,41 +46,38 @@ class Searcher:
     """The parts of a search that stay the same; `run` is one search."""
 
     store: Store
-    upstreams: Mapping[str, Upstream]
+    rules: InForce[Rules]
     circuit: CircuitBreaker
     cleaner: Cleaner
     hygiene: Mapping[Kind, Hygiene]
-    terms: Terms
     clock: Callable[[], int]
     monotonic: Callable[[], float]
-    deadline: float  # seconds
-    max_certificate: int  # octets, after cleaning
     via: str
     watch: Reported = field(default_factory=Reported)  # over writing
 
-    async def run(self, search: Search, tiers: Tiers, known: OnRecord) -> None:
+    async def run(self, search: Search, known: OnRecord) -> None:
         """Ask until something is proven; settle as soon as waiters can be answered; go on for stragglers.
 
         A fingerprint (or key ID) settles at the first proven answer with a user ID, an address when its tier has
         answered or its time is up. A certificate without user IDs is found, and nothing that can be handed out yet: the
         others are asked, too. A tier with a successor gets at most half of what is left.
         """
-        end = self.monotonic() + self.deadline
+        end = self.monotonic() + self.rules().deadline
         stragglers: set[asyncio.Task[None]] = set()
         whole_tier = isinstance(search.query, ByAddress | ByText)
         try:
-            for number, tier in enumerate(tiers.tiers):
+            for number, tier in enumerate(search.asks):
                 left = max(0.0, end - self.monotonic())
-                last = number + 1 == len(tiers.tiers)
+                last = number + 1 == len(search.asks)
                 share = left if last else left / 2
-                ask = [self.upstreams[s.name] for s in tier if not self._said_absent(search, s.name, known)]
+                ask = [u for u in tier if not self._said_absent(search, u.spec.name, known)]
                 if last and len(ask) == 1 and all(task.done() for task in stragglers):  # nothing to wait for beside it
                     await self._one(search, ask[0])
                     break
                 asked = {asyncio.ensure_future(self._one(search, upstream)) for upstream in ask}
                 stragglers |= asked
                 await self._until_answered(search, asked, self.monotonic() + share, whole_tier)
-                if search.proven or self._kept_waiting(search, tier):
+                if search.proven or search.overtaken or self._kept_waiting(search, tier):
                     break
             while stragglers and not search.proven:
                 _, stragglers = await asyncio.wait(stragglers, return_when=asyncio.FIRST_COMPLETED)
@@ -102,9 +100,10 @@ class Searcher:
             for task in done:
                 task.result()  # a programming error must not look like silence
 
-    def _kept_waiting(self, search: Search, tier: Sequence[UpstreamSpec]) -> bool:
+    def _kept_waiting(self, search: Search, tier: Sequence[Upstream]) -> bool:
         """Is one of these paused that lists the domain, and that says nothing now? Then others do not speak for it."""
-        silent = [s.name for s in tier if lists(s, search.query) and self.circuit.paused(s.name)]
+        specs = [upstream.spec for upstream in tier]
+        silent = [s.name for s in specs if lists(s, search.query) and self.circuit.paused(s.name)]
         silent = [name for name in silent if isinstance(search.outcomes.get(name), Failed)]
         for name in silent:
             self._tell(search, name, "paused", "it lists the domain: no later priority is asked")
@@ -130,11 +129,23 @@ class Searcher:
         async def answered() -> bool:
             return isinstance(search.query, ByAddress) and await self._answered(name, search.query.domain)
 
-        left = max(self.deadline, spec.timeout)
-        outcome = await self.circuit.ask(upstream, search.query, left, via, client=search.client, answered=answered)
+        def silenced() -> str:
+            return self.rules().silences(upstream, search.query)
+
+        left = max(self.rules().deadline, spec.timeout)
+        outcome = await self.circuit.ask(
+            upstream, search.query, left, via, client=search.client, answered=answered, silenced=silenced
+        )
         finds: list[Find] = []
         if isinstance(outcome, Found):
             outcome, finds = await self._prove(search, upstream, outcome)
+        with self.rules.acting():  # what is stored now was judged by them
+            if why := silenced():
+                outcome, finds = Failed(f"not believed: {why}", Fault.LOCAL), []
+            await self._conclude(search, name, outcome, finds)
+
+    async def _conclude(self, search: Search, name: str, outcome: Outcome, finds: Sequence[Find]) -> None:
+        """Keep what an upstream's answer holds, and say so."""
         now = self.clock()
         records: list[Record] = []
         if isinstance(outcome, Found):
@@ -165,8 +176,8 @@ class Searcher:
                 search.cleaned += 1
                 if isinstance(item, Refused):
                     refused.append(item)
-                elif len(item.octets) > self.max_certificate:
-                    refused.append(Refused(f"larger than {self.max_certificate} octets", item.fingerprint))
+                elif len(item.octets) > (most := self.rules().max_certificate):
+                    refused.append(Refused(f"larger than {most} octets", item.fingerprint))
                 elif proves(item.proof, search.query):
                     good.append(item)
                 elif not item.proof.user_ids and await self._known(item.fingerprint):
@@ -218,7 +229,11 @@ class Searcher:
             return [own.chained(c.octets, middle, now) for own, c in zip(of_each, certificates, strict=True)]
 
         x509 = any(c.proof.kind is Kind.X509 for c in certificates)
-        verdicts = await asyncio.to_thread(chains) if x509 else [False] * len(certificates)
+        verdicts = [False] * len(certificates)
+        rules = None
+        while x509 and rules is not self.rules():  # trust anchors are of the rules
+            rules = self.rules()
+            verdicts = await asyncio.to_thread(chains)
         name = upstream.spec.name
         behind: tuple[Voucher, ...] = ()
         if upstream.spec.template and isinstance(search.query, ByAddress):
@@ -246,7 +261,9 @@ class Searcher:
         find = Find(certificate, Source.KEYSERVER, name, replace=False)
         search.wrote = True
         try:
-            await self.store.put([find], [], search.begun, self.clock())
+            with self.rules.acting() as rules:
+                if name in rules.upstreams:
+                    await self.store.put([find], [], search.begun, self.clock())
         except StoreError as problem:
             self._tell(search, "cache", "not updated", str(problem))
 

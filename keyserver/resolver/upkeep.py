@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 from cachetools import FIFOCache
 
 from keyserver.model import Name
-from keyserver.policy import Terms, absent_before, due_before, is_due, prefetch_interval, purged_before
+from keyserver.policy import absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
 from keyserver.resolver.clockwatch import ClockWatch
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.rules import Rules
+from keyserver.rules import InForce
 from keyserver.store.base import Store, StoreError
 
 PURGE_BATCH = 200  # entries in one transaction
@@ -38,22 +41,19 @@ class Upkeep:
         self,
         store: Store,
         resolver: Resolver,
-        terms: Terms,
+        rules: InForce[Rules],
         *,
         clock: Callable[[], int],
         counting: Callable[[], float],
-        purge_interval: int,
-        prefetch: bool,
         asked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`asked` makes whoever answers from memory report what was asked for (`Resolver.note_asked`); `counting`: a
         clock that nobody sets, in seconds."""
         self._store = store
         self._resolver = resolver
-        self._terms = terms
+        self._rules = rules
         self._clock = clock
-        self._purge_interval = purge_interval
-        self._prefetch = prefetch
+        self._replaced = asyncio.Event()
         self._asked = asked
         self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
         self._counting = counting
@@ -63,14 +63,18 @@ class Upkeep:
         """Until cancelled; a store in trouble is reported and tried again."""
         await self.begin()
         async with asyncio.TaskGroup() as group:
-            group.create_task(_every(self._purge_interval, self.purge))
-            group.create_task(_every(ERASE_EVERY, self.erase_undos))
-            group.create_task(_every(FLUSH_EVERY, self.flush))
-            group.create_task(_every(KEEP_EVERY, self._resolver.keep_told))
-            group.create_task(_every(POLL_EVERY, self.poll))
-            group.create_task(_every(INDEX_EVERY, self.index))
-            if self._prefetch:
-                group.create_task(_every(prefetch_interval(self._terms), self.prefetch))
+            group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
+            group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))
+            group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
+            group.create_task(self._every(lambda: KEEP_EVERY, self._resolver.keep_told))
+            group.create_task(self._every(lambda: POLL_EVERY, self.poll))
+            group.create_task(self._every(lambda: INDEX_EVERY, self.index))
+            group.create_task(self._every(lambda: prefetch_interval(self._rules().terms), self.prefetch))
+
+    def rules_replaced(self) -> None:
+        """Other rules hold from now on: intervals begun go by them, too."""
+        self._replaced.set()
+        self._replaced = asyncio.Event()
 
     async def begin(self) -> None:
         """What `run` does first: say at once what is wrong with the store, or the clock, that we begin with."""
@@ -99,9 +103,10 @@ class Upkeep:
         now, total = self._clock(), 0
         if not self.clockwatch.look(now, self._counting()):
             return 0
-        cutoffs, absent = purged_before(now, self._terms), absent_before(now, self._terms)
         while True:
-            gone = await self._store.purge_expired(cutoffs, absent, PURGE_BATCH)
+            with self._rules.acting() as rules:
+                cutoffs, absent = purged_before(now, rules.terms), absent_before(now, rules.terms)
+                gone = await self._store.purge_expired(cutoffs, absent, PURGE_BATCH)
             total += gone
             if gone < PURGE_BATCH:
                 return total
@@ -131,10 +136,12 @@ class Upkeep:
         """Search again what was asked for within its ttl and is about to expire; how many searches.
 
         A search that finds nothing leaves the entry until its time runs out."""
+        if not self._rules().prefetch:
+            return 0
         await self.flush()
-        now = self._clock()
-        ripe = await self._store.due(due_before(now, self._terms), PREFETCH_BATCH)
-        due = dict.fromkeys(r.name for r in ripe if is_due(r, self._tried.get(r.name, 0), now, self._terms))
+        now, terms = self._clock(), self._rules().terms
+        ripe = await self._store.due(due_before(now, terms), PREFETCH_BATCH)
+        due = dict.fromkeys(r.name for r in ripe if is_due(r, self._tried.get(r.name, 0), now, terms))
         self._tried.update(dict.fromkeys(due, now))
         free = asyncio.Semaphore(PREFETCH_AT_ONCE)
 
@@ -145,14 +152,18 @@ class Upkeep:
         await asyncio.gather(*map(again, due))
         return len(due)
 
-
-async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    watch = Reported()
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except StoreError as problem:
-            watch.trouble(f"{getattr(work, '__name__', 'work')}: {problem}")
-        else:
-            watch.well()
+    async def _every(self, seconds: Callable[[], float], work: Callable[[], Awaitable[object]]) -> None:
+        watch, loop = Reported(), asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0)
+            while (left := began + seconds() - loop.time()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._replaced.wait()
+            try:
+                await work()
+            except StoreError as problem:
+                watch.trouble(f"{getattr(work, '__name__', 'work')}: {problem}")
+            else:
+                watch.well()

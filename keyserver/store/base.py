@@ -218,5 +218,8 @@ class Store(Protocol):
     async def stats(self) -> StoreStats:
         """Counts; may be a few seconds old."""
 
+    def limit(self, max_size: int) -> None:
+        """Another number of octets of the database above which nothing new is taken, for what is put from here on."""
+
     async def poll(self) -> None:
         """Notice what other processes changed since the last poll, and publish it; cheap when nothing did."""

@@ -37,6 +37,7 @@ class Upstream(Protocol):
     """
 
     spec: UpstreamSpec
+    """Replaced when priority, domains or times change, while connections and what is known of hosts live on."""
 
     def target(self, query: Query) -> str:
         """Whose health a question concerns: the upstream's name, or the host that a template makes of the address."""

@@ -736,6 +736,10 @@ async def test_above_max_size_new_finds_are_refused_and_old_ones_renewed(backend
         assert stats.octets < 2.2 * (1 << 20)
         assert "max_size" in stats.healthy
         assert await put(store, Made(0, ("news",), ballast=10_000).find()) == (Stored.CHANGED,)
+        store.limit(1 << 30)
+        assert await put(store, Made(500, ballast=10_000).find()) == (Stored.NEW,)
+        store.limit(2 << 20)
+        assert await put(store, Made(501, ballast=10_000).find()) == (Stored.FULL,)
         # revocations of what is known are still taken, those of strangers are not
         finds = [Made(0, (), ("r1",)).find(origin="two"), Made(999, (), ("r1",)).find()]
         assert await put(store, *finds) == (Stored.FULL, Stored.FULL)

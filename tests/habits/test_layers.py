@@ -19,7 +19,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("faces", "mailflow", "admin"),
     ("resolver",),
     ("store", "upstreams", "listen"),
-    ("policy", "config", "changes", "hygiene", "install", "state"),
+    ("policy", "config", "changes", "hygiene", "install", "rules", "state"),
     ("wire", "openpgp", "smime"),
     ("model", "query", "observe", "clocks", "ber", "display", "traffic"),
 )

@@ -35,7 +35,7 @@ from keyserver.model import (
 )
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import ByAddress, Query, parse
-from scenarios.world import World
+from scenarios.world import World, view_of
 from support.listed import listed
 from support.upstreams import Told
 
@@ -282,7 +282,7 @@ class Model(RuleBasedStateMachine):
     @rule(terms=st.lists(QUERIES, min_size=1, max_size=4), mailflow=st.booleans())
     def lookups(self, terms: list[str], mailflow: bool) -> None:
         for term in terms:
-            self.lookup(term, View(answer_mailflow=mailflow))
+            self.lookup(term, view_of(mailflow))
 
     def lookup(self, term: str, view: View) -> None:
         living = self.living(term)

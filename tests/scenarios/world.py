@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keyserver import openpgp
 from keyserver.app import opened
-from keyserver.app.context import Context
 from keyserver.clocks import Clocks
-from keyserver.config import Config
+from keyserver.config import Config, UpstreamSection
 from keyserver.faces.http.replies import MAX_AGE
 from keyserver.model import (
     Absent,
@@ -58,6 +57,11 @@ class Seen:
     certificates: Sequence[Certificate]
     left: int | None
     story: str = ""
+
+
+def view_of(answer_mailflow: bool) -> View:
+    """The default view, or another that answers mailflow entries too."""
+    return View("mailflow", answer_mailflow=True) if answer_mailflow else View()
 
 
 class World:
@@ -129,12 +133,10 @@ class World:
             }
         )
 
-    @asynccontextmanager
-    async def scripted(self, context: Context) -> AsyncIterator[Mapping[str, Upstream]]:
-        """The upstreams that the service asks, each with the spec that it has by the service's reading."""
-        for name, upstream in self.upstreams.items():
-            upstream.spec = context.terms.upstreams[name]
-        yield dict(self.upstreams)
+    def scripted(self, section: UpstreamSection, spec: UpstreamSpec) -> Upstream:
+        """An upstream that the service asks, with the spec that it has by the service's reading."""
+        self.upstreams[section.name].spec = spec
+        return self.upstreams[section.name]
 
     async def start(self) -> None:
         """The service as it is, but for its upstreams, its clocks and its listeners."""
@@ -168,7 +170,7 @@ class World:
                 term, "mailflow" if mailflow else "default", looped=looped, once="once" in flags
             )
             return Seen(reply.state, reply.how, reply.certificates, reply.left)
-        answer = await self.get(term, View(answer_mailflow=mailflow), looped=looped)
+        answer = await self.get(term, view_of(mailflow), looped=looped)
         certificates = tuple(a.certificate for a in answer.certificates)
         story = "\n".join(f"{s.at:7.1f} {s.who} {s.what} {s.why}" for s in answer.steps)
         return Seen(answer.state, answer.how, certificates, answer.until - self.now, f"{answer.reason}\n{story}")

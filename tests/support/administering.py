@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,10 +17,9 @@ from keyserver import openpgp
 from keyserver.admin.api.app import make_api
 from keyserver.app import opened
 from keyserver.app.administration import rules_of
-from keyserver.app.context import Context
 from keyserver.app.parts import Parts
 from keyserver.clocks import Clocks
-from keyserver.config import Config
+from keyserver.config import Config, UpstreamSection
 from keyserver.faces.http.app import make_runner
 from keyserver.model import Certificate, Find, Source, State, UpstreamSpec, View
 from keyserver.query import parse
@@ -100,10 +100,9 @@ async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admi
         }
     )
 
-    @asynccontextmanager
-    async def scripted(context: Context) -> AsyncIterator[Mapping[str, Upstream]]:
-        upstream.spec = context.terms.upstreams[NAME]
-        yield {NAME: upstream}
+    def scripted(section: UpstreamSection, spec: UpstreamSpec) -> Upstream:
+        upstream.spec = spec
+        return upstream
 
     async with opened(config, Clocks(clock, clock.monotonic, lambda: 0.0), scripted) as parts:
         rules = rules_of(config, parts.trust, parts.observer)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from keyserver import openpgp
 from keyserver.app import hygiene_of
 from keyserver.changes import Changes
-from keyserver.model import Certificate, Find, Found, Kind, Raw, Record, Source, UpstreamSpec, View
+from keyserver.listen.trust import Trust
+from keyserver.model import Certificate, Find, Found, Kind, Raw, Record, Source, UpstreamSpec, View, Voucher
 from keyserver.policy import Terms
 from keyserver.query import parse
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.inflight import Search
+from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Lookup, Shared
-from keyserver.resolver.plan import tiers_of
+from keyserver.resolver.ratelimit import SearchRateLimit
+from keyserver.resolver.resolver import Resolver
+from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
+from keyserver.rules import InForce
 from keyserver.store.sqlite import SqliteStore
 from support.openpgp import CREATED, Made
 from support.upstreams import Told
@@ -38,7 +43,7 @@ class Ground:
 
     def __init__(self, directory: Path) -> None:
         self.now = NOW
-        self.terms = Terms()
+        self.rules = InForce(Rules(searches=10))
         self.peers: dict[str, Told] = {}
         self.hygiene = hygiene_of()
         self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
@@ -46,38 +51,58 @@ class Ground:
 
     def peer(self, name: str, **spec: Any) -> Told:
         self.peers[name] = Told(UpstreamSpec(name, **spec))
-        self.terms = replace(self.terms, upstreams={n: p.spec for n, p in self.peers.items()})
+        terms = replace(self.terms, upstreams={n: p.spec for n, p in self.peers.items()})
+        self.change(terms=terms, upstreams=dict(self.peers))
         return self.peers[name]
+
+    @property
+    def terms(self) -> Terms:
+        return self.rules().terms
+
+    def change(self, **rules: Any) -> None:
+        """Other rules hold."""
+        self.rules.replace(replace(self.rules(), **rules))
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
     @property
     def parts(self) -> Shared:
-        return Shared(self.store, self.terms, self.hygiene, lambda: self.now, self.monotonic, Aside(self.monotonic))
+        return Shared(self.store, self.rules, self.hygiene, lambda: self.now, self.monotonic, Aside(self.monotonic))
 
-    def searcher(self, deadline: float = 5.0) -> Searcher:
+    def searcher(self) -> Searcher:
         return Searcher(
             store=self.store,
-            upstreams=dict(self.peers),
+            rules=self.rules,
             circuit=CircuitBreaker(self.monotonic, lambda: 0.5),
             cleaner=self.cleaner,
             hygiene=self.hygiene,
-            terms=self.terms,
             clock=lambda: self.now,
             monotonic=self.monotonic,
-            deadline=deadline,
-            max_certificate=1 << 20,
             via="here",
+        )
+
+    def resolver(self, misses: int = 100) -> Resolver:
+        return Resolver(
+            store=self.store,
+            searcher=self.searcher(),
+            rules=self.rules,
+            hygiene=self.hygiene,
+            asked=InFlight(lambda: self.rules().searches),
+            misses=SearchRateLimit(misses, Trust([ip_network("127.0.0.0/8")]), self.monotonic),
+            clock=lambda: self.now,
+            monotonic=self.monotonic,
         )
 
     def lookup(self, term: str, view: View | None = None) -> Lookup:
         query = parse(term)
-        return Lookup(self.parts, query, view or View(), tiers_of(self.terms.upstreams.values(), query, self.terms))
+        return Lookup(self.parts, query, view or View())
 
     async def search(self, term: str, **options: Any) -> Search:
         """A search that nobody has started yet."""
-        return Search(parse(term), await self.store.begin(), started=self.monotonic(), **options)
+        query, rules = parse(term), self.rules()
+        asks = rules.asks(rules.tiers(query))
+        return Search(query, await self.store.begin(), asks, started=self.monotonic(), **options)
 
     def clean(self, made: Made) -> Certificate:
         (certificate,) = openpgp.clean(made.octets, self.now)
@@ -87,6 +112,11 @@ class Ground:
     async def put(self, made: Made, source: Source, origin: str, **options: Any) -> None:
         find = Find(self.clean(made), source, origin, **options)
         await self.store.put([find], [], await self.store.begin(), self.now)
+
+    async def put_mail(self, made: Made, sender: str) -> None:
+        """Seen in a mail of this sender, who was authenticated."""
+        vouchers = (Voucher(sender, authenticated=True, seen_at=self.now),)
+        await self.put(made, Source.MAILFLOW, sender.rpartition("@")[2], vouchers=vouchers)
 
     async def said(self, term: str, upstream: str, *, found: bool) -> None:
         record = Record(parse(term).name, upstream, found, self.now)

@@ -13,7 +13,7 @@ from keyserver.upstreams.base import Asking
 NOTHING = Absent("it says so")
 
 
-@dataclass
+@dataclass(eq=False)
 class Told:
     """Says what stands in `answers` for a query, `otherwise` for any other; an outcome, or what makes one."""
 

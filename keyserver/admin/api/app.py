@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from aiohttp import web
 
@@ -25,17 +26,25 @@ from keyserver.admin.pages.signing import Signing
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Subject(Protocol):
+    """One module's part of the API."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where each handler stands."""
+
+
 def make_api(
     operations: Operations,
     rules: Rules,
     token: str,
     metrics: Callable[[], bytes],
     nodes: Callable[[], Sequence[Mapping[str, object]]] = tuple,
+    subjects: Iterable[Subject] = (),
 ) -> web.Application:
     """The admin listener's application.
 
     token: the first operator's, which we show that we know; metrics: the Prometheus text of the moment; nodes: the
-    processes."""
+    processes; subjects: of further operations."""
 
     @viewer
     async def exposition(request: web.Request) -> web.StreamResponse:
@@ -47,7 +56,7 @@ def make_api(
 
     service, guard = operations.service, Guard(operations.access, operations.acts, rules)
     app = web.Application(middlewares=[problems, guard.middleware], client_max_size=MAX_JSON)
-    for subject in (
+    own: tuple[Subject, ...] = (
         CacheApi(service),
         DeleteApi(operations.undoing),
         MailflowApi(service),
@@ -56,7 +65,8 @@ def make_api(
         AuditApi(operations.auditing),
         Description(),
         UpstreamApi(operations.pausing),
-    ):
+    )
+    for subject in (*own, *subjects):
         app.add_routes(subject.routes())
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])

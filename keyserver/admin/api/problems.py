@@ -9,7 +9,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from keyserver.admin.api.reading import MAX_JSON, Forbidden, Unsupported, visible
-from keyserver.admin.service import Ambiguous, NotKnown, Problem, Refusal, Undecided
+from keyserver.admin.reloading import Mistaken
+from keyserver.admin.service import Ambiguous, NotKnown, Problem, Refusal, Undecided, plain
 from keyserver.store.base import StoreError
 
 _DETAILS = {404: "there is nothing at this address", 413: f"a JSON body of more than {MAX_JSON} octets"}
@@ -44,6 +45,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         response = problem(415, "Unsupported media type", str(refusal))
     except Forbidden as refusal:
         response = problem(403, "Forbidden", str(refusal))
+    except Mistaken as refusal:
+        response = problem(400, "Bad configuration", str(refusal), mistakes=plain(refusal.mistakes))
     except Problem as refusal:
         response = problem(400, "Bad request", str(refusal))
     except StoreError as trouble:

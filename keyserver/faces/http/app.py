@@ -69,7 +69,8 @@ async def unready(context: FaceContext) -> str:
     else:
         if stats.healthy:
             problems.append(f"the store is not healthy: {stats.healthy}")
-        if context.max_size and stats.octets >= context.max_size and "max_size" not in stats.healthy:
+        most = context.rules().max_size
+        if most and stats.octets >= most and "max_size" not in stats.healthy:
             problems.append("cache.max_size is reached: new finds are answered but not cached")
     states = [health.state for health in context.lookups.statuses() if health.state != "paused"]
     if states and all(state == "open" for state in states):

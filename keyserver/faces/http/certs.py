@@ -61,7 +61,7 @@ class Certs:
         if answer.state is State.FOUND:
             response = render(answer.certificates, request.headers.get("Accept", ""))
             response.headers["Vary"] = "Accept"
-            if self._context.explain:
+            if self._context.rules().explain:
                 response.headers["X-Key-Source"] = answer.certificates[0].source.value
         else:
             response = plain(STATUS[answer.state], REFUSALS[answer.state])

@@ -79,7 +79,7 @@ class Hkp:
             given = _parameters(request)
             if given.op == "stats":
                 return await self._stats(given)
-            query = _query(given, self._context.text_search)
+            query = _query(given, self._context.rules().text_search)
             number = self._context.budget.number
             other = in_x509(query) if given.for_people else None
             if other is None:
@@ -133,7 +133,7 @@ class Hkp:
         if not shown:
             return self._refusal(given, 404, NOT_LISTED if may else NOT_HERE)
         response = await self._found(given, shown)
-        if self._context.explain:
+        if self._context.rules().explain:
             response.headers["X-Key-Source"] = shown[0].source.value
         return response
 
@@ -170,7 +170,7 @@ class Hkp:
             "hostname": self._context.instance,
             "certificates": stats.certificates,
         }
-        if self._context.explain:
+        if self._context.rules().explain:
             facts["entries"] = {str(source): count for source, count in stats.entries.items()}
             facts["upstreams"] = {h.name: STATES.get(h.state, h.state) for h in self._context.lookups.statuses()}
         if "json" in given.options:

@@ -77,7 +77,8 @@ def finish(
     headers["Cache-Control"] = f"max-age={max(0, min(MAX_AGE, answer.until - now))}" if keep else "no-store"
     if response.status in (200, 404):
         headers["Age"] = str(max(0, now - answer.since)) if answer.since else "0"
-    if context.explain:
+    explain = context.rules().explain
+    if explain:
         headers["X-Cache"] = answer.how.value
     if response.status == 200:
         assert isinstance(response.body, bytes)
@@ -86,7 +87,7 @@ def finish(
         if _has(request, etag):
             response = _not_modified(response)
     # A reply that still says MISS would repeat it from memory; the next one says HIT and may be kept.
-    if keep and request.method == "GET" and response.status != 304 and (answer.how is How.HIT or not context.explain):
+    if keep and request.method == "GET" and response.status != 304 and (answer.how is How.HIT or not explain):
         positive = answer.state is State.FOUND and response.status == 200
         offer(request, Facts(answer.names, answer.until, number, answer.since, positive, answer.query))
     return response

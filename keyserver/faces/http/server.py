@@ -79,7 +79,6 @@ class HttpServer(ListeningServer[HttpConnection]):
         """As if a connection had been idle before it began, so that its first head must come in the time for one."""
         self.opened = self.dropped = self.timeouts = self.cold = self.foreign = 0
         self._own = own.lower().encode()
-        self._proxy_header = self.trust.header.encode() if self.trust.proxies else b""
         self._tell = tell
         self._told = 0
 
@@ -101,8 +100,8 @@ class HttpServer(ListeningServer[HttpConnection]):
     def classify(self, block: bytes) -> Block:
         """The verdict on a header block, remembered where it may come again."""
         verdict = self.known.get(block)
-        if verdict is None and self._proxy_header:
-            block = without(block, self._proxy_header)
+        if verdict is None and self.trust.proxies:
+            block = without(block, self.trust.header.encode())
             verdict = self.known.get(block)
         if verdict is None:
             verdict = classify(block, self._own)

@@ -21,7 +21,7 @@ async def _open(opening: Opening) -> LdapServer:
     tls = opening.tls(config.ldap.tls_certificate, config.ldap.tls_key_file)
     return LdapServer(
         context,
-        Tree(config.ldap.base, start_tls=tls is not None, text_search=context.text_search),
+        Tree(config.ldap.base, start_tls=tls is not None, text_search=lambda: context.rules().text_search),
         limits,
         tls=tls,
         account=_account(config.ldap),

@@ -12,7 +12,7 @@ OU=ACTIVE,O=PGP KEYSPACE,C=US                  the same OpenPGP certificates, wh
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -118,7 +118,7 @@ Place: TypeAlias = tuple[tuple[Node, ...], tuple[Space, ...], Wanted | None]
 class Tree:
     """The tree of one listener."""
 
-    def __init__(self, base: str, *, start_tls: bool, text_search: bool) -> None:
+    def __init__(self, base: str, *, start_tls: bool, text_search: Callable[[], bool]) -> None:
         self._text_search = text_search
         self._placed: FIFOCache[tuple[str, int], Place] = FIFOCache(REMEMBERED)  # by spelling of the base, and scope
         self._selections: FIFOCache[Hashable, AttributeSelection] = FIFOCache(REMEMBERED)  # by meaning
@@ -241,7 +241,7 @@ class Tree:
             return ()
         terms = cover(filter_)
         if terms is None:
-            if not self._text_search:
+            if not self._text_search():
                 return Refusal(Code.UNWILLING, UNBOUND)
             terms = cover_text(filter_)
         if terms is None:

@@ -235,6 +235,10 @@ class SqliteStore:
         for batch in _batches(asked.items()):
             await self._write(partial(put.asked, names=batch), durable=False)
 
+    def limit(self, max_size: int) -> None:
+        """As `Store.limit`."""
+        self._max_size = max_size
+
     async def delete(
         self,
         fingerprint: str,

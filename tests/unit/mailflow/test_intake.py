@@ -25,6 +25,7 @@ from keyserver.mailflow.values import Envelope, Report, Rules, Way, Why
 from keyserver.model import Certificate, Entry, Find, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
+from keyserver.rules import InForce
 from keyserver.store.base import StoreError
 from keyserver.store.sqlite import SqliteStore
 from support.listed import listed
@@ -54,12 +55,12 @@ class World:
         self.store = SqliteStore(path / "keyserver.db", hygiene, Changes(), max_size=1 << 30)
         self.cleaner = Cleaner({kind: own.clean for kind, own in hygiene.items()}, monotonic=time.monotonic)
         self.registry = CollectorRegistry()
+        self.rules = InForce(replace(rules, terms=self.terms))
         self.intake = Intake(
             store=self.store,
             cleaner=self.cleaner,
             hygiene=hygiene,
-            rules=rules,
-            terms=self.terms,
+            rules=self.rules,
             clock=lambda: self.now,
             counts=Counts(self.registry),
             identity=lambda identity: "#hash",
@@ -114,6 +115,31 @@ async def test_a_good_chain_is_cached_and_answered_by_policy_only(world: World) 
     assert world.answered(entry, ALWAYS)
     await world.approve(ALICE.fingerprint)
     assert world.answered((await world.entries())[ALICE.fingerprint])
+
+
+async def test_a_mail_that_was_read_by_other_rules_is_read_again(world: World) -> None:
+    """Its sender has become one of our own, who are never harvested; or is none any more."""
+    clean, reading, go = world.cleaner.clean, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*arguments: object) -> object:
+        reading.set()
+        await go.wait()
+        return await clean(*arguments)  # type: ignore[arg-type]
+
+    world.cleaner.clean = slowly  # type: ignore[method-assign, assignment]
+    mail = head("alice@partner.example", **PASSED) + multipart(
+        text(), attached_key(make(["<alice@partner.example>"]).octets)
+    )
+    waiting = asyncio.ensure_future(world.mail(mail))
+    await reading.wait()
+    outside = world.rules()
+    world.rules.replace(replace(outside, internal_domains=("partner.example",)))
+    await asyncio.wait_for(world.rules.replaced(), 1)
+    go.set()
+    assert (await waiting).verdict is Why.INTERNAL
+    assert await world.entries() == {}
+    world.rules.replace(outside)
+    assert (await world.mail(mail)).verdict is Why.CACHED
 
 
 async def test_faq_2_keys_from_mail_live_180_days_from_the_last_mail(world: World) -> None:

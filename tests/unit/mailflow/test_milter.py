@@ -28,6 +28,7 @@ from keyserver.mailflow.server import MailServer
 from keyserver.mailflow.values import Envelope, Rules
 from keyserver.model import Malformed
 from keyserver.policy import with_subdomains
+from keyserver.rules import InForce
 from keyserver.wire import lmtp, milter
 from support import milter_client
 from support.memory import octets_held
@@ -40,7 +41,9 @@ MAIL = b"From: a@b.example\r\nSubject: x\r\n folded\r\nMessage-ID: <1@b>\r\n\r\n
 class Fake:
     """Takes what an intake takes, and keeps it."""
 
-    rules: Rules = field(default_factory=lambda: Rules(internal_domains=with_subdomains(["here.example"])))
+    rules: InForce[Rules] = field(
+        default_factory=lambda: InForce(Rules(internal_domains=with_subdomains(["here.example"])))
+    )
     memory: MailMemory = field(default_factory=MailMemory)
     mails: list[tuple[Envelope, bytes, bool]] = field(default_factory=list)
     broken: bool = False

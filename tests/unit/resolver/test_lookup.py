@@ -236,7 +236,7 @@ async def test_without_finds_the_outcomes_speak(ground: Ground) -> None:
 
 async def test_when_the_upstreams_fail_what_is_known_is_answered_then_what_is_stale(ground: Ground) -> None:
     ground.peer("a")
-    ground.terms = replace(ground.terms, serve_stale=3600)
+    ground.change(terms=replace(ground.terms, serve_stale=3600))
     await ground.put(alice(), Source.KEYSERVER, "a")
     for later, state, how in (
         (0, State.FOUND, How.HIT),
@@ -251,7 +251,7 @@ async def test_when_the_upstreams_fail_what_is_known_is_answered_then_what_is_st
 
 async def test_what_is_stale_is_not_mixed_with_what_is_fresh(ground: Ground) -> None:
     ground.peer("a")
-    ground.terms = replace(ground.terms, serve_stale=3600)
+    ground.change(terms=replace(ground.terms, serve_stale=3600))
     await ground.put(alice(), Source.KEYSERVER, "a")
     ground.now += 86400
     fresh = make([f"Alice <{ALICE}>"], seed="fresh")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_network
 
-from keyserver.listen.trust import Trust
 from keyserver.model import How, Source, State, View
 from keyserver.query import parse
-from keyserver.resolver.inflight import InFlight
-from keyserver.resolver.ratelimit import SearchRateLimit
-from keyserver.resolver.resolver import Resolver, Settings
+from keyserver.resolver.resolver import Resolver
 from support.openpgp import make
 from support.resolving import NOW, Ground, sends, until
 
@@ -19,18 +15,9 @@ BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")
 STRANGER = "192.0.2.1"
 
 
-def resolver_of(ground: Ground, *, searches: int = 10, misses: int = 100, deadline: float = 5.0) -> Resolver:
-    return Resolver(
-        store=ground.store,
-        searcher=ground.searcher(deadline),
-        terms=ground.terms,
-        hygiene=ground.hygiene,
-        asked=InFlight(searches),
-        misses=SearchRateLimit(misses, Trust([ip_network("127.0.0.0/8")]), ground.monotonic),
-        clock=lambda: ground.now,
-        monotonic=ground.monotonic,
-        settings=Settings(),
-    )
+def resolver_of(ground: Ground, *, misses: int = 100, **rules: float) -> Resolver:
+    ground.change(**rules)
+    return ground.resolver(misses)
 
 
 async def test_a_miss_a_hit_and_who_was_asked_for(ground: Ground) -> None:

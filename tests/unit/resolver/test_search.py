@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, Raw, Source
 from keyserver.policy import on_record
 from keyserver.resolver.inflight import Search
-from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.search import MAX_CLEANED
 from keyserver.store.base import StoreError
 from support.openpgp import make
@@ -20,11 +18,11 @@ ALICE = "alice@example.org"
 BY_ALICE = make([f"Alice <{ALICE}>"], seed="alice")
 
 
-async def run(ground: Ground, search: Search, deadline: float = 5.0) -> Search:
-    tiers = tiers_of(ground.terms.upstreams.values(), search.query, ground.terms)
+async def run(ground: Ground, search: Search) -> Search:
+    names = ground.rules().tiers(search.query).names
     snapshot = await ground.store.look(search.query.name)
-    known = on_record(snapshot.records, tiers.names, ground.now, ground.terms)
-    await ground.searcher(deadline).run(search, tiers, known)
+    known = on_record(snapshot.records, names, ground.now, ground.terms)
+    await ground.searcher().run(search, known)
     return search
 
 
@@ -83,8 +81,9 @@ async def test_a_tier_with_a_successor_gets_half_of_what_is_left(ground: Ground)
     slow, second = ground.peer("a", priority=1), ground.peer("b", priority=2)
     slow.open.clear()
     second.otherwise = sends(BY_ALICE)
+    ground.change(deadline=0.4)
     search = await ground.search(ALICE)
-    task = asyncio.ensure_future(run(ground, search, deadline=0.4))
+    task = asyncio.ensure_future(run(ground, search))
     began = ground.monotonic()
     await asyncio.wait_for(search.settled.wait(), 2)
     assert 0.15 < ground.monotonic() - began < 0.35
@@ -194,10 +193,8 @@ async def test_what_cannot_be_kept_is_handed_to_whoever_waits_with_its_revocatio
 
 async def test_larger_certificates_than_allowed_are_refused(ground: Ground) -> None:
     ground.peer("a").otherwise = sends(BY_ALICE)
-    search = await ground.search(ALICE)
-    tiers = tiers_of(ground.terms.upstreams.values(), search.query, ground.terms)
-    small = replace(ground.searcher(), max_certificate=100)
-    await small.run(search, tiers, on_record((), (), NOW, ground.terms))
+    ground.change(max_certificate=100)
+    search = await run(ground, await ground.search(ALICE))
     assert search.outcomes == {"a": Absent("refused: larger than 100 octets")}
 
 

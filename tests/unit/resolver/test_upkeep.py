@@ -45,18 +45,14 @@ class Kept:
     ground: Ground
     searching: Searching = field(default_factory=Searching)
     counting: float = 0.0
-    interval: int = 900
-    prefetch: bool = True
 
     def __post_init__(self) -> None:
         self.upkeep = Upkeep(
             self.ground.store,
             self.searching,  # type: ignore[arg-type]
-            self.ground.terms,
+            self.ground.rules,
             clock=lambda: self.ground.now,
             counting=lambda: self.counting,
-            purge_interval=self.interval,
-            prefetch=self.prefetch,
         )
 
     def pass_(self, seconds: int) -> None:
@@ -65,6 +61,25 @@ class Kept:
 
     async def left(self) -> int:
         return sum((await self.ground.store.stats()).entries.values())
+
+
+async def test_intervals_that_have_begun_go_by_the_rules_of_now(ground: Ground) -> None:
+    ground.change(purge_interval=86400, prefetch=False)
+    upkeep, purges = Kept(ground).upkeep, asyncio.Event()
+
+    async def purge(*_: object) -> int:
+        purges.set()
+        return 0
+
+    ground.store.purge_expired = purge  # type: ignore[method-assign, assignment]
+    task = asyncio.ensure_future(upkeep.run())
+    await asyncio.sleep(0.1)
+    assert not purges.is_set()
+    ground.change(purge_interval=0.2)
+    upkeep.rules_replaced()
+    await asyncio.wait_for(purges.wait(), 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_has_expired_goes_by_its_own_sources_time(ground: Ground) -> None:
@@ -95,7 +110,7 @@ async def test_what_has_expired_goes_by_its_own_sources_time(ground: Ground) -> 
 
 
 async def test_what_may_be_answered_stale_stays(ground: Ground) -> None:
-    ground.terms = replace(ground.terms, serve_stale=3600)
+    ground.change(terms=replace(ground.terms, serve_stale=3600))
     upkeep = Kept(ground)
     await ground.put(make(["a@x.example"], seed="a"), Source.KEYSERVER, "a")
     upkeep.pass_(DAY + 3600)
@@ -162,7 +177,8 @@ async def test_a_name_that_two_upstreams_found_is_searched_once_and_few_at_once(
 async def test_the_loops_go_on_after_trouble_that_is_told_once(
     ground: Ground, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upkeep = Kept(ground, interval=0, prefetch=False)
+    ground.change(purge_interval=0, prefetch=False)
+    upkeep = Kept(ground)
     purge, calls = ground.store.purge_expired, 0
 
     async def sometimes(*arguments: object) -> int:

@@ -19,7 +19,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from keyserver.changes import Changes
 from keyserver.faces.cache import MemoryLimit
-from keyserver.faces.context import FaceContext
+from keyserver.faces.context import FaceContext, FaceRules
 from keyserver.faces.http import hkp
 from keyserver.faces.http.app import make_app, make_runner
 from keyserver.faces.http.facts import Facts
@@ -169,7 +169,7 @@ async def served(**changes: object) -> AsyncIterator[Face]:
         monotonic=lambda: 1.0,
         note=lambda *line: notes.append(line),
         instance="here.example",
-        max_size=1 << 20,
+        rules=lambda: FaceRules(max_size=1 << 20),
     )
     context = replace(context, **changes)  # type: ignore[arg-type]
     runner = make_runner(make_app(context, hkp.routes))
@@ -547,7 +547,7 @@ async def test_bytes_that_are_not_http_are_not_logged(face: Face, caplog: pytest
 
 
 async def test_text_goes_to_the_resolver_where_it_is_on() -> None:
-    async with served(text_search=True) as face:
+    async with served(rules=lambda: FaceRules(text_search=True)) as face:
         assert (await face.get("/pks/lookup?op=index&options=mr&search=Alice%20Example")).status == 404
         assert str(face.resolving.asked[0][0]) == "alice example"
 
@@ -630,7 +630,7 @@ async def test_headers_of_a_hit_a_negative_and_a_stale_answer(face: Face) -> Non
 
 
 async def test_explain_off_tells_strangers_nothing() -> None:
-    async with served(explain=False) as face:
+    async with served(rules=lambda: FaceRules(explain=False)) as face:
         face.resolving.put("a@example.org", answered())
         reply = await face.get("/pks/lookup?op=get&search=a@example.org")
         assert reply.status == 200

@@ -24,7 +24,7 @@ async def _ask(searches: Searches) -> SearchReply:
 
 async def test_what_was_deleted_while_a_search_went_by_is_not_given_again_from_memory() -> None:
     memory, changes = Memory(make(["Alice <alice@example.org>"], seed="alice").octets), Changes()
-    searches = Searches(context(memory, changes, []), Tree(BASE, start_tls=False, text_search=False))
+    searches = Searches(context(memory, changes, []), Tree(BASE, start_tls=False, text_search=lambda: False))
     names = memory.held[0].certificate.proof.index
     lookup = memory.lookup
 
@@ -44,7 +44,7 @@ async def test_what_was_deleted_while_a_search_went_by_is_not_given_again_from_m
 
 async def test_what_nothing_touched_is_given_again_from_memory() -> None:
     memory = Memory(make(["Alice <alice@example.org>"], seed="alice").octets)
-    searches = Searches(context(memory, Changes(), []), Tree(BASE, start_tls=False, text_search=False))
+    searches = Searches(context(memory, Changes(), []), Tree(BASE, start_tls=False, text_search=lambda: False))
     for _ in range(2):
         assert len((await _ask(searches)).entries) == 1
     memory.held.clear()

@@ -26,7 +26,7 @@ ANY = Present("objectClass")
 
 
 def tree(**options: bool) -> Tree:
-    return Tree(BASE, **{"start_tls": False, "text_search": False, **options})
+    return Tree(BASE, **{"start_tls": False, "text_search": lambda: False, **options})
 
 
 def plan(
@@ -267,17 +267,17 @@ def test_a_filter_without_an_exact_term_lists_nobody(filter_: Filter) -> None:
 
 def test_text_search_looks_for_the_text() -> None:
     free = Or((Substrings("cn", b"Ali", (), None), Substrings("pgpUserID", None, (b"Ali",), None)))
-    made = plan(BASE, free, of=tree(text_search=True))
+    made = plan(BASE, free, of=tree(text_search=lambda: True))
     assert isinstance(made, SearchPlan)
     assert [w.query for w in made.sense.wanted] == [ByText("ali"), ByText("ali", Kind.X509)]
-    made = plan(PEOPLE, Present("cn"), of=tree(text_search=True))
+    made = plan(PEOPLE, Present("cn"), of=tree(text_search=lambda: True))
     assert isinstance(made, SearchPlan)
     assert [w.query for w in made.sense.wanted] == [ByText("", Kind.X509)]
     for named in (Equal("anr", b"Ali"), Extensible("", "cn", b"Ali", False), Substrings("mail", b"Ali", (), None)):
-        made = plan(BASE, named, of=tree(text_search=True))
+        made = plan(BASE, named, of=tree(text_search=lambda: True))
         assert isinstance(made, SearchPlan)
         assert [w.query for w in made.sense.wanted] == [ByText("ali", Kind.X509)]
-    proxied = plan(BASE, Substrings("proxyAddresses", b"SMTP:Ali", (), None), of=tree(text_search=True))
+    proxied = plan(BASE, Substrings("proxyAddresses", b"SMTP:Ali", (), None), of=tree(text_search=lambda: True))
     assert isinstance(proxied, SearchPlan)
     assert [w.query for w in proxied.sense.wanted] == [ByText("ali", Kind.X509)]
     assert cover(free) is None
@@ -335,7 +335,7 @@ def test_bases_that_are_not_there(base: str, scope: int, code: Code) -> None:
 
 
 def test_a_base_without_a_name_of_its_own_works() -> None:
-    made = plan("", Equal("mail", b"a@b.org"), of=Tree("", start_tls=False, text_search=False))
+    made = plan("", Equal("mail", b"a@b.org"), of=Tree("", start_tls=False, text_search=lambda: False))
     assert isinstance(made, SearchPlan)
     assert [w.space.dn for w in made.sense.wanted] == ["ou=People"]
 
@@ -708,7 +708,7 @@ def test_a_reply_has_a_largest_size() -> None:
 
 def test_each_entry_comes_once() -> None:
     node = Node("cn=x", {"objectclass": (b"top",)})
-    made = plan(KEYS, Or((ANY, Equal("gpgMailbox", b"a@b.org"))), 1, of=tree(text_search=True))
+    made = plan(KEYS, Or((ANY, Equal("gpgMailbox", b"a@b.org"))), 1, of=tree(text_search=lambda: True))
     assert isinstance(made, SearchPlan)
     chosen = choose(made, [(node,), (node,)])
     assert not isinstance(chosen, Refusal)

@@ -1,0 +1,91 @@
+"""The rules out of the configuration: what lookups, mail flow and faces go by, replaced together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keyserver.app.upstreams import spec_of
+from keyserver.config import Config
+from keyserver.faces.context import FaceRules
+from keyserver.mailflow.values import Rules as MailRules
+from keyserver.model import View
+from keyserver.policy import Terms, with_subdomains
+from keyserver.resolver.rules import Rules
+from keyserver.rules import InForce
+from keyserver.upstreams.base import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRules:
+    """Those of now, for each floor of the service. Each is read where it is used."""
+
+    lookups: InForce[Rules]
+    mail: InForce[MailRules]
+    faces: InForce[FaceRules]
+
+    @classmethod
+    def of(cls, config: Config, upstreams: Mapping[str, Upstream]) -> ServiceRules:
+        """The first ones."""
+        return cls(InForce(lookup_rules(config, upstreams)), InForce(mail_rules(config)), InForce(face_rules(config)))
+
+    def replace(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
+        """Others hold from here on, everywhere in this process."""
+        self.lookups.replace(lookup_rules(config, upstreams))
+        self.mail.replace(mail_rules(config))
+        self.faces.replace(face_rules(config))
+
+    async def replaced(self) -> None:
+        """Return when nothing that was judged by earlier ones is still being stored."""
+        await self.lookups.replaced()
+        await self.mail.replaced()
+
+
+def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
+    """What lookups, searches and upkeep go by."""
+    policies = {"default": config.policy.answer_mailflow, **{view.name: view.answer_mailflow for view in config.view}}
+    return Rules(
+        terms=terms_of(config),
+        upstreams=upstreams,
+        views={name: View(name, answer_mailflow) for name, answer_mailflow in policies.items()},
+        text_search=config.policy.text_search,
+        deadline=float(config.cache.deadline),
+        max_certificate=config.policy.max_certificate_size,
+        searches=config.limits.searches,
+        prefetch=config.cache.prefetch,
+        purge_interval=config.cache.purge_interval,
+    )
+
+
+def mail_rules(config: Config) -> MailRules:
+    """What the harvest goes by."""
+    mailflow = config.mailflow
+    return MailRules(
+        inbound_addresses=frozenset(mailflow.inbound_addresses),
+        outbound_networks=mailflow.outbound_networks,
+        authserv_id=mailflow.authserv_id,
+        require_authenticated_sender=mailflow.require_authenticated_sender,
+        internal_domains=with_subdomains(config.policy.internal_domains),
+        hold_changed=mailflow.hold_changed,
+        max_certificate=config.policy.max_certificate_size,
+        terms=terms_of(config),
+    )
+
+
+def face_rules(config: Config) -> FaceRules:
+    """What faces go by."""
+    return FaceRules(
+        explain=config.hkp.explain, text_search=config.policy.text_search != "off", max_size=config.cache.max_size
+    )
+
+
+def terms_of(config: Config) -> Terms:
+    """What policy goes by."""
+    return Terms(
+        ttl=config.cache.ttl,
+        negative_ttl=config.cache.negative_ttl,
+        serve_stale=config.cache.serve_stale,
+        internal_domains=config.policy.internal_domains,
+        require_chain=config.smime.require_chain,
+        upstreams={section.name: spec_of(section) for section in config.upstream},
+    )

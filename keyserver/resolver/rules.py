@@ -1,0 +1,52 @@
+"""What lookups, searches and upkeep go by, in one value that never changes; `rules.InForce` holds that of now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from keyserver.model import View
+from keyserver.policy import Terms, hears
+from keyserver.query import ByText, Query
+from keyserver.resolver.plan import Tiers, tiers_of
+from keyserver.upstreams.base import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Read them at each use, and again after each wait.
+
+    deadline: seconds in which a lookup answers. max_certificate: octets after cleaning. searches: under way at once.
+    purge_interval: seconds."""
+
+    terms: Terms = field(default_factory=Terms)
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
+    text_search: str = "off"  # "off", "cache", "upstream"
+    deadline: float = 5.0
+    max_certificate: int = 1 << 20
+    searches: int = 1000
+    prefetch: bool = True
+    purge_interval: int = 900
+
+    def view(self, view: View) -> View:
+        """The policy of the view of that name; one that they do not name keeps its own."""
+        return self.views.get(view.name, view)
+
+    def tiers(self, query: Query) -> Tiers:
+        """Who may be told this query, in which order."""
+        if isinstance(query, ByText) and self.text_search != "upstream":
+            return Tiers((), {})
+        return tiers_of((u.spec for u in self.upstreams.values()), query, self.terms)
+
+    def asks(self, tiers: Tiers) -> tuple[tuple[Upstream, ...], ...]:
+        """Their upstreams: what makes one search another than the next, by these rules or by others."""
+        return tuple(tuple(self.upstreams[spec.name] for spec in tier) for tier in tiers.tiers)
+
+    def silences(self, upstream: Upstream, query: Query) -> str:
+        """Why an upstream is neither told this query nor believed about it; empty where it is both."""
+        if self.upstreams.get(upstream.spec.name) is not upstream:
+            return "it is no upstream any more"
+        if isinstance(query, ByText) and self.text_search != "upstream":
+            return "text is not asked of upstreams"
+        return hears(upstream.spec, query, self.terms)
