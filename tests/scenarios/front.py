@@ -20,6 +20,7 @@ from keyserver.faces.http.replies import STATUS
 from keyserver.listen.sockets import bind_for
 from keyserver.model import Certificate, How, State
 from keyserver.openpgp.armor import dearmor
+from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control, tell
 from keyserver.processes.fronts import Fronts
 from keyserver.processes.ledger import Ledger
@@ -94,7 +95,8 @@ async def front_before(parts: Parts) -> AsyncIterator[Front]:
     (to_core, core), (to_front, front) = pairs
     counter, ledger, listeners = Counter(), Ledger(1), Listeners(parts.clocks.monotonic)
     bound = {one: bind_for(one.listener, 1)[0] for one in parts.config.listeners}
-    fronts = Fronts(counter, Control(core), stop=lambda: None, reload=lambda: None)
+    agreed = Agreed()
+    fronts = Fronts(counter, Control(core), agreed, stop=lambda: None, reload=lambda: None)
     listeners.fronts = fronts
     parts.hot.append(fronts)
     await open_all(parts, listeners, lambda line: None)
@@ -103,7 +105,7 @@ async def front_before(parts: Parts) -> AsyncIterator[Front]:
         hits=parts.observer.hot,
         searched=lambda names: parts.resolver.note_asked(names, parts.clocks.now()),
     )
-    setting = Setting(parts.config, parts.clocks, counter, ledger, 0, parts.installation.instance, bound)
+    setting = Setting(parts.config, parts.clocks, counter, agreed, ledger, 0, parts.installation.instance, bound)
     running = loop.create_task(FrontProcess(setting).run(Control(front)))
     _join(to_core, to_front)
     to_front.setblocking(False)

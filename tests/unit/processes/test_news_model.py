@@ -189,9 +189,9 @@ class Fronts(RuleBasedStateMachine):
             return
         name, value, since, until = front.under_way.pop(which % len(front.under_way))
         body = str(value).encode()
-        reply = ResponseHead(
-            40, b"1.1", 404 if value is None else 200, b"", ((b"Content-Length", b"%d" % len(body)),), len(body)
-        )
+        status, length = 404 if value is None else 200, b"%d" % len(body)
+        named = {b"content-length": [length]}
+        reply = ResponseHead(40, b"1.1", status, b"", ((b"Content-Length", length),), named, len(body))
         front.hot.fill(
             line(name),
             reply,
