@@ -9,6 +9,7 @@ import pytest
 
 from keyserver.model import Entry, Selection, Source, Voucher
 from keyserver.store.base import Store, Stored, Undo, Undone, Waiting
+from support.listed import listed
 from tests.conformance.conftest import Backend, Heard, Made, addr, said
 
 ALICE = Made(1, ("Alice <alice@example.org>",))
@@ -107,9 +108,9 @@ async def test_a_purge_can_wait_to_be_undone_when_it_says_so(store: Store) -> No
     made = [Made(n, (f"n{n}@example.org",)) for n in range(10, 460)]
     await put(store, *(m.find() for m in made), CAROL.find())
     assert await store.purge(Selection(domain="example.org"), NOW, UNDO) == 450
-    assert len((await store.list(Selection(), 1000)).entries) == 1
+    assert len(await listed(store)) == 1
     assert await undo(store) == Undone(450, 450)
-    assert len((await store.list(Selection(), 1000)).entries) == 451
+    assert len(await listed(store)) == 451
 
 
 async def test_until_its_time_is_over(store: Store) -> None:
@@ -135,7 +136,7 @@ async def test_what_waits_is_in_no_listing_and_no_count_but_takes_room(backend: 
         await store.delete(ALICE.fingerprint, NOW, undo=UNDO)
         stats = await store.stats()
         assert (stats.certificates, sum(stats.entries.values()), stats.records_found) == (0, 0, 0)
-        assert (await store.list(Selection(), 10)).entries == ()
+        assert await listed(store) == []
         assert not await store.answered("one", "example.org")
         assert await store.newest() is None
         assert await put(store, CAROL.find()) == (Stored.FULL,)
