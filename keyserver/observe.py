@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from keyserver.model import Answer, How, Name, State
 from keyserver.traffic import Traffic
@@ -43,19 +43,18 @@ class Observer:
             "keyserver_lookups", "Lookups answered by the resolver", ["face", "state", "how"], registry=self.registry
         )
         self._seconds = Histogram(
-            "keyserver_lookup_seconds", "Time to an answer", ["face", "how"], buckets=SECONDS, registry=self.registry
+            "keyserver_lookup_seconds", "Seconds to an answer", ["face", "how"], buckets=SECONDS, registry=self.registry
         )
         self._hot = Counter("keyserver_hot_answers", "Requests answered from memory", ["face"], registry=self.registry)
         self._upstream = Counter(
             "keyserver_upstream_answers", "Outcomes of upstreams", ["upstream", "outcome"], registry=self.registry
         )
         self._upstream_seconds = Histogram(
-            "keyserver_upstream_seconds", "Time to an outcome", ["upstream"], buckets=SECONDS, registry=self.registry
+            "keyserver_upstream_seconds", "Seconds to an outcome", ["upstream"], buckets=SECONDS, registry=self.registry
         )
         self.traffic = Traffic(clock)
         """`hit`, `miss`, `failed`: lookups; `upstream NAME found`, `… absent`, `… failed`: what each said."""
         self._hot_counts: dict[str, int] = {}
-        self._gauges: dict[str, Gauge] = {}
         self._counted: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}  # labels cost more
 
     def lookup(
@@ -110,12 +109,6 @@ class Observer:
             self._counted[upstream, outcome] = counted
         counted[0].inc()
         counted[1].observe(seconds)
-
-    def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
-        """A value read at every scrape."""
-        gauge = Gauge(f"keyserver_{name}", help_, registry=self.registry)
-        gauge.set_function(read)
-        self._gauges[name] = gauge
 
     def identity(self, text: str) -> str:
         """An address, fingerprint or key ID as logs may show it."""

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from keyserver.app.listening import CORES_PART, DRAIN, Listeners, memory_gauges
+from keyserver.app.listening import CORES_PART, DRAIN, Listeners
 from keyserver.app.log import install_log
+from keyserver.app.metrics import memory_values
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.faces.cache import MemoryLimit
@@ -138,7 +139,7 @@ class FrontProcess:
 
     def _report(self) -> None:
         """Tell the core what was answered here."""
-        counts = {name: read() for name, (_, read) in memory_gauges(self._budget).items()}
+        counts = {value.name: value.read() for value in memory_values(self._budget)}
         asked: dict[str, list[tuple[Name, int]]] = {}
         for name, faces in self._faces.items():
             total: Counts[str] = Counts()

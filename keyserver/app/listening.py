@@ -17,6 +17,7 @@ from typing import Any
 from keyserver.admin.api.app import Subject, make_api
 from keyserver.app.administration import rules_of
 from keyserver.app.context import CannotStart
+from keyserver.app.metrics import ServiceMetrics
 from keyserver.app.parts import Parts
 from keyserver.config import Config, Listener, Listening
 from keyserver.faces.cache import MemoryLimit
@@ -48,6 +49,11 @@ ADMIN_MEMORY = 0  # octets of hot answers: there are none
 _LOG = logging.getLogger("keyserver")
 
 
+async def nothing() -> bytes:
+    """No metrics: nothing listens."""
+    return b""
+
+
 @dataclass(slots=True)
 class Listeners:
     """Everything that listens. What stands behind the connections is closed when none is left.
@@ -64,6 +70,9 @@ class Listeners:
     """Sockets that somebody has bound already."""
     subjects: Sequence[Subject] = ()
     """What the admin API has beside the service's own operations."""
+
+    metrics: Callable[[], Awaitable[bytes]] = nothing
+    """What is shown to Prometheus; nothing before faces are open."""
 
     async def close(self) -> None:
         """Take nothing new, let open requests end."""
@@ -101,6 +110,8 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
     """Open what is configured, the admin listener last. `ready` hears one line per listener. Raises CannotStart."""
     memory = parts.config.cache.memory // (CORES_PART if listeners.fronts is not None else 1)
     budget = MemoryLimit(memory, parts.changes, parts.clocks.now)
+    metrics = ServiceMetrics(parts, budget, listeners.servers, listeners.certificates, listeners.fronts)
+    listeners.metrics = metrics.exposition
     policy = {view.name: view.answer_mailflow for view in parts.config.view}
     views = {"default": parts.config.policy.answer_mailflow, **policy}
     for name, make in _makers(parts, listeners, budget).items():
@@ -117,7 +128,6 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
                     server.begin()
                 else:
                     await _bind(server, wanted, ready, listeners.bound)
-    _show(parts, listeners, budget)
 
 
 def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[str, Maker]:
@@ -145,46 +155,6 @@ def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[
         **{name: partial(mail, name) for name in mail_servers},
         "admin": admin,
     }
-
-
-def memory_gauges(budget: MemoryLimit) -> Mapping[str, tuple[str, Callable[[], int]]]:
-    """What is shown of the answers that a process keeps, by name: meaning, value."""
-    return {
-        "hot_octets": ("Memory of answers kept, all faces together", lambda: budget.octets),
-        "hot_limit_octets": ("What that memory may be (cache.memory)", lambda: budget.limit),
-        "hot_found": ("Answers kept", lambda: len(budget.found)),
-        "hot_absent": ("Negative answers kept", lambda: len(budget.absent)),
-        "hot_evicted": ("Answers that left because memory ran out", lambda: budget.evicted),
-        "hot_expired": ("Answers whose time was over", lambda: budget.expired),
-        "hot_forgotten": ("Answers that left because something behind them changed", lambda: budget.forgotten),
-    }
-
-
-def _show(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> None:
-    """Gauges, read at every scrape."""
-    observer, fronts = parts.observer, listeners.fronts
-
-    def connections(face: str) -> int:
-        if fronts is not None and face in BY_FACE:
-            return fronts.total(f"{face}_connections")
-        return sum(server.present for server in listeners.of(face))
-
-    def refused(*faces: str) -> int:
-        elsewhere = sum(fronts.total(f"{face}_refused") for face in faces) if fronts is not None else 0
-        return elsewhere + sum(server.refused for server in listeners.of(*faces))
-
-    def both(name: str, here: Callable[[], int]) -> int:
-        return here() + (fronts.total(name) if fronts is not None else 0)
-
-    observer.gauge("searches_under_way", "Searches under way", lambda: parts.resolver.searches)
-    for name, (meaning, read) in memory_gauges(budget).items():
-        observer.gauge(name, meaning, partial(both, name, read))
-    absences = partial(both, "hkp_negative_hits", lambda: sum(hot.counts().negative_hits for hot in parts.hot))
-    observer.gauge("hkp_negative_hits", "Absences given from memory", absences)
-    for face in FACES:
-        observer.gauge(f"{face.name}_connections", "Open connections of this face", partial(connections, face.name))
-        observer.gauge(f"{face.name}_refused", "Connections over a limit", partial(refused, face.name))
-    observer.gauge("mailflow_refused", "Connections over a limit", partial(refused, "milter", "lmtp"))
 
 
 def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int, float, str], None]:
@@ -271,8 +241,8 @@ async def admin_server(parts: Parts, listeners: Listeners) -> HttpServer:
         return [asdict(Node("service", os.getpid(), since, 0, sum(face.present for face in faces), hot))]
 
     rules = rules_of(config, parts.trust, parts.observer)
-    token, metrics = parts.installation.token, parts.observer.exposition
-    api = make_api(parts.operations, rules, token, metrics, nodes, listeners.subjects)
+    token = parts.installation.token
+    api = make_api(parts.operations, rules, token, lambda: listeners.metrics(), nodes, listeners.subjects)
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
     await runner.setup()

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cryptography.x509 import load_pem_x509_certificate
+
 LOOK = 60.0  # seconds between looks at the files
 
 _LOG = logging.getLogger("keyserver.tls")
@@ -35,7 +37,9 @@ class TlsCertificate:
 
     def __init__(self, chain: Path, key: Path | None, monotonic: Callable[[], float]) -> None:
         """Raises OSError, which ssl.SSLError is, where the files cannot be used."""
-        self._chain, self._key = chain, key
+        self.file, self._key = chain, key
+        self.expires: float | None = None
+        """When the certificate that was read last does, Unix seconds; None where the file does not say it to us."""
         self._monotonic = monotonic
         self._looked = monotonic()
         self._seen = self._stamp()
@@ -44,7 +48,7 @@ class TlsCertificate:
 
     def move(self, chain: Path, key: Path | None) -> bool:
         """From here on these files; see `reload`."""
-        self._chain, self._key = chain, key
+        self.file, self._key = chain, key
         return self.reload()
 
     def reload(self) -> bool:
@@ -55,10 +59,10 @@ class TlsCertificate:
             self._current = self._read()
         except OSError as problem:
             reason = getattr(problem, "reason", None) or problem.strerror or str(problem)
-            facts = {"file": str(self._chain), "reason": reason}
+            facts = {"file": str(self.file), "reason": reason}
             _LOG.error("a TLS certificate cannot be read; the one read before stays", extra={"facts": facts})
             return False
-        _LOG.info("TLS certificate read", extra={"facts": {"file": str(self._chain)}})
+        _LOG.info("TLS certificate read", extra={"facts": {"file": str(self.file)}})
         return True
 
     def look(self) -> None:
@@ -74,11 +78,20 @@ class TlsCertificate:
         connection.context = self._current
 
     def _stamp(self) -> Stamp:
-        return stamp_of(filter(None, (self._chain, self._key)))
+        return stamp_of(filter(None, (self.file, self._key)))
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # an encrypted key is an error, not a question on the terminal
-        context.load_cert_chain(self._chain, self._key, password=lambda: b"")
+        context.load_cert_chain(self.file, self._key, password=lambda: b"")
+        self.expires = _expiry(self.file)
         return context
+
+
+def _expiry(chain: Path) -> float | None:
+    """When the first certificate of a file expires."""
+    try:
+        return load_pem_x509_certificate(chain.read_bytes()).not_valid_after_utc.timestamp()
+    except (OSError, ValueError):  # what OpenSSL reads and we do not is still served
+        return None

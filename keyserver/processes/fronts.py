@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections import Counter as Counts
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import socket
@@ -77,6 +78,7 @@ class Fronts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = AskedNames()
         self._core: Message = {}
+        self._gone: Counts[str] = Counts()
 
     def begin(
         self, changes: Changes, hits: Callable[[str, int], None], searched: Callable[[Sequence[Name]], None]
@@ -109,6 +111,10 @@ class Fronts:
     def total(self, what: str) -> int:
         """The sum of one of the fronts' counts."""
         return sum(front.counts.get(what, 0) for front in self._fronts.values())
+
+    def ever(self, what: str) -> int:
+        """The same of a count that only grows, with those of fronts that are gone."""
+        return self._gone[what] + self.total(what)
 
     def nodes(self) -> Sequence[Node]:
         """Everybody."""
@@ -172,6 +178,7 @@ class Fronts:
         if self._fronts.get(number) is not front:
             return
         del self._fronts[number]
+        self._gone.update(front.counts)
         self._reported.set()
         self._teller.dismiss(number)
         os.close(front.pidfd)

@@ -86,6 +86,11 @@ class Admin:
         return (await self.resolver.lookup(parse(term), View())).state
 
 
+async def exposition() -> bytes:
+    """Of no process."""
+    return b"# HELP lookups x\n"
+
+
 @asynccontextmanager
 async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admin]:
     """The service's own parts; its one upstream and its clocks are the test's. admin: keys of that section."""
@@ -109,7 +114,7 @@ async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admi
     async with opened(config, Clocks(clock, clock.monotonic, lambda: 0.0), scripted) as parts:
         rules = rules_of(config, parts.trust, parts.observer)
         subjects = [SettingsApi(Settings(lambda: config), NoService())]
-        app = make_api(parts.operations, rules, TOKEN, lambda: b"# HELP lookups x\n", subjects=subjects)
+        app = make_api(parts.operations, rules, TOKEN, exposition, subjects=subjects)
         runner = make_runner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

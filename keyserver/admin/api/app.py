@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -37,7 +37,7 @@ def make_api(
     operations: Operations,
     rules: Rules,
     token: str,
-    metrics: Callable[[], bytes],
+    metrics: Callable[[], Awaitable[bytes]],
     nodes: Callable[[], Sequence[Mapping[str, object]]] = tuple,
     subjects: Iterable[Subject] = (),
 ) -> web.Application:
@@ -48,7 +48,7 @@ def make_api(
 
     @viewer
     async def exposition(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=metrics(), headers={"Content-Type": EXPOSITION})
+        return web.Response(body=await metrics(), headers={"Content-Type": EXPOSITION})
 
     @viewer
     async def list_nodes(request: web.Request) -> web.StreamResponse:

@@ -26,7 +26,7 @@ class Third(Service):
 
 async def open_connections(service: Service, face: str) -> int:
     _, _, text = await service.get("/metrics", face="admin", headers={"Authorization": f"Bearer {service.token}"})
-    found = re.search(rf"^keyserver_{face}_connections (\d+)", text.decode(), re.MULTILINE)
+    found = re.search(rf'^keyserver_connections{{face="{face}"}} (\d+)', text.decode(), re.MULTILINE)
     assert found is not None, text
     return int(found[1])
 
