@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from keyserver.app.several import supervise
 from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.listen.descriptors import raise_limit
+from keyserver.notify import Manager
 from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control
 from keyserver.processes.fronts import Fronts
@@ -43,11 +45,14 @@ async def serve(
     *,
     ready: Callable[[str], None],
     hangup: Callable[[Callable[[], None]], None] = lambda reload: None,
+    whole: Callable[[], None] = lambda: None,
+    reloaded: Callable[[], None] = lambda: None,
 ) -> None:
-    """The whole service until `stop` is set. `ready` hears one line per listener; `hangup` gets what SIGHUP does."""
+    """The whole service until `stop` is set. `ready` hears one line per listener; `hangup` gets what SIGHUP does;
+    `whole` is called when everything is open, `reloaded` when what SIGHUP began is over, whatever came of it."""
     state = State(config.state_dir, config.cache.path)
     with _owned(state):
-        await _serve(config, state, stop, ready, hangup)
+        await _serve(config, state, stop, ready, hangup, reloaded, lambda parts, listeners: whole)
 
 
 async def _serve(
@@ -56,6 +61,7 @@ async def _serve(
     stop: asyncio.Event,
     ready: Callable[[str], None],
     hangup: Callable[[Callable[[], None]], None],
+    reloaded: Callable[[], None],
     among: Callable[[Parts, Listeners], Callable[[], None]] | None = None,
 ) -> None:
     """`among`: joins other processes, whose listeners it enters; what it returns is called when everything is open."""
@@ -66,8 +72,12 @@ async def _serve(
         reader = group.create_task(parts.intake.run())
         reloader = Reloader(parts, listeners)
 
+        async def hang_up() -> None:
+            await reloader.hang_up()
+            reloaded()
+
         def again() -> None:
-            group.create_task(reloader.hang_up())
+            group.create_task(hang_up())
 
         listeners.subjects = [SettingsApi(Settings(lambda: reloader.config), reloader)]
         try:
@@ -112,12 +122,37 @@ def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; the process's exit code."""
     install_log(config)
 
+    manager = Manager(os.environ, os.getpid(), Clocks.system().monotonic)
+
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        lines: list[str] = []
+        alive = loop.create_task(manager.keep_alive())
+
+        def end() -> None:
+            manager.stopping()
+            stop.set()
+
+        def ready(line: str) -> None:
+            lines.append(line)
+            _say(line)
+
+        def again(reload: Callable[[], None]) -> None:
+            manager.reloading()
+            reload()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await serve(config, stop, ready=_say, hangup=lambda reload: loop.add_signal_handler(signal.SIGHUP, reload))
+            loop.add_signal_handler(number, end)
+        await serve(
+            config,
+            stop,
+            ready=ready,
+            hangup=lambda reload: loop.add_signal_handler(signal.SIGHUP, again, reload),
+            whole=lambda: manager.ready(lines),
+            reloaded=manager.reloaded,
+        )
+        alive.cancel()
 
     raise_limit()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
@@ -125,7 +160,7 @@ def run(config: Config) -> int:
         return _run(main)
     try:
         with _owned(State(config.state_dir, config.cache.path)):  # the children hold the locks, too
-            return supervise(config, Clocks.system(), partial(_core, config), _run, _say)
+            return supervise(config, Clocks.system(), partial(_core, config), _run, _say, manager)
     except CannotStart as problem:
         print(f"keyserver: {problem}", file=sys.stderr)
         return EXIT_CANNOT_START
@@ -148,6 +183,9 @@ async def _core(
         for read in again:
             read()
 
+    def reloaded() -> None:
+        control.tell({"reloaded": True})
+
     def among(parts: Parts, listeners: Listeners) -> Callable[[], None]:
         fronts = Fronts(counter, control, agreed, stop=stop.set, reload=reload)
         listeners.fronts, listeners.bound = fronts, bound
@@ -163,7 +201,8 @@ async def _core(
 
         return join
 
-    await _serve(config, State(config.state_dir, config.cache.path), stop, lines.append, again.append, among)
+    state = State(config.state_dir, config.cache.path)
+    await _serve(config, state, stop, lines.append, again.append, reloaded, among)
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

@@ -15,6 +15,7 @@ from keyserver.clocks import Clocks
 from keyserver.config import Config, Listening
 from keyserver.install import InstallError, installation
 from keyserver.listen.sockets import bind_for
+from keyserver.notify import Manager
 from keyserver.processes.agreed import Agreed
 from keyserver.processes.control import Control
 from keyserver.processes.ledger import Ledger
@@ -34,7 +35,9 @@ Bound = Mapping[Listening, Sequence[socket.socket]]
 CoreMain = Callable[[Control, Counter, Agreed, Bound], Coroutine[Any, Any, None]]
 
 
-def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: Callable[[str], None]) -> int:
+def supervise(
+    config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: Callable[[str], None], manager: Manager
+) -> int:
     """Serve in `config.workers` fronts and a core, until SIGTERM or SIGINT; the exit code. The locks are the caller's.
 
     Raises CannotStart."""
@@ -59,6 +62,7 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
     def say(more: Sequence[str]) -> None:
         for line in (*lines, *more):
             ready(line)
+        manager.ready((*lines, *more))
 
     def front(number: int, bound: Bound) -> Main:
         setting = Setting(config, clocks, counter, agreed, ledger, number, instance, bound)
@@ -77,6 +81,7 @@ def supervise(config: Config, clocks: Clocks, core: CoreMain, run: Run, ready: C
             *((number, sock) for number, bound in enumerate(fronts) for socks in bound.values() for sock in socks),
         ],
         clocks=clocks,
+        manager=manager,
         ready=say,
     ).run()
 

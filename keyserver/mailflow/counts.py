@@ -13,9 +13,7 @@ class Counts:
     """Counters of one process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.mails = Counter(
-            "keyserver_mailflow_mails", "Mails that the harvest has read", ["way", "verdict"], registry=registry
-        )
+        self.mails = Counter("keyserver_mailflow_mails", "Mails that were read", ["way", "verdict"], registry=registry)
         self.certificates = Counter(
             "keyserver_mailflow_certificates", "Certificates in inbound mail", ["kind", "result"], registry=registry
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -10,6 +11,8 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from keyserver.notify import SIGNS
 
 MOST = 60_000  # octets of a message
 FILES = 4  # that come with one
@@ -36,8 +39,10 @@ def hear(sock: socket.socket) -> tuple[Message, list[int]] | None:
 class Control:
     """The child's end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, watchdog: float | None = None) -> None:
+        """watchdog: seconds without a sign of life after which the supervisor ends us; None: it does not."""
         self._sock = sock
+        self._watchdog = watchdog
 
     def tell(self, message: Message) -> None:
         """To the supervisor."""
@@ -59,6 +64,14 @@ class Control:
             heard(*word)
 
         loop.add_reader(self._sock, readable)
+        if self._watchdog is not None:
+            self._live(loop, self._watchdog / SIGNS)
+
+    def _live(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
+        """A sign of life, and the next one in so many seconds: a loop that hangs gives none."""
+        with contextlib.suppress(OSError):  # a supervisor that does not read misses nothing, one that is gone is seen
+            self.tell({"alive": True})
+        loop.call_later(every, self._live, loop, every)
 
 
 def die_with(supervisor: int) -> None:

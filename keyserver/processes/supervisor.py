@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from keyserver.clocks import Clocks
+from keyserver.notify import SIGNS, Manager
 from keyserver.processes.control import Control, Message, die_with, hear, tell
 
 CALM = 10.0  # seconds after which a process that dies is started again at once
@@ -42,6 +43,8 @@ class Child:
     quick: int = 0
     due: float | None = 0.0
     """When to start it, on the monotonic clock; None while it runs."""
+    alive: float | None = None
+    """When it gave its last sign of life, on the monotonic clock; None before the first, or where nobody watches."""
     ready: Sequence[str] | None = None
     """The lines that it said when it was ready."""
 
@@ -53,12 +56,14 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """core, fronts: what they run. listening: sockets that children inherit, for each front (None: the core's)."""
+    """core, fronts: what they run. listening: sockets that children inherit, for each front (None: the core's).
+    manager: who hears of us; where it watches us, we watch our children by the same measure."""
 
     core: Main
     fronts: Sequence[Main]
     listening: Iterable[tuple[int | None, socket.socket]]
     clocks: Clocks
+    manager: Manager
     ready: Callable[[Sequence[str]], None]
     """Called once, with the lines of the core, when everybody is ready."""
 
@@ -72,6 +77,7 @@ class Supervisor:
     def run(self) -> int:
         """Until SIGTERM or SIGINT, or until a child cannot start at all; the exit code."""
         self._began = self.clocks.now()
+        self._watched = self.clocks.monotonic()
         self._core = Child(self.core, None)
         self._children = [self._core, *(Child(main, number) for number, main in enumerate(self.fronts))]
         self._listening = list(self.listening)
@@ -92,6 +98,7 @@ class Supervisor:
                 for key, _ in self._selector.select(self._patience()):
                     key.data()
                 self._obey()
+                self._watch()
         return self._code
 
     # children
@@ -113,6 +120,7 @@ class Supervisor:
         theirs.close()
         child.pid, child.pidfd, child.control = pid, os.pidfd_open(pid), ours
         child.since, child.began, child.due = self.clocks.now(), self.clocks.monotonic(), None
+        child.alive = None
         child.ready = None if not self._said else ()
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._died(child))
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._heard(child))
@@ -138,7 +146,7 @@ class Supervisor:
             for front, sock in self._listening:
                 if front != child.front and id(sock) not in mine:  # a Unix socket is several fronts'
                     sock.close()
-            code = child.main(Control(control))
+            code = child.main(Control(control, self.manager.watchdog))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -192,7 +200,10 @@ class Supervisor:
         if word is None:
             self._selector.unregister(child.control)  # its death comes, too
             return
-        child.ready = word[0].get("ready", ())
+        child.alive = self.clocks.monotonic() if "alive" in word[0] else child.alive
+        if child is self._core and self._said and "alive" not in word[0]:
+            self.manager.reloaded()  # or started again while it was to reload
+        child.ready = word[0].get("ready", child.ready)
         if not self._said and all(one.ready is not None for one in self._children):
             self._said = True
             self.ready(self._core.ready or ())
@@ -206,9 +217,11 @@ class Supervisor:
         signals, self._signals = self._signals, []
         for number in signals:
             if number == signal.SIGHUP:
+                self.manager.reloading()
                 self._tell({"do": "reload"}, [self._core])  # which sees to it that fronts do the same
             elif self._stopping is None:
                 _LOG.info("stopping")
+                self.manager.stopping()
                 self._stop()
         if self._stopping is None:
             return
@@ -251,4 +264,24 @@ class Supervisor:
         if self._stopping is not None:
             return max(0.05, min(0.5, self._stopping - self.clocks.monotonic()))
         due = [child.due for child in self._children if child.due is not None]
+        if self.manager.watchdog is not None:
+            due.append(self._watched + self.manager.watchdog / SIGNS)
         return max(0.0, min(due) - self.clocks.monotonic()) if due else None
+
+    def _watch(self) -> None:
+        """Give a sign of life, and end children who give none."""
+        now, most = self.clocks.monotonic(), self.manager.watchdog
+        if most is None or now < self._watched + most / SIGNS:
+            return
+        slept, self._watched = now - self._watched > most / 2, now
+        self.manager.alive()
+        for child in self._children:
+            if child.alive is None or child.control is None:
+                continue
+            if slept:  # we did not run ourselves, so perhaps nobody did
+                child.alive = now
+            elif now - child.alive > most:
+                facts = {"process": child.name, "pid": child.pid}
+                _LOG.error("a process gives no sign of life and is ended", extra={"facts": facts})
+                child.alive = None
+                self._kill([child])

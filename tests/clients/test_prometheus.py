@@ -28,18 +28,8 @@ ALERTS = ROOT / "conf" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "conf" / "grafana" / "keyserver.json"
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 BASE_UNITS = ("seconds", "bytes")
-OTHER_UNITS = (
-    "octets",
-    "milliseconds",
-    "ms",
-    "minutes",
-    "hours",
-    "days",
-    "kilobytes",
-    "megabytes",
-    "kib",
-    "mib",
-    "percent",
+OTHER_UNITS = frozenset(
+    "octets milliseconds ms minutes hours days kilobytes megabytes kib mib percent".split()  # noqa: SIM905
 )
 LABELS = frozenset(
     "face state how upstream outcome way verdict kind result source file version python le".split()  # noqa: SIM905
@@ -88,9 +78,9 @@ async def expose(folder: Path, workers: str) -> Exposed:
     routes = {"alice@example.org": key(ALICE.octets), "*": reply(500)}
     async with Scripted(routes) as upstream:
         with Service(folder, upstreams=[upstream.url], settings=settings) as service:
-            for term in ("alice@example.org", "alice@example.org", "bob@partner.example"):
-                await service.lookup(term)
             await asyncio.to_thread(service.cli, "harvest", str(mail), code=None)
+            for term in ("alice@example.org", "bob@partner.example", *["alice@example.org"] * 4):
+                await service.lookup(term)
             await asyncio.sleep(1.5)  # fronts report once a second
             bearer = {"Authorization": f"Bearer {service.token}"}
             _, _, octets = await service.get("/metrics", face="admin", headers=bearer)
@@ -154,7 +144,7 @@ def test_values_are_true(exposed: Exposed) -> None:
     assert samples['keyserver_connections{face="admin"}'] >= 1
     assert samples['keyserver_mailflow_shed_total{way="lmtp"}'] == 0
     assert sum(v for name, v in samples.items() if name.startswith("keyserver_mailflow_mails_total")) == 1
-    assert samples['keyserver_hot_answers_total{face="hkp"}'] == 1
+    assert samples['keyserver_hot_answers_total{face="hkp"}'] >= 1
     restarts = {name for name in samples if name.startswith("keyserver_process_restarts_total")}
     assert len(restarts) in (0, 2)
 
@@ -210,7 +200,7 @@ def test_every_alert_is_whole(alert: str) -> None:
     assert re.search(r"\n        for: \d+[mhd]\n", alert)
     assert re.search(r"\n          severity: (critical|warning|info)\n", alert)
     assert re.search(r'\n          summary: "\{\{ \$labels.instance \}\}', alert)
-    runbook = re.search(r"\n          runbook: docs/operating.md#(\S+)\n", alert)
+    runbook = re.search(r"\n          runbook: docs/operating.md#(\S+)$", alert)
     assert runbook is not None
     headings = re.findall(r"^#+ (.+)$", OPERATING, re.M)
     slugs = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -21,7 +21,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "rules", "state"),
     ("wire", "openpgp", "smime"),
-    ("model", "query", "observe", "clocks", "ber", "display", "traffic"),
+    ("model", "query", "observe", "clocks", "ber", "display", "traffic", "notify"),
 )
 """From the top; a unit may import itself and what stands on a lower rung, never its neighbours."""
 
