@@ -180,7 +180,7 @@ class ServiceMetrics(Collector):
         yield GaugeMetricFamily(
             "keyserver_store_limit_bytes",
             "Size of the database above which new finds are not cached (cache.max_size)",
-            value=self._parts.config.cache.max_size,
+            value=self._parts.rules.faces().max_size,
         )
         if stats is None:
             return

@@ -200,7 +200,7 @@ def test_every_alert_is_whole(alert: str) -> None:
     assert re.search(r"\n        for: \d+[mhd]\n", alert)
     assert re.search(r"\n          severity: (critical|warning|info)\n", alert)
     assert re.search(r'\n          summary: "\{\{ \$labels.instance \}\}', alert)
-    runbook = re.search(r"\n          runbook: docs/operating.md#(\S+)$", alert)
+    runbook = re.search(r"\n          runbook: docs/operating.md#(\S+)\s*$", alert)
     assert runbook is not None
     headings = re.findall(r"^#+ (.+)$", OPERATING, re.M)
     slugs = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
