@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -210,3 +212,28 @@ def test_every_alert_is_whole(alert: str) -> None:
 def test_rules_by_promtool() -> None:
     assert f"{len(alerts())} rules found" in promtool("check", "rules", str(ALERTS))
     assert "SUCCESS" in promtool("test", "rules", str(ALERTS.with_name("alerts_test.yml")))
+
+
+async def test_what_fronts_counted_outlives_them(tmp_path: Path) -> None:
+    """Prometheus takes a counter that goes back for one that began anew, and would count the rest again."""
+
+    async def negative() -> float:
+        bearer = {"Authorization": f"Bearer {service.token}"}
+        _, _, octets = await service.get("/metrics", face="admin", headers=bearer)
+        found = re.search(r"^keyserver_hkp_negative_hits_total (\S+)$", octets.decode(), re.M)
+        assert found is not None
+        return float(found[1])
+
+    async with Scripted({"*": reply(404)}) as upstream:
+        with Service(tmp_path, upstreams=[upstream.url], settings={"server.workers": "1"}) as service:
+            [before] = (await service.pids())["front"]
+            async with asyncio.timeout(20):
+                while await negative() < 3:
+                    await service.lookup("nobody@example.org")
+                    await asyncio.sleep(0.2)
+            counted = await negative()
+            os.kill(before, signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while (await service.pids()).get("front", [before]) == [before]:
+                    await asyncio.sleep(0.05)
+            assert await negative() >= counted

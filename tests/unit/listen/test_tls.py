@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,19 @@ def test_files_that_cannot_be_used_do_not_start(authority: Authority, tmp_path: 
         TlsCertificate(tmp_path / "none", key, Clock())
     with pytest.raises(ssl.SSLError):
         TlsCertificate(chain, chain, Clock())
+
+
+def test_when_it_expires(authority: Authority, tmp_path: Path) -> None:
+    """By what is served: files that cannot be used change nothing."""
+    soon, later = authority.issue(ends=3), authority.issue(ends=300)
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(soon.certificate.read_bytes())
+    key.write_bytes(soon.key.read_bytes())
+    certificate = TlsCertificate(chain, key, Clock())
+    assert certificate.expires == pytest.approx(time.time() + 3 * 86400, abs=600)
+    chain.write_bytes(later.certificate.read_bytes())
+    certificate.look()  # the key is another one's
+    assert certificate.expires == pytest.approx(time.time() + 3 * 86400, abs=600)
+    key.write_bytes(later.key.read_bytes())
+    certificate.look()
+    assert certificate.expires == pytest.approx(time.time() + 300 * 86400, abs=600)
