@@ -44,6 +44,7 @@ class EntryResource:
     status: str  # fresh, stale, expired, held, blocked
     reason: str  # may it be answered to the default view, and why (not)
     message_id: str
+    answered: bool = False  # to the default view
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
         status=status,
         reason="blocked by an administrator" if status == "blocked" else verdict.reason,
         message_id=entry.message_id,
+        answered=verdict.answerable and status != "blocked",
     )
 
 
@@ -209,11 +211,7 @@ def looked_of(
         for kind, answer in answers.items()
         for a in answer.certificates
     )
-    steps = [
-        Step(round(s.at, 2), s.who if kind is Kind.OPENPGP else f"{kind}: {s.who}", s.what, s.why)
-        for kind, answer in answers.items()
-        for s in answer.steps
-    ]
+    steps = [step_of(kind, step) for kind, answer in answers.items() for step in answer.steps]
     return LookupResult(
         query=query,
         state=best.state.value,
@@ -225,6 +223,12 @@ def looked_of(
         steps=tuple(steps) if trace else (),
         verdict=_verdict(best.state, certificates, withheld),
     )
+
+
+def step_of(kind: Kind, step: Step) -> Step:
+    """One step of a trace of both kinds."""
+    who = step.who if kind is Kind.OPENPGP else f"{kind}: {step.who}"
+    return Step(round(step.at, 2), who, step.what, step.why)
 
 
 def _verdict(state: State, certificates: Sequence[AnsweredCertificate], withheld: bool) -> str:

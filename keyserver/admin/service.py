@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from keyserver.admin.acts import Acts
@@ -38,6 +39,7 @@ from keyserver.model import (
     Selection,
     Source,
     State,
+    Step,
     View,
 )
 from keyserver.openpgp.armor import armor
@@ -60,7 +62,7 @@ ADMINISTRATOR = "administrator"
 MOST_TEXT = 512  # characters of a text that is looked for
 MAX_LISTED = 1000  # entries in one page of a listing
 _STEP = 100  # entries read at once
-_WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's trace
+WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's trace
 
 
 class Problem(Exception):
@@ -422,8 +424,11 @@ class Service:
                 certificates += await self._cleaner.clean(raw.kind, raw.octets, self._clock())
         return asked_of(upstream, str(query), outcome, certificates, taken)
 
-    async def lookup(self, search: str, *, trace: bool = False) -> LookupResult:
-        """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step."""
+    async def lookup(
+        self, search: str, *, trace: bool = False, hear: Callable[[Kind, Step], None] | None = None
+    ) -> LookupResult:
+        """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step, `hear` is
+        told each as it happens."""
         query = self._read(search)
         if isinstance(query, ByText) and self._rules().text_search == "off":
             raise Unusable(
@@ -432,12 +437,14 @@ class Service:
             )
         other = await self._in_x509(query)
         asked = [query] if other is None else [query, other]
-        found = await asyncio.gather(*(self._resolver.lookup(q, self._view) for q in asked))
+        found = await asyncio.gather(
+            *(self._resolver.lookup(q, self._view, hear=hear and partial(hear, q.kind)) for q in asked)
+        )
         # Where nobody may be asked for the other kind, its trace would only be noise.
         answers = {
             q.kind: answer
             for q, answer in zip(asked, found, strict=True)
-            if q is query or answer.state is not State.ABSENT or any(s.what in _WORTH_TELLING for s in answer.steps)
+            if q is query or answer.state is not State.ABSENT or any(s.what in WORTH_TELLING for s in answer.steps)
         }
         blocked = frozenset[str]()  # the resolver never answers those
         now = self._clock()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,27 @@ class Search:
     started: float = 0.0
     revocations: dict[str, bytes] = field(default_factory=dict)  # of what is uncached
     overtaken: bool = False  # others would be asked by the rules of now: who waits for it searches again
+    hearing: list[Callable[[Step], None]] = field(default_factory=list)  # who hears each step as it happens
+
+    def tell(self, step: Step) -> None:
+        """One step more."""
+        self.steps.append(step)
+        for hear in self.hearing:
+            hear(step)
+
+    @contextmanager
+    def heard(self, hear: Callable[[Step], None] | None) -> Iterator[None]:
+        """Inside, `hear` is told each step as it happens, at once those from before; None: nobody is."""
+        if hear is None:
+            yield
+            return
+        for step in self.steps:
+            hear(step)
+        self.hearing.append(hear)
+        try:
+            yield
+        finally:
+            self.hearing.remove(hear)
 
     @property
     def key(self) -> Hashable:

@@ -54,8 +54,17 @@ class Known:
 class Lookup:
     """One question of one client on its way to an answer. Its methods say what they do in the trace."""
 
-    def __init__(self, parts: Shared, query: Query, view: View, *, client: str | None = None, via: str = "") -> None:
-        """`client`, `via`: as in `Resolver.lookup`."""
+    def __init__(
+        self,
+        parts: Shared,
+        query: Query,
+        view: View,
+        *,
+        client: str | None = None,
+        via: str = "",
+        hear: Callable[[Step], None] | None = None,
+    ) -> None:
+        """`client`, `via`, `hear`: as in `Resolver.lookup`."""
         self._parts = parts
         self.query = query
         self.view = view
@@ -65,6 +74,7 @@ class Lookup:
         """The upstreams that may be asked."""
         self.client = client
         self.via = via
+        self._hear = hear
         self.began = parts.monotonic()
         self.steps: list[Step] = []
         self._passed_over: set[str] = set()
@@ -72,7 +82,10 @@ class Lookup:
 
     def tell(self, who: str, what: str, why: str = "") -> None:
         """One step more, now."""
-        self.steps.append(Step((self._parts.monotonic() - self.began) * 1000, who, what, why))
+        step = Step((self._parts.monotonic() - self.began) * 1000, who, what, why)
+        self.steps.append(step)
+        if self._hear is not None:
+            self._hear(step)
 
     def tell_left_out(self) -> None:
         """Say which upstreams are not asked, and why."""
@@ -109,13 +122,21 @@ class Lookup:
 
     async def wait(self, search: Search, deadline: float) -> None:
         """Until it has settled, but no longer than `deadline` seconds after this lookup began."""
-        try:
-            async with asyncio.timeout(max(0.0, self.began + deadline - self._parts.monotonic())):
-                await search.settled.wait()
-        except TimeoutError:
-            self.tell("search", "deadline", "it goes on behind the answer")
-        offset = (search.started - self.began) * 1000
-        self.steps += [replace(s, at=max(0.0, s.at + offset)) for s in search.steps]
+        with search.heard(self._hear and (lambda step: self._hear_of(search, step))):
+            try:
+                async with asyncio.timeout(max(0.0, self.began + deadline - self._parts.monotonic())):
+                    await search.settled.wait()
+            except TimeoutError:
+                self.tell("search", "deadline", "it goes on behind the answer")
+        self.steps += [self._own(search, step) for step in search.steps]
+
+    def _own(self, search: Search, step: Step) -> Step:
+        """A search's step as one of this lookup's, which may have joined later."""
+        return replace(step, at=max(0.0, step.at + (search.started - self.began) * 1000))
+
+    def _hear_of(self, search: Search, step: Step) -> None:
+        assert self._hear is not None
+        self._hear(self._own(search, step))
 
     @property
     def is_late(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Answer, Kind, Name, Outcome, State, View
+from keyserver.model import Answer, Kind, Name, Outcome, State, Step, View
 from keyserver.policy import OnRecord, on_record
 from keyserver.query import Query
 from keyserver.resolver.aside import Aside
@@ -50,15 +50,23 @@ class Resolver:
         self._asked_names: dict[Name, int] = {}
 
     async def lookup(
-        self, query: Query, view: View, *, client: str | None = None, looped: bool = False, via: str = ""
+        self,
+        query: Query,
+        view: View,
+        *,
+        client: str | None = None,
+        looped: bool = False,
+        via: str = "",
+        hear: Callable[[Step], None] | None = None,
     ) -> Answer:
         """One lookup, answered by the deadline.
 
         `client`: its address, for the limit on misses; None is trusted. `looped`: the request has been here before
         (it bears our name): answered from the cache only, neither joining nor starting a search. `via`: the names that
         it bears, separated by commas; they go on to the upstreams, so that a longer circle is noticed too.
+        `hear` is told each step as it happens.
         """
-        lookup = Lookup(self._parts, query, view, client=client, via=via)
+        lookup = Lookup(self._parts, query, view, client=client, via=via, hear=hear)
         known, search = await lookup.look(), None
         while True:
             if lookup.is_answered(known):

@@ -292,7 +292,7 @@ class Searcher:
             self._tell(search, "cache", verdict, f"{certificate.fingerprint} from {name}")
 
     def _tell(self, search: Search, who: str, what: str, why: str = "") -> None:
-        search.steps.append(Step((self.monotonic() - search.started) * 1000, who, what, why))
+        search.tell(Step((self.monotonic() - search.started) * 1000, who, what, why))
 
 
 def _complete(certificate: Certificate) -> bool:

@@ -75,6 +75,19 @@ class Admin:
                 assert body["detail"]
             return reply.status, body
 
+    async def open(
+        self, path: str, token: str = TOKEN, method: str = "GET", headers: Mapping[str, str] | None = None, **more: Any
+    ) -> tuple[int, str, Mapping[str, str]]:
+        """A page: its status, text and headers; redirects are not followed."""
+        sent = {"Authorization": f"Bearer {token}", **(headers or {})}
+        url = self.url + path
+        async with self.session.request(method, url, headers=sent, allow_redirects=False, **more) as reply:
+            return reply.status, await reply.text(), reply.headers
+
+    async def viewer(self) -> str:
+        """A viewer's token."""
+        return (await self.parts.operations.tokens.add("reader", "viewer")).token
+
     async def put(self, octets: bytes, source: Source = Source.KEYSERVER, origin: str = NAME, **more: Any) -> str:
         (certificate,) = openpgp.clean(octets, self.clock.now)
         assert isinstance(certificate, Certificate)

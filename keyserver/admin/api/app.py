@@ -16,11 +16,13 @@ from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
 from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
+from keyserver.admin.api.streams import Streams
 from keyserver.admin.api.tokens import TokensApi
 from keyserver.admin.api.upstreams import UpstreamApi
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.assets import Assets
+from keyserver.admin.pages.lookup import LookupPage
 from keyserver.admin.pages.signing import Signing
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,12 +57,13 @@ def make_api(
         return json_of({"nodes": list(nodes())})
 
     service, guard = operations.service, Guard(operations.access, operations.acts, rules)
+    streams = Streams()
     app = web.Application(middlewares=[problems, guard.middleware], client_max_size=MAX_JSON)
     own: tuple[Subject, ...] = (
         CacheApi(service),
         DeleteApi(operations.undoing),
         MailflowApi(service),
-        LookupApi(service),
+        LookupApi(service, streams),
         TokensApi(operations.tokens),
         AuditApi(operations.auditing),
         Description(),
@@ -68,11 +71,13 @@ def make_api(
     )
     for subject in (*own, *subjects):
         app.add_routes(subject.routes())
+    app.on_shutdown.append(streams.close)
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])
     assets = Assets()
     templates = Templates(assets.places, operations.clock)
     app.add_routes(assets.routes())
     app.add_routes(Signing(operations.access, operations.acts, guard, templates).routes())
+    app.add_routes(LookupPage(service, streams, templates).routes())
     refuse_unmarked(app)
     return app

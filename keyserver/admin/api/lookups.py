@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from aiohttp import web
 
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import body_of, json_of, query_of
+from keyserver.admin.api.streams import Streams, event
 from keyserver.admin.service import Service, Unusable
+from keyserver.admin.watching import watched
+from keyserver.model import Step
 
 
 class LookupApi:
     """The handlers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, streams: Streams) -> None:
         self._service = service
+        self._streams = streams
 
     def routes(self) -> list[web.RouteDef]:
         """Where each handler stands."""
@@ -21,6 +28,7 @@ class LookupApi:
             web.get("/api/v1/upstreams", self.upstreams),
             web.post("/api/v1/upstreams/{name}/test", self.test),
             web.get("/api/v1/lookup", self.lookup),
+            web.get("/api/v1/lookup/stream", self.stream, allow_head=False),
         ]
 
     @viewer
@@ -46,3 +54,16 @@ class LookupApi:
         if trace not in ("0", "1"):
             raise Unusable(f"trace is {trace!r}; 0 and 1 are accepted")
         return json_of(await self._service.lookup(given["q"], trace=trace == "1"))
+
+    @operator
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/v1/lookup/stream?q=…`: server-sent events, each `step` as it happens, then `result`."""
+        given = query_of(request, "q")
+        if "q" not in given:
+            raise Unusable("q is missing: a fingerprint, a key ID or an address")
+        return await self._streams.send(request, self._events(given["q"]))
+
+    async def _events(self, term: str) -> AsyncIterator[bytes]:
+        async with aclosing(watched(self._service.lookup, term)) as steps:
+            async for step in steps:
+                yield event("step" if isinstance(step, Step) else "result", step)

@@ -41,6 +41,11 @@ NAVIGATION = (
 )
 
 
+def wants_part(request: web.Request) -> bool:
+    """Does htmx ask, to swap in a part of the page?"""
+    return request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in request.headers
+
+
 class Templates:
     """The templates, read once each. places: where the pages' own files are; clock: Unix seconds."""
 
@@ -63,17 +68,23 @@ class Templates:
     def fragment(self, request: web.Request, name: str, block: str, /, **values: object) -> web.Response:
         """A page, or that part of it for which htmx asks to swap it in: one address for both, so that a reload and
         the back button show a page."""
-        part = request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in request.headers
-        response = self._response(name, 200, values, block if part else "")
+        response = self._response(name, 200, values, block if wants_part(request) else "")
         response.headers["Vary"] = "HX-Request"
         return response
 
+    def part(self, name: str, block: str, /, **values: object) -> str:
+        """One block of a page, for streams."""
+        return self._text(name, values, block)
+
     def _response(self, name: str, status: int, values: Mapping[str, object], block: str = "") -> web.Response:
+        text = self._text(name, values, block)
+        return web.Response(status=status, text=text, content_type="text/html", headers=HEADERS)
+
+    def _text(self, name: str, values: Mapping[str, object], block: str) -> str:
         """Where viewers see no identities, what is shown is masked here, for every page."""
         actor = ACTOR.get()
         if actor.hash_ is not None:
             values = {key: masked(plain(value), actor.hash_) for key, value in values.items()}
         template = self._environment.get_template(f"{name}.html")
         context = {"now": self._clock(), "who": actor.who, "role": str(actor.role), **values}
-        text = "".join(template.blocks[block](template.new_context(context))) if block else template.render(context)
-        return web.Response(status=status, text=text, content_type="text/html", headers=HEADERS)
+        return "".join(template.blocks[block](template.new_context(context))) if block else template.render(context)

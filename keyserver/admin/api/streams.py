@@ -1,0 +1,119 @@
+"""Server-sent events: answers that last, bounded in number, ended when nobody may read them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from aiohttp import web
+
+from keyserver.admin.api.guard import STANDING
+from keyserver.admin.api.problems import problem
+from keyserver.admin.api.reading import visible
+from keyserver.admin.service import Problem
+from keyserver.store.base import StoreError
+
+MOST = 32  # streams open at once, of all administrators together
+BEAT = 10.0  # seconds between comments where nothing happens: a connection that is gone shows by that
+ASKED = 2.0  # seconds between two looks whether whoever reads still may
+_END = object()
+_LINE = re.compile(r"\r\n|\r|\n")
+
+
+def event(name: str, value: object) -> bytes:
+    """A named event with JSON, as whoever acts may see it."""
+    return framed(json.dumps(visible(value), ensure_ascii=False), name)
+
+
+def framed(data: str, name: str = "") -> bytes:
+    """One event (HTML Living Standard §9.2.5); no line of the data can end it or begin another field."""
+    lines = [f"event: {name}"] if name else []
+    lines += [f"data: {line}" for line in _LINE.split(data)]
+    return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+
+
+class Streams:
+    """All that are open."""
+
+    def __init__(self, most: int = MOST, beat: float = BEAT, asked: float = ASKED) -> None:
+        """`beat`, `asked`: seconds, as the constants."""
+        self._most = most
+        self._beat = beat
+        self._asked = asked
+        self._open: set[asyncio.Task[object]] = set()
+
+    async def send(self, request: web.Request, events: AsyncIterator[bytes]) -> web.StreamResponse:
+        """Events until there are no more, the client is gone, or its token is revoked.
+
+        What goes wrong before the first event is raised; later it becomes an event `error`."""
+        if len(self._open) >= self._most:
+            await _close(events)
+            response = problem(503, "Too many streams", f"{self._most} are open; close one")
+            response.headers["Retry-After"] = "5"
+            return response
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            return await self._send(request, events)
+        finally:
+            self._open.discard(task)
+            await _close(events)
+
+    async def close(self, _app: object = None) -> None:
+        """End them all."""
+        for task in tuple(self._open):
+            task.cancel()
+
+    async def _send(self, request: web.Request, events: AsyncIterator[bytes]) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        following = asyncio.ensure_future(anext(events, _END))
+        loop = asyncio.get_running_loop()
+        beaten = looked = loop.time()
+        try:
+            await asyncio.wait({following}, timeout=self._asked)
+            if following.done():
+                following.result()
+            with suppress(ConnectionError):
+                await response.prepare(request)
+                while True:
+                    if following.done():
+                        octets = _result(following)
+                        if octets is None:
+                            break
+                        await response.write(octets)
+                        following = asyncio.ensure_future(anext(events, _END))
+                    await asyncio.wait({following}, timeout=self._asked)
+                    now = loop.time()
+                    if now - looked >= self._asked:
+                        looked = now
+                        if not await request[STANDING].still():
+                            break
+                    if now - beaten >= self._beat:
+                        beaten = now
+                        await response.write(b":\n\n")
+                await response.write_eof()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        return response
+
+
+def _result(following: asyncio.Future[object]) -> bytes | None:
+    """The next event; None after the last."""
+    try:
+        found = following.result()
+    except (Problem, StoreError) as trouble:
+        return event("error", {"detail": str(trouble)})
+    return found if isinstance(found, bytes) else None
+
+
+async def _close(events: AsyncIterator[bytes]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

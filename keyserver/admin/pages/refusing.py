@@ -1,0 +1,29 @@
+"""What cannot be done, as a page: the reason, and what could be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from keyserver.admin.api.reading import Forbidden
+from keyserver.admin.pages import Templates
+from keyserver.admin.service import Ambiguous, Candidate, NotKnown, Problem, Refusal, Undecided
+from keyserver.store.base import StoreError
+
+_STATUS = ((NotKnown, 404), (Refusal, 409), (Forbidden, 403), (StoreError, 503))
+
+
+def refused(templates: Templates, trouble: Problem | StoreError, here: str, back: str) -> web.Response:
+    """The page that says why. here: of the navigation; back: a path of ours."""
+    status = next((status for type_, status in _STATUS if isinstance(trouble, type_)), 400)
+    candidates: Sequence[Candidate] = trouble.candidates if isinstance(trouble, Ambiguous) else ()
+    return templates.page(
+        "refused",
+        status,
+        here=here,
+        back=back,
+        text=str(trouble),
+        candidates=candidates,
+        choices=trouble.choices if isinstance(trouble, Undecided) else (),
+    )
