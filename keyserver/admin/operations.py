@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from keyserver.admin.access import Access
 from keyserver.admin.acts import Acts
 from keyserver.admin.auditing import Auditing
+from keyserver.admin.explaining import Explaining
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
@@ -19,6 +20,7 @@ class Operations:
     """One of each."""
 
     service: Service
+    explaining: Explaining
     undoing: Undoing
     pausing: Pausing
     access: Access

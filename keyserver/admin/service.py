@@ -6,7 +6,6 @@ What they return is frozen and made of plain values: `plain` turns it into what 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from keyserver.admin.acts import Acts
 from keyserver.admin.approving import EntryChoice, choices, without_effect
+from keyserver.admin.files import file_of
 from keyserver.admin.importing import Importing, ImportReport
 from keyserver.admin.resources import (
     CertificateResource,
@@ -42,7 +42,6 @@ from keyserver.model import (
     Step,
     View,
 )
-from keyserver.openpgp.armor import armor
 from keyserver.policy import MAILFLOW_TTL, Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.circuit import UpstreamStatus
@@ -372,10 +371,7 @@ class Service:
                 merged = merged_of(snapshot.entries, revocations, own, self._clock())
                 if merged is None:
                     continue
-                if kind is Kind.X509:
-                    yield ssl.DER_cert_to_PEM_cert(merged.octets).encode()
-                else:
-                    yield armor(merged.octets, crc=merged.proof.version < 6)
+                yield file_of(merged)
             place = page.next
             if place is None:
                 return

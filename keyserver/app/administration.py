@@ -7,6 +7,7 @@ from keyserver.admin.acts import Acts
 from keyserver.admin.api.guard import Rules
 from keyserver.admin.api.places import Places
 from keyserver.admin.auditing import Auditing
+from keyserver.admin.explaining import Explaining
 from keyserver.admin.operations import Operations
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
@@ -32,6 +33,13 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     service = _service(context, cache, lookups, upkeep, intake, acts)
     return Operations(
         service=service,
+        explaining=Explaining(
+            store=cache.store,
+            find=service.find,
+            hygiene=cache.hygiene,
+            rules=lookups.rules,
+            clock=clocks.now,
+        ),
         undoing=Undoing(
             store=cache.store, find=service.find, terms=lambda: lookups.rules().terms, clock=clocks.now, acts=acts
         ),

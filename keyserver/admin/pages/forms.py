@@ -1,0 +1,40 @@
+"""Forms that pages post, and where a browser goes afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from keyserver.admin.access import Role
+from keyserver.admin.acts import ACTOR
+from keyserver.admin.api.reading import SILENCE
+
+
+def may_act() -> bool:
+    """Is whoever asks an operator?"""
+    return ACTOR.get().role is Role.OPERATOR
+
+
+async def fields_of(request: web.Request) -> dict[str, list[str]]:
+    """A form's fields, each with all its values; empty ones count as not given, files are none."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            posted = await request.post()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    found: dict[str, list[str]] = {}
+    for name, value in posted.items():
+        if isinstance(value, str) and value:
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def one_of(fields: dict[str, list[str]], name: str) -> str | None:
+    """The one value of a field; None where it is not given."""
+    return fields.get(name, [None])[0]
+
+
+def on(path: str) -> web.Response:
+    """303, to a path of ours."""
+    return web.Response(status=303, headers={"Location": path, "Cache-Control": "no-store"})
