@@ -22,8 +22,10 @@ from keyserver.admin.api.upstreams import UpstreamApi
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.assets import Assets
+from keyserver.admin.pages.cache import CachePage
 from keyserver.admin.pages.certificate import CertificatePage
 from keyserver.admin.pages.lookup import LookupPage
+from keyserver.admin.pages.mailflow import MailflowPage
 from keyserver.admin.pages.signing import Signing
 from keyserver.admin.pages.undo import UndoPage
 
@@ -80,6 +82,8 @@ def make_api(
     templates = Templates(assets.places, operations.clock)
     app.add_routes(assets.routes())
     app.add_routes(Signing(operations.access, operations.acts, guard, templates).routes())
+    app.add_routes(CachePage(operations, templates).routes())
+    app.add_routes(MailflowPage(operations, templates).routes())
     app.add_routes(CertificatePage(operations, templates).routes())
     app.add_routes(UndoPage(operations.undoing, templates).routes())
     app.add_routes(LookupPage(service, streams, templates).routes())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -14,13 +12,12 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import json_of, query_of, visible, whole
+from keyserver.admin.api.tables import TYPES, row, spelled, written
 from keyserver.admin.auditing import ActResource, Auditing
 from keyserver.admin.service import Unusable
 from keyserver.store.administration import ActFilter
 
 _COLUMNS = ("number", "at", "who", "way", "place", "act", "certificate", "facts")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/jsonl; charset=utf-8"}
 
 
 class AuditApi:
@@ -44,46 +41,23 @@ class AuditApi:
             return json_of(
                 await self._auditing.list(what, whole(given.get("limit", "100"), "limit"), given.get("cursor"))
             )
-        if format_ not in _TYPES:
+        if format_ not in TYPES:
             raise Unusable(f"format is {format_[:80]!r}; json, csv and jsonl are accepted")
         if "limit" in given or "cursor" in given:
             raise Unusable(f"limit and cursor are for format=json; {format_} has all that match")
-        return await _written(request, _lines(self._auditing.export(what), format_), _TYPES[format_])
-
-
-async def _written(request: web.Request, lines: AsyncIterator[str], type_: str) -> web.StreamResponse:
-    first = await anext(lines, "")  # what is wrong with the store must still be able to become an error
-    response = web.StreamResponse(headers={"Content-Type": type_, "Cache-Control": "no-store"})
-    await response.prepare(request)
-    await response.write(first.encode())
-    async for line in lines:
-        await response.write(line.encode())
-    await response.write_eof()
-    return response
+        return await written(request, _lines(self._auditing.export(what), format_), TYPES[format_])
 
 
 async def _lines(acts: AsyncIterator[ActResource], format_: str) -> AsyncIterator[str]:
     if format_ == "csv":
-        yield _row(_COLUMNS)
+        yield row(_COLUMNS)
     async for act in acts:
         shown = cast("Mapping[str, object]", visible(act))
         if format_ == "csv":
-            cells = {**shown, "at": _spelled(act.at), "facts": json.dumps(shown["facts"])}
-            yield _row(tuple(cells[column] for column in _COLUMNS))
+            cells = {**shown, "at": spelled(act.at), "facts": json.dumps(shown["facts"])}
+            yield row(tuple(cells[column] for column in _COLUMNS))
         else:
             yield json.dumps(shown) + "\n"
-
-
-def _row(cells: tuple[object, ...]) -> str:
-    """A line of CSV (RFC 4180). What spreadsheets take for a formula stands behind an apostrophe."""
-    line = io.StringIO()
-    texts = [str(cell) for cell in cells]
-    csv.writer(line).writerow([f"'{text}" if text.startswith(_FORMULA) else text for text in texts])
-    return line.getvalue()
-
-
-def _spelled(at: int) -> str:
-    return datetime.fromtimestamp(max(0, min(at, 253402300799)), UTC).isoformat().replace("+00:00", "Z")
 
 
 def _time(given: Mapping[str, str], name: str) -> int | None:

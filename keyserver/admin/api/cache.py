@@ -6,6 +6,7 @@ from typing import cast
 
 from aiohttp import web
 
+from keyserver.admin.api.entries import entry_lines
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import (
     Unsupported,
@@ -18,6 +19,7 @@ from keyserver.admin.api.reading import (
     search_of,
     whole,
 )
+from keyserver.admin.api.tables import TYPES, written
 from keyserver.admin.filters import FILTERS, filter_of, order_of
 from keyserver.admin.service import Service, Unusable, plain, selection
 from keyserver.model import Kind
@@ -33,7 +35,7 @@ class CacheApi:
     def routes(self) -> list[web.RouteDef]:
         """Where each handler stands."""
         return [
-            web.get("/api/v1/cache", self.list),
+            web.get("/api/v1/cache", self.list, allow_head=False),
             web.get("/api/v1/cache/export", self.export, allow_head=False),
             web.post("/api/v1/cache/import", self.import_),
             web.post("/api/v1/cache/purge", self.purge),
@@ -47,15 +49,24 @@ class CacheApi:
 
     @viewer
     async def list(self, request: web.Request) -> web.StreamResponse:
-        """`GET /api/v1/cache`, with any of `FILTERS`, `sort`, `order`, `limit`, `cursor`."""
-        given = query_of(request, *FILTERS, "sort", "order", "limit", "cursor")
+        """`GET /api/v1/cache`, with any of `FILTERS`, `sort`, `order`, `limit`, `cursor`, `format`: csv or jsonl gives
+        all that match."""
+        given = query_of(request, *FILTERS, "sort", "order", "limit", "cursor", "format")
         for name in ("q", "not_q"):
             search_of(given.get(name))
         sort, descending = order_of(given)
         if sort is Sort.ADDRESS:  # its cursors name one
             identities_wanted()
-        limit, cursor = whole(given.get("limit", "100"), "limit"), given.get("cursor")
-        return json_of(await self._service.list(filter_of(given), limit, cursor, sort, descending=descending))
+        what, format_ = filter_of(given), given.get("format", "json")
+        if format_ == "json":
+            limit, cursor = whole(given.get("limit", "100"), "limit"), given.get("cursor")
+            return json_of(await self._service.list(what, limit, cursor, sort, descending=descending))
+        if format_ not in TYPES:
+            raise Unusable(f"format is {format_[:80]!r}; json, csv and jsonl are accepted")
+        if "limit" in given or "cursor" in given:
+            raise Unusable(f"limit and cursor are for format=json; {format_} has all that match")
+        lines = entry_lines(self._service, what, sort, format_, descending=descending)
+        return await written(request, lines, TYPES[format_])
 
     @viewer
     async def show(self, request: web.Request) -> web.StreamResponse:
