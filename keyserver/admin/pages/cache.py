@@ -33,6 +33,7 @@ _DONE: Mapping[Act, str] = {
     Act.BLOCK: "blocked",
     Act.PURGE: "purged",
 }
+_PARAMETERS = (*FILTERS, *PLACES, *PAGING, *PARAMETERS)
 _EXPORT = "export"
 _SHOWN = 5  # of those that an act is for, where it asks first
 
@@ -54,8 +55,9 @@ class CachePage:
     @viewer
     async def page(self, request: web.Request) -> web.StreamResponse:
         """`GET /cache`, with any of `FILTERS`, `sort`, `order`, `cursor`: the table, and for htmx that part alone."""
+        given = query_of(request, *_PARAMETERS)
         try:
-            given = _given(request)
+            _searchable(given)
             sort, descending = order_of(given)
             if sort is Sort.ADDRESS:  # its cursors name one
                 identities_wanted()
@@ -93,9 +95,8 @@ class CachePage:
     async def act(self, request: web.Request) -> web.StreamResponse:
         """`POST /cache/act?…`, the list's own parameters: `do` to each `id`, or with `all=1` to all that match. What
         cannot be undone, and what is for all, is asked first (`sure=1`)."""
-        back = HERE
+        given, back = query_of(request, *_PARAMETERS), HERE
         try:
-            given = _given(request)
             back = link({name: value for name, value in given.items() if name not in PARAMETERS})
             fields = await fields_of(request)
             do, every = fields.get("do", [""])[0], fields.get("all") == ["1"]
@@ -166,12 +167,10 @@ class CachePage:
         return notices(given, await self._undoing.waiting() if may_act() else (), self._clock())
 
 
-def _given(request: web.Request) -> dict[str, str]:
-    """The list's parameters. Raises Problem for others, and for parts of addresses from whoever may see none."""
-    given = query_of(request, *FILTERS, *PLACES, *PAGING, *PARAMETERS)
+def _searchable(given: Mapping[str, str]) -> None:
+    """Raises Forbidden for parts of addresses from whoever may see none."""
     for name in ("q", "not_q"):
         search_of(given.get(name))
-    return given
 
 
 def _after(act: Act, back: str, outcome: Outcome) -> str:

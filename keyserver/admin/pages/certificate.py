@@ -27,6 +27,7 @@ from keyserver.query import BadQuery, ByFingerprint, parse
 from keyserver.store.base import StoreError
 
 HERE = "/cache"
+_ACTS = ("approve", "refresh", "keep", "unblock", "block", "delete")
 
 
 class CertificatePage:
@@ -44,15 +45,14 @@ class CertificatePage:
         return [
             web.get("/cache/{id}", self.page),
             web.get("/cache/{id}/download", self.download),
-            web.post("/cache/{id}/{act:approve|refresh|keep|unblock|block|delete}", self.act),
+            *(web.post(f"/cache/{{id}}/{act}", self.act) for act in _ACTS),
         ]
 
     @viewer
     async def page(self, request: web.Request) -> web.StreamResponse:
         """`GET /cache/{id}`: by fingerprint, key ID or address."""
-        term = id_of(request)
+        term, given = id_of(request), query_of(request, *PARAMETERS)
         try:
-            given = query_of(request, *PARAMETERS)
             said = await self._notices(given)
             try:
                 explained = await self._explaining.explain(term)
@@ -65,9 +65,9 @@ class CertificatePage:
     @viewer
     async def download(self, request: web.Request) -> web.StreamResponse:
         """`GET /cache/{id}/download`: armor, or PEM."""
+        query_of(request)
         try:
             identities_wanted()
-            query_of(request)
             file = await self._explaining.download(id_of(request))
         except (Problem, StoreError) as trouble:
             return refused(self._templates, trouble, HERE, HERE)
@@ -78,7 +78,8 @@ class CertificatePage:
     @operator
     async def act(self, request: web.Request) -> web.StreamResponse:
         """`POST /cache/{id}/…`: does it, and goes back to the certificate; `block` asks first (`sure=1`)."""
-        term, act = id_of(request), request.match_info["act"]
+        query_of(request)
+        term, act = id_of(request), request.path.rpartition("/")[2]
         path = f"/cache/{quote(term, safe='')}"
         try:
             fields = await fields_of(request)

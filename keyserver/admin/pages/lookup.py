@@ -39,8 +39,8 @@ class LookupPage:
     @viewer
     async def page(self, request: web.Request) -> web.StreamResponse:
         """`GET /lookup[?q=]`: the answer, or where htmx asks the place into which `stream` writes it."""
+        term = query_of(request, "q").get("q", "")[:MOST_TERM].strip()
         try:
-            term = query_of(request, "q").get("q", "")[:MOST_TERM].strip()
             may = ACTOR.get().role is Role.OPERATOR
             live = bool(term) and may and wants_part(request)
             found = await self._service.lookup(term, trace=True) if term and may and not live else None

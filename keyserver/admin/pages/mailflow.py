@@ -37,8 +37,8 @@ class MailflowPage:
     @viewer
     async def page(self, request: web.Request) -> web.StreamResponse:
         """`GET /mailflow`."""
+        given = query_of(request, *PARAMETERS)
         try:
-            given = query_of(request, *PARAMETERS)
             held = await self._service.list(Filter(held=True), HELD)
         except (Problem, StoreError) as trouble:
             return refused(self._templates, trouble, HERE, HERE)
@@ -54,6 +54,7 @@ class MailflowPage:
     @operator
     async def approve(self, request: web.Request) -> web.StreamResponse:
         """`POST /mailflow/approve`: `fingerprint`, `address`, `source`, and for what a keyserver sent `upstream`."""
+        query_of(request)
         try:
             fields = await fields_of(request)
             term = one_of(fields, "fingerprint")

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from aiohttp import web
 
 from keyserver.admin.api.guard import operator
-from keyserver.admin.api.reading import id_of
+from keyserver.admin.api.reading import id_of, query_of
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import on
 from keyserver.admin.pages.notices import PARAMETERS, after
@@ -33,6 +33,7 @@ class UndoPage:
     @operator
     async def undo(self, request: web.Request) -> web.StreamResponse:
         """`POST /undo/{id}`."""
+        query_of(request)
         back = _back(request.headers.get("Referer", ""))
         try:
             done = await self._undoing.undo(id_of(request))
