@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keyserver.admin.approving import without_effect
@@ -10,9 +10,10 @@ from keyserver.admin.files import file_of
 from keyserver.admin.resources import CertificateResource, EntryResource, row_of, shown_of
 from keyserver.admin.service import NotKnown
 from keyserver.hygiene import Hygiene
-from keyserver.model import Certificate, Entry, Kind, Proof, View, X509Facts
-from keyserver.policy import Terms, approved_for, judge
-from keyserver.query import name_of
+from keyserver.model import Certificate, Entry, Kind, Proof, Source, View, X509Facts
+from keyserver.policy import OnRecord, Terms, approved_for, backed, judge, on_record
+from keyserver.query import ByAddress, name_of
+from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import merged_of
 from keyserver.store.base import Store
@@ -29,6 +30,7 @@ class ForAddress:
     source: str
     origin: str
     answered: bool
+    searched_first: bool  # nothing is on record: the next lookup asks upstreams, and goes by what they say
     reason: str
     approved: bool
     approvable: bool  # an approval would have it answered
@@ -98,9 +100,13 @@ class Explaining:
             return row_of(entry, now, terms, self._view, blocked)
 
         shown = shown_of(merged.proof, tuple(map(row, entries)), blocked=fingerprint in blocked)
-        named = _addresses(merged.proof)
-        verdicts = tuple(self._for_address(e, address, now) for address in named for e in entries)
-        return Explained(shown, verdicts, await self._others(fingerprint, named, row), merged.proof.x509)
+        named, kind = _addresses(merged.proof), merged.proof.kind
+        verdicts: list[ForAddress] = []
+        for address in named:
+            known = await self._store.look(name_of(kind, "addr", address))
+            record = on_record(known.records, self._asked(kind, address), now, terms)
+            verdicts += [self._for_address(entry, address, record, now) for entry in entries]
+        return Explained(shown, tuple(verdicts), await self._others(fingerprint, named, row), merged.proof.x509)
 
     async def download(self, term: str) -> Download:
         """The merge of its entries."""
@@ -120,16 +126,30 @@ class Explaining:
             raise NotKnown(f"{fingerprint} is blocked, and not cached")
         raise NotKnown(f"{fingerprint} is not cached")
 
-    def _for_address(self, entry: Entry, address: str, now: int) -> ForAddress:
+    def _asked(self, kind: Kind, address: str) -> Sequence[str]:
+        """The upstreams that may be asked for an address."""
+        local, _, domain = address.rpartition("@")
+        terms = self._terms()
+        return tiers_of(terms.upstreams.values(), ByAddress(local, domain, kind), terms).names
+
+    def _for_address(self, entry: Entry, address: str, record: OnRecord, now: int) -> ForAddress:
         verdict = judge(entry, self._view, now, self._terms(), address)
+        believed = entry.source is Source.LOCAL or backed(entry, record, address)
+        first = verdict.answerable and not believed and not record.finished
+        reason = verdict.reason
+        if first:
+            reason = "no search for this address is on record: the next lookup asks upstreams first"
+        elif verdict.answerable and not believed:
+            reason = "it claims the address, but the last search for it found it nowhere"
         approved = approved_for(entry, address)
         helps = not without_effect(entry, address, self._view, self._terms())
         return ForAddress(
             address=address,
             source=entry.source.value,
             origin=entry.origin,
-            answered=verdict.answerable,
-            reason=verdict.reason,
+            answered=verdict.answerable and believed,
+            searched_first=first,
+            reason=reason,
             approved=approved,
             approvable=helps and not approved and not verdict.answerable,
         )

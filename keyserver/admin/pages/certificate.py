@@ -147,7 +147,7 @@ class CertificatePage:
             "x509": explained.x509,
             "addresses": explained.addresses,
             "others": explained.others,
-            "verdict": of_certificate(shown),
+            "verdict": of_certificate(shown, explained.addresses),
             "part": _part(shown, now),
             "title": _lifetime(shown),
             "bar": bar,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from keyserver.admin.explaining import ForAddress
 from keyserver.admin.resources import CertificateResource, EntryResource, LookupResult
 from keyserver.model import Step, Validity
 from keyserver.resolver.lookup import PASSED_OVER
@@ -44,18 +45,19 @@ def of_lookup(found: LookupResult) -> Verdict:
     if found.verdict == "usable":
         return Verdict("good", f"Found: {answered}", found.reason, withheld)
     if number:
-        whys = {_unusable(c.validity, c.can_encrypt) for c in found.certificates}
-        return Verdict("bad", f"Not usable: {answered}, and nobody can encrypt", " and ".join(sorted(whys)), withheld)
+        unusable = sorted({_unusable(c.validity, c.can_encrypt) for c in found.certificates})
+        return Verdict("bad", f"Not usable: {answered}, and nobody can encrypt", " and ".join(unusable), withheld)
     if withheld:
         known = "one certificate is" if len(withheld) == 1 else f"{len(withheld)} certificates are"
-        return Verdict("bad", f"Not found for clients: {known} known and kept back", withheld[0].why, withheld)
+        whys = "; ".join(dict.fromkeys(one.why for one in withheld))
+        return Verdict("bad", f"Not found for clients: {known} known and kept back", whys, withheld)
     if found.verdict == "unknown":
         return Verdict("warn", "Not known: an upstream could not be asked", found.reason)
     return Verdict("bad", "Not found", found.reason)
 
 
-def of_certificate(shown: CertificateResource) -> Verdict:
-    """What clients of the default view get of one certificate."""
+def of_certificate(shown: CertificateResource, addresses: Sequence[ForAddress] = ()) -> Verdict:
+    """What clients of the default view get of one certificate, for its addresses too."""
     if shown.blocked:
         return Verdict("bad", "Not answered", "an administrator has blocked it: it is neither cached nor answered")
     answered = [entry for entry in shown.entries if entry.answered]
@@ -63,6 +65,11 @@ def of_certificate(shown: CertificateResource) -> Verdict:
         return Verdict("bad", "Not answered", _reasons(shown.entries))
     if shown.validity != Validity.VALID or not shown.can_encrypt:
         return Verdict("warn", "Answered, but nobody can encrypt to it", _unusable(shown.validity, shown.can_encrypt))
+    if addresses and not any(one.answered or one.searched_first for one in addresses):
+        whys = dict.fromkeys(one.reason for one in addresses)
+        return Verdict("warn", "Answered by fingerprint, for no address", "; ".join(whys))
+    if addresses and not any(one.answered for one in addresses):
+        return Verdict("warn", "Answered by fingerprint; for addresses after a search", addresses[0].reason)
     return Verdict("good", "Answered", answered[0].reason)
 
 

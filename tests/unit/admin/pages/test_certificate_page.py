@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from keyserver.admin.pages.undo import _back
-from keyserver.model import Found, Kind, Raw, Source, State, Voucher
+from keyserver.model import Failed, Found, Kind, Raw, Source, State, Voucher
 from support.administering import NAME, Admin, running
 from support.hostile_text import NASTY, harmless
 from support.openpgp import CREATED, make
+from support.upstreams import NOTHING
 from tests.unit.admin.pages.test_lookup_page import verdict
 
 NOW = CREATED + 86400
@@ -41,7 +42,7 @@ async def test_what_it_shows(admin: Admin) -> None:
     await admin.put(made.octets)
     status, page, headers = await admin.open(f"/cache/{made.fingerprint}")
     assert (status, headers["Cache-Control"]) == (200, "no-store")
-    assert verdict(page) == f"Answered keyserver entry of {NAME}, fresh"
+    assert verdict(page).startswith("Answered by fingerprint; for addresses after a search no search for this address")
     assert page.index('id="verdict"') < page.index("<svg") < page.index("User IDs")
     text = words(page)
     for expected in (f"Bob <{BOB}>".replace("<", "&lt;").replace(">", "&gt;"), f"keyserver: {NAME}", "Subkeys"):
@@ -60,9 +61,11 @@ async def test_held_is_approved_for_one_address(admin: Admin) -> None:
     place = await post(admin, forms[0][0], address=BOB, source="mailflow")
     assert place == f"/cache/{fingerprint}?done=approved&n=1"
     _, page, _ = await admin.open(place)
-    assert verdict(page) == "Answered mailflow entry of partner.example, fresh"
     assert "Approved 1 entry." in page
+    assert verdict(page).startswith("Answered by fingerprint; for addresses after a search")
     assert (await admin.state(BOB)) is State.FOUND
+    _, page, _ = await admin.open(place)
+    assert verdict(page) == "Answered mailflow entry of partner.example, fresh"
 
 
 async def test_delete_and_undo(admin: Admin) -> None:
@@ -113,6 +116,25 @@ async def test_refresh_keep_block(admin: Admin) -> None:
     _, page, _ = await admin.open(path)
     assert verdict(page).startswith("Not answered an administrator has blocked it")
     assert await post(admin, f"{path}/unblock") == f"{path}?done=unblocked&n=1"
+
+
+async def test_what_the_last_search_said_counts(admin: Admin) -> None:
+    """As a lookup does: a certificate that only claims an address is not answered for it."""
+    made = make([f"Bob <{BOB}>"])
+    await admin.put(made.octets)
+    path = f"/cache/{made.fingerprint}"
+    admin.upstream.otherwise = Failed("down")
+    await admin.state(BOB)
+    assert verdict((await admin.open(path))[1]).startswith("Answered by fingerprint; for addresses after a search")
+    admin.upstream.otherwise = NOTHING
+    assert await admin.state(BOB) is State.ABSENT
+    assert verdict((await admin.open(path))[1]) == (
+        "Answered by fingerprint, for no address it claims the address, but the last search for it found it nowhere"
+    )
+    admin.clock.pass_(3600)
+    admin.upstream.answers[BOB] = Found((Raw(Kind.OPENPGP, made.octets),))
+    assert await admin.state(BOB) is State.FOUND
+    assert verdict((await admin.open(path))[1]) == f"Answered keyserver entry of {NAME}, fresh"
 
 
 async def test_others_of_the_address_stand_beside_it(admin: Admin) -> None:
