@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keyserver.admin.access import Access
 from keyserver.admin.acts import Acts
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.explaining import Explaining
+from keyserver.admin.health import Pulse
+from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
@@ -27,4 +29,6 @@ class Operations:
     acts: Acts
     tokens: Tokens
     auditing: Auditing
+    overview: Overview
+    pulses: Callable[[], Sequence[Pulse]]  # of each upstream
     clock: Callable[[], int]  # Unix seconds

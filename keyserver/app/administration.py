@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keyserver.admin.access import Access, FirstToken
 from keyserver.admin.acts import Acts
 from keyserver.admin.api.guard import Rules
 from keyserver.admin.api.places import Places
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.explaining import Explaining
+from keyserver.admin.health import Pulse, pulse_of
 from keyserver.admin.operations import Operations
+from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
@@ -31,6 +35,10 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     access = Access(kept, FirstToken(mine.token, mine.token_mark), clocks.now, clocks.monotonic)
     resolver = lookups.resolver
     service = _service(context, cache, lookups, upkeep, intake, acts)
+
+    def pulses() -> Sequence[Pulse]:
+        return [pulse_of(status, context.observer.traffic) for status in resolver.statuses()]
+
     return Operations(
         service=service,
         explaining=Explaining(
@@ -50,6 +58,16 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
         acts=acts,
         tokens=Tokens(kept, access, acts, clocks.now),
         auditing=Auditing(kept, acts),
+        overview=Overview(
+            service=service,
+            pulses=pulses,
+            stats=cache.store.stats,
+            mail=intake.status,
+            traffic=context.observer.traffic,
+            complaint=lambda: upkeep.clockwatch.complaint,
+            clock=clocks.now,
+        ),
+        pulses=pulses,
         clock=clocks.now,
     )
 

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from keyserver.admin.api.app import Subject, make_api
+from keyserver.admin.api.app import make_api
+from keyserver.admin.reloading import NoService, Reloads
 from keyserver.app.administration import rules_of
 from keyserver.app.context import CannotStart
 from keyserver.app.metrics import ServiceMetrics
@@ -68,8 +69,9 @@ class Listeners:
     """Other processes, which have the sockets of faces that have a part in them, if there are any."""
     bound: Mapping[Listening, Sequence[socket.socket]] = field(default_factory=dict)
     """Sockets that somebody has bound already."""
-    subjects: Sequence[Subject] = ()
-    """What the admin API has beside the service's own operations."""
+    config: Callable[[], Config] = Config
+    """The configuration that holds now, and who reads it again: for administrators."""
+    reloads: Reloads = field(default_factory=NoService)
 
     metrics: Callable[[], Awaitable[bytes]] = nothing
     """What is shown to Prometheus; nothing before faces are open."""
@@ -241,8 +243,8 @@ async def admin_server(parts: Parts, listeners: Listeners) -> HttpServer:
         return [asdict(Node("service", os.getpid(), since, 0, sum(face.present for face in faces), hot))]
 
     rules = rules_of(config, parts.trust, parts.observer)
-    token = parts.installation.token
-    api = make_api(parts.operations, rules, token, lambda: listeners.metrics(), nodes, listeners.subjects)
+    token, metrics = parts.installation.token, lambda: listeners.metrics()
+    api = make_api(parts.operations, rules, token, metrics, nodes, listeners.config, listeners.reloads)
     api.middlewares.insert(0, at_work)
     runner = make_runner(api)
     await runner.setup()

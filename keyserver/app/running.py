@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from keyserver.admin.api.settings import SettingsApi
-from keyserver.admin.settings import Settings
 from keyserver.app.admin_socket import open_admin_socket
 from keyserver.app.context import CannotStart
 from keyserver.app.front import agreed_on
@@ -79,7 +77,7 @@ async def _serve(
         def again() -> None:
             group.create_task(hang_up())
 
-        listeners.subjects = [SettingsApi(Settings(lambda: reloader.config), reloader)]
+        listeners.config, listeners.reloads = lambda: reloader.config, reloader
         try:
             await open_admin_socket(parts, listeners, state)
             await open_all(parts, listeners, ready)

@@ -288,16 +288,12 @@ def _serve(config: Config, place: Path, ready: Future[_Inside]) -> None:
 
         from keyserver import app
         from keyserver.admin.api.app import make_api
-        from keyserver.admin.api.settings import SettingsApi
-        from keyserver.admin.reloading import NoService
-        from keyserver.admin.settings import Settings
         from keyserver.app.administration import rules_of
         from keyserver.app.listening import nothing
 
         async with app.opened(config, Clocks.system()) as parts:
             token, rules = parts.installation.token, rules_of(config, parts.trust, parts.observer)
-            subjects = [SettingsApi(Settings(lambda: config), NoService())]
-            api = make_api(parts.operations, rules, token, nothing, subjects=subjects)
+            api = make_api(parts.operations, rules, token, nothing, config=lambda: config)
             runner = web.AppRunner(api, handle_signals=False, access_log=None)
             await runner.setup()
             await web.UnixSite(runner, str(place)).start()

@@ -14,9 +14,6 @@ from aiohttp import web
 
 from keyserver import openpgp
 from keyserver.admin.api.app import make_api
-from keyserver.admin.api.settings import SettingsApi
-from keyserver.admin.reloading import NoService
-from keyserver.admin.settings import Settings
 from keyserver.app import opened
 from keyserver.app.administration import rules_of
 from keyserver.app.parts import Parts
@@ -126,8 +123,7 @@ async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admi
 
     async with opened(config, Clocks(clock, clock.monotonic, lambda: 0.0), scripted) as parts:
         rules = rules_of(config, parts.trust, parts.observer)
-        subjects = [SettingsApi(Settings(lambda: config), NoService())]
-        app = make_api(parts.operations, rules, TOKEN, exposition, subjects=subjects)
+        app = make_api(parts.operations, rules, TOKEN, exposition, config=lambda: config)
         runner = make_runner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 
@@ -16,27 +15,31 @@ from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
 from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
+from keyserver.admin.api.settings import SettingsApi
 from keyserver.admin.api.streams import Streams
 from keyserver.admin.api.tokens import TokensApi
 from keyserver.admin.api.upstreams import UpstreamApi
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.assets import Assets
+from keyserver.admin.pages.audit import AuditPage
 from keyserver.admin.pages.cache import CachePage
 from keyserver.admin.pages.certificate import CertificatePage
 from keyserver.admin.pages.lookup import LookupPage
 from keyserver.admin.pages.mailflow import MailflowPage
+from keyserver.admin.pages.nodes import NodesPage
+from keyserver.admin.pages.overview import OverviewPage
+from keyserver.admin.pages.settings import SettingsPage
 from keyserver.admin.pages.signing import Signing
+from keyserver.admin.pages.tokens import TokensPage
+from keyserver.admin.pages.troubles import troubles
 from keyserver.admin.pages.undo import UndoPage
+from keyserver.admin.pages.upstreams import UpstreamsPage
+from keyserver.admin.reloading import NoService, Reloads
+from keyserver.admin.settings import Settings
+from keyserver.config import Config
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Subject(Protocol):
-    """One module's part of the API."""
-
-    def routes(self) -> list[web.RouteDef]:
-        """Where each handler stands."""
 
 
 def make_api(
@@ -45,12 +48,13 @@ def make_api(
     token: str,
     metrics: Callable[[], Awaitable[bytes]],
     nodes: Callable[[], Sequence[Mapping[str, object]]] = tuple,
-    subjects: Iterable[Subject] = (),
+    config: Callable[[], Config] = Config,
+    reloads: Reloads = NoService(),
 ) -> web.Application:
     """The admin listener's application.
 
     token: the first operator's, which we show that we know; metrics: the Prometheus text of the moment; nodes: the
-    processes; subjects: of further operations."""
+    processes; config: the one that holds now; reloads: who reads it again."""
 
     @viewer
     async def exposition(request: web.Request) -> web.StreamResponse:
@@ -62,8 +66,11 @@ def make_api(
 
     service, guard = operations.service, Guard(operations.access, operations.acts, rules)
     streams = Streams()
-    app = web.Application(middlewares=[problems, guard.middleware], client_max_size=MAX_JSON)
-    own: tuple[Subject, ...] = (
+    assets = Assets()
+    templates = Templates(assets.places, operations.clock)
+    settings = Settings(config)
+    app = web.Application(middlewares=[troubles(templates), problems, guard.middleware], client_max_size=MAX_JSON)
+    for subject in (
         CacheApi(service),
         DeleteApi(operations.undoing),
         MailflowApi(service),
@@ -72,20 +79,27 @@ def make_api(
         AuditApi(operations.auditing),
         Description(),
         UpstreamApi(operations.pausing),
-    )
-    for subject in (*own, *subjects):
+        SettingsApi(settings, reloads),
+    ):
         app.add_routes(subject.routes())
     app.on_shutdown.append(streams.close)
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])
-    assets = Assets()
-    templates = Templates(assets.places, operations.clock)
-    app.add_routes(assets.routes())
-    app.add_routes(Signing(operations.access, operations.acts, guard, templates).routes())
-    app.add_routes(CachePage(operations, templates).routes())
-    app.add_routes(MailflowPage(operations, templates).routes())
-    app.add_routes(CertificatePage(operations, templates).routes())
-    app.add_routes(UndoPage(operations.undoing, templates).routes())
-    app.add_routes(LookupPage(service, streams, templates).routes())
+    for page in (
+        assets,
+        Signing(operations.access, operations.acts, guard, templates),
+        OverviewPage(operations.overview, config, templates),
+        SettingsPage(settings, reloads, templates),
+        TokensPage(operations.tokens, templates),
+        UpstreamsPage(service, operations.pausing, operations.pulses, config, templates),
+        AuditPage(operations.auditing, templates),
+        NodesPage(nodes, templates),
+        CachePage(operations, templates),
+        MailflowPage(operations, templates),
+        CertificatePage(operations, templates),
+        UndoPage(operations.undoing, templates),
+        LookupPage(service, streams, templates),
+    ):
+        app.add_routes(page.routes())
     refuse_unmarked(app)
     return app

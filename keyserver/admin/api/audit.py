@@ -35,7 +35,7 @@ class AuditApi:
         """`GET /api/v1/audit?who=&act=&from=&to=&limit=&cursor=&format=`: latest first. `format` csv or jsonl: all that
         match."""
         given = query_of(request, "who", "act", "from", "to", "limit", "cursor", "format")
-        what = ActFilter(given.get("who"), given.get("act"), _time(given, "from"), _time(given, "to"))
+        what = filter_of(given)
         format_ = given.get("format", "json")
         if format_ == "json":
             return json_of(
@@ -46,6 +46,11 @@ class AuditApi:
         if "limit" in given or "cursor" in given:
             raise Unusable(f"limit and cursor are for format=json; {format_} has all that match")
         return await written(request, _lines(self._auditing.export(what), format_), TYPES[format_])
+
+
+def filter_of(given: Mapping[str, str]) -> ActFilter:
+    """Which acts `who`, `act`, `from` and `to` mean. Raises Unusable."""
+    return ActFilter(given.get("who"), given.get("act"), _time(given, "from"), _time(given, "to"))
 
 
 async def _lines(acts: AsyncIterator[ActResource], format_: str) -> AsyncIterator[str]:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from keyserver.admin.acts import ACTOR
 from keyserver.admin.masking import masked
 from keyserver.admin.pages import words
+from keyserver.admin.pages.charts import bar, sparkline
 from keyserver.admin.service import plain
 
 POLICY = (
@@ -58,7 +59,7 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= words.FILTERS
+        self._environment.filters |= {**words.FILTERS, "sparkline": sparkline, "bar": bar}
         self._environment.globals |= {"static": places, "navigation": NAVIGATION}
 
     def page(self, name: str, status: int = 200, /, **values: object) -> web.Response:

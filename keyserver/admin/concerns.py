@@ -1,0 +1,116 @@
+"""What an administrator should do something about: one line each, with its cure. Pure but for `certificate_ends`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from keyserver.admin.health import Health, Pulse
+from keyserver.mailflow.intake import Status
+from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
+from keyserver.store.base import StoreStats
+
+_ALMOST = 0.9  # of something that can be full
+_SOON = 14 * 86400  # seconds before a certificate ends: renewals should have happened by then
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """kind: bad (something does not work) or warn (it will not, or works less)."""
+
+    kind: str
+    what: str
+    cure: str
+    link: str  # where it is mended, or seen
+
+
+def of_store(stats: StoreStats, max_size: int) -> Iterator[Concern]:
+    """max_size: octets, 0 for none."""
+    full = bool(max_size) and stats.octets >= max_size
+    if stats.healthy and not full:
+        yield Concern("bad", f"The cache is not healthy: {stats.healthy}", _STORE_CURE, "")
+    elif full:
+        yield Concern("bad", "cache.max_size is reached: nothing new is cached", _SIZE_CURE, "/cache?sort=expires")
+    elif max_size and stats.octets >= _ALMOST * max_size:
+        yield Concern("warn", "cache.max_size is almost reached", _SIZE_CURE, "/cache?sort=expires")
+
+
+def broken_store(problem: str) -> Concern:
+    """It cannot even be asked."""
+    return Concern("bad", f"The cache cannot be read: {problem}", _STORE_CURE, "")
+
+
+_STORE_CURE = "Lookups go on without it. See to the disk's space, and who may write the database, then to the log."
+_SIZE_CURE = "Raise it and reload, or delete what nobody needs."
+
+
+def of_clock(complaint: str) -> Iterator[Concern]:
+    """complaint: as `ClockWatch` has it."""
+    if complaint:
+        cure = "Set the clock right; if it is, say so: keyserver cache purge --expired"
+        yield Concern("warn", f"{complaint[0].upper()}{complaint[1:]}", cure, "")
+
+
+def of_upstreams(pulses: Sequence[Pulse]) -> Iterator[Concern]:
+    """A word for each that does not do well, and one where none does."""
+    ill = [(n, pulse) for n, pulse in enumerate(pulses, 1) if pulse.tone in ("bad", "warn")]
+    if pulses and len(ill) == len(pulses):
+        what = "No upstream does well: what is not cached is found by nobody"
+        yield Concern("bad", what, "Look at each of them.", "/upstreams")
+    for n, pulse in ill:
+        name, last = pulse.status.name, pulse.status.last_error
+        link = f"/upstreams#upstream-{n}"
+        if pulse.health is Health.PAUSED:
+            what = f"{name} is paused: it is not asked, and counts as failed"
+            yield Concern("warn", what, "Resume it.", link)
+        elif pulse.health is Health.FAILING:
+            yield Concern("warn", f"{name} fails: {last}", "Test it.", link)
+        else:
+            wait = f"It is tried again in {pulse.status.retry_in:.0f} s. " if pulse.health is Health.OPEN else ""
+            yield Concern("warn", f"{name} is not asked, its circuit is open: {last}", f"{wait}Or test it now.", link)
+
+
+def of_mail(mail: Status) -> Iterator[Concern]:
+    """The queue."""
+    part = max(mail.waiting / MAX_MAILS, mail.waiting_octets / CAPACITY)
+    if part >= _ALMOST:
+        cure = "Mail passes all the same; certificates in what comes now are not kept. Look who sends so much."
+        yield Concern("warn", "The mail queue is full: mail is not read", cure, "/mailflow")
+    elif mail.shed:
+        what = f"{mail.shed} mail{'' if mail.shed == 1 else 's'} not read since the start: too much came at once"
+        yield Concern("warn", what, "Mail passes all the same; their certificates were not kept.", "/mailflow")
+
+
+def of_certificates(ends: Mapping[Path, int | None], now: int) -> Iterator[Concern]:
+    """TLS certificates of listeners, by their files. ends: see `certificate_ends`."""
+    for file, end in ends.items():
+        if end is None:
+            what = f"The TLS certificate {file} cannot be read; the one read before is still used"
+            yield Concern("bad", what, "Mend the file; it is read again by itself.", "/settings?q=tls_certificate")
+        elif end <= now:
+            cure = "Renew it; it is read again by itself."
+            yield Concern("bad", f"The TLS certificate {file} has expired", cure, "/settings?q=tls_certificate")
+        elif end - now <= _SOON:
+            days = (end - now) // 86400
+            what = f"The TLS certificate {file} expires in {days} day{'' if days == 1 else 's'}"
+            yield Concern("warn", what, "Renew it; it is read again by itself.", "/settings?q=tls_certificate")
+
+
+def certificate_ends(files: Iterable[Path]) -> dict[Path, int | None]:
+    """When the first certificate of each file ends (Unix seconds); None: it cannot be read."""
+    return {file: _end(file) for file in files}
+
+
+def _end(file: Path) -> int | None:
+    try:
+        return int(x509.load_pem_x509_certificates(file.read_bytes())[0].not_valid_after_utc.timestamp())
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def worst(found: Iterable[Concern]) -> str:
+    """bad, warn, or empty where there is none."""
+    return min((concern.kind for concern in found), default="")

@@ -1,0 +1,77 @@
+"""`/audit`: who did what, when and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from keyserver.admin.api.audit import filter_of
+from keyserver.admin.api.guard import viewer
+from keyserver.admin.api.reading import query_of
+from keyserver.admin.auditing import Auditing
+from keyserver.admin.pages import Templates
+
+_FILTERS = ("who", "act", "from", "to")
+_ACTS = (
+    "approve",
+    "block",
+    "delete",
+    "import",
+    "keep",
+    "pause",
+    "purge",
+    "refused",
+    "reload",
+    "resume",
+    "sign in",
+    "sign out",
+    "token add",
+    "token revoke",
+    "unblock",
+    "undo",
+)
+"""Offered as choices; the address takes any."""
+
+
+class AuditPage:
+    """The handler."""
+
+    def __init__(self, auditing: Auditing, templates: Templates) -> None:
+        self._auditing = auditing
+        self._templates = templates
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where it stands."""
+        return [web.get("/audit", self.show)]
+
+    @viewer
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """`GET /audit?who=&act=&from=&to=&cursor=`."""
+        given = query_of(request, *_FILTERS, "cursor")
+        chosen = {name: given[name] for name in _FILTERS if name in given}
+        page = await self._auditing.list(filter_of(given), cursor=given.get("cursor"))
+        return self._templates.fragment(
+            request,
+            "audit",
+            "rows",
+            acts=[(act, _facts(act.facts)) for act in page.acts],
+            chosen={name: chosen.get(name, "") for name in _FILTERS},
+            offered=_ACTS if chosen.get("act", "") in ("", *_ACTS) else (chosen["act"], *_ACTS),
+            later=_address("/audit", chosen) if "cursor" in given else "",
+            earlier=_address("/audit", chosen, cursor=page.next) if page.next else "",
+            exports={
+                word: _address("/api/v1/audit", chosen, format=format_)
+                for word, format_ in (("CSV", "csv"), ("JSON lines", "jsonl"))
+            },
+        )
+
+
+def _address(path: str, chosen: Mapping[str, str], **more: str) -> str:
+    query = urlencode({**chosen, **more})
+    return f"{path}?{query}" if query else path
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
