@@ -63,7 +63,7 @@ class Row:
     vouchers: dict[str, list[bool]] = field(default_factory=dict)  # address -> [held, approved]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Peer(Told):
     """An upstream that has some certificates; a liar answers every question with all of them."""
 
