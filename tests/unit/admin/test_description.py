@@ -19,7 +19,7 @@ from support.administering import NAME, TOKEN, Admin, running
 NOW = 1_800_000_000
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 DESCRIPTION = json.loads((Path(keyserver.admin.api.__file__).parent / "openapi.json").read_text(encoding="utf-8"))
-DESCRIBED = ("/api/", "/metrics", "/sign-")  # pages are for people
+DESCRIBED = ("/api/", "/metrics", "/sign-", "/static/")  # pages are for people
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
