@@ -72,6 +72,7 @@ class CachePage:
             "list",
             given=kept(given),
             rows=[_row(entry) for entry in listing.entries],
+            full=len(listing.entries) == ROWS,
             listing=_without_entries(listing),
             chips=chips(given),
             columns=columns(given, sort, descending=descending),

@@ -25,9 +25,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "none": ("Nothing was selected", "Nothing was selected"),
 }
 _MORE: Mapping[str, str] = {
-    "refreshed": "{m} said no or could not be asked",
+    "refreshed": "{m} not: upstreams have no news of them, could not be asked, or are left for another time",
     "undone": "{m} not: expired, or something befell them meanwhile",
-    "deleted": "{m} match still: do it again",
+    "deleted": "more match: do it again",
+    "purged": "more match: do it again",
 }
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _UNDO = re.compile(r"[0-9a-f]{12}")

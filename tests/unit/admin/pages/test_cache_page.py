@@ -5,16 +5,19 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from keyserver.admin.api.reading import MAX_JSON
-from keyserver.admin.bulk import Picked
+from keyserver.admin.bulk import Bulk, Picked
 from keyserver.admin.pages.cache import ROWS
 from keyserver.admin.pages.filtering import chips, link, newer, older
+from keyserver.admin.service import Listing
 from keyserver.model import Found, Kind, Raw, Source, State, Voucher
 from support.administering import NAME, Admin, running
 from support.hostile_text import NASTY, harmless
@@ -192,6 +195,36 @@ async def test_delete_all_that_match_asks_first(admin: Admin, many: list[Made], 
     assert "/undo/" in page
 
 
+async def test_one_act_goes_over_so_many_entries_and_says_that_more_match(
+    admin: Admin, many: list[Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for made in many:
+        await admin.put(made.octets)
+    monkeypatch.setattr(Bulk.matching, "__defaults__", (10,))
+    status, _, place = await act(admin, "?status=fresh", do="delete", all="1", sure="1")
+    assert (status, place.partition("&undo=")[0]) == (303, "/cache?status=fresh&done=deleted&n=10&m=1")
+    _, page, _ = await admin.open(place)
+    assert "Deleted 10 entries; more match: do it again. It can be undone for 10:00." in page
+    assert f"{ROWS - 5} match" in words(page)
+
+
+async def test_a_search_that_takes_long_says_how_far_it_is(admin: Admin, many: list[Made]) -> None:
+    for made in many:
+        await admin.put(made.octets)
+    service = admin.parts.operations.service
+    whole = service.list
+
+    async def cut(*given: Any, **more: Any) -> Listing:
+        found = await whole(*given, **more)
+        return replace(found, entries=(), searched=5000, of=272_000)
+
+    service.list = cut  # type: ignore[method-assign]
+    _, page, _ = await admin.open("/cache?q=person")
+    assert "searched 5 000 of about 272 000" in words(page)
+    assert "cursor=" in href(page, "continue")
+    assert "Nothing among the 5 000 looked at so far" in words(page)
+
+
 async def test_purge_and_block_ask_first_and_purge_cannot_be_undone(admin: Admin) -> None:
     bob = await admin.put(make([f"Bob <{BOB}>"]).octets)
     id_ = f"{bob}.keyserver.{NAME}"
@@ -219,7 +252,7 @@ async def test_approve_refresh_keep_and_export_some(admin: Admin) -> None:
     place = (await act(admin, do="refresh", id=ids))[2]
     assert place == "/cache?done=refreshed&n=1&m=1"
     _, page, _ = await admin.open(place)
-    assert "Asked the upstreams: 1 has it; 1 said no or could not be asked." in page
+    assert "Asked the upstreams: 1 has it; 1 not: upstreams have no news of them" in page
     assert (await act(admin, do="keep", id=ids))[2] == "/cache?done=kept&n=2"
     status, text, _ = await act(admin, do="export", id=ids)
     assert (status, text.count("BEGIN PGP PUBLIC KEY BLOCK")) == (200, 2)
