@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from browser.looks import Looks
+from browser.looks import Axe, Looks
 from browser.world import World, world
 
 
@@ -40,13 +40,14 @@ def looks(browser: Browser, there: World) -> Iterator[Looks]:
 
 
 @pytest.fixture(scope="package")
-def axe() -> Callable[[Page], list[str]]:
-    """What axe-core has against a page: rule, and the first element."""
+def axe() -> Axe:
+    """What axe-core has against a page: rule, and the first element. By its colours alone, or by everything."""
     source = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
-    def violations(page: Page) -> list[str]:
+    def violations(page: Page, colours: bool) -> list[str]:
         page.evaluate(source)
-        found = page.evaluate("async () => (await axe.run({resultTypes: ['violations']})).violations")
+        options = {"resultTypes": ["violations"], **({"runOnly": ["color-contrast"]} if colours else {})}
+        found = page.evaluate("async (options) => (await axe.run(options)).violations", options)
         return [f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary']}" for one in found]
 
     return violations

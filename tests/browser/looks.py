@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from browser.world import World
 
 SHOTS = Path(__file__).parents[2] / "var" / "screenshots"
+Axe: TypeAlias = Callable[[Page, bool], list[str]]
 _REFUSED = "Failed to load resource: the server responded with a status of 4"  # what a page about a mistake is
 
 

@@ -20,7 +20,7 @@ from support.mails import attached_key, crlf, head, multipart, signed, text
 from support.openpgp import Made, make
 from support.ports import free_port
 from support.running import Service
-from support.scripted import NOT_FOUND, Scripted, key, slow
+from support.scripted import NOT_FOUND, Route, Scripted, key, slow
 from support.x509 import Issued, authority, person, rsa_key
 
 OCTETS = "application/octet-stream"
@@ -37,7 +37,8 @@ PEOPLE = (
 )
 LATE = "late@example.net"  # its upstream takes a while
 PARTNER = "partner.example"
-BOB = "bob@partner.example"
+BOB = "bob@partner.example"  # whose key came with mail that nobody has authenticated
+MIA = "mia@partner.example"
 EVIL = '<script>alert(1)</script> "><img src=x onerror=alert(1)> \u202eevil <evil@example.org>'
 
 
@@ -47,7 +48,7 @@ class World:
 
     service: Service
     certificates: Mapping[str, Made]
-    bob: Issued
+    mia: Issued  # whose S/MIME certificate came with mail
 
     @property
     def url(self) -> str:
@@ -96,14 +97,15 @@ def world(folder: Path) -> Iterator[World]:
         for name, address in PEOPLE
     }
     evil = make([EVIL], created=CREATED, seed="evil")
-    routes: dict[str, object] = {}
+    routes: dict[str, Route] = {}
     for address, one in made.items():
         routes[address] = routes[one.fingerprint] = routes[one.key_id] = key(one.octets)
     routes[LATE] = slow(1.0, NOT_FOUND)
+    few: dict[str, Route] = {one: key(made[one].octets) for one in ("grace@example.com", "heidi@example.com")}
     ca = authority()
     (folder / "ca.pem").write_bytes(ca.pem)
-    bob = person(BOB, ca, key=rsa_key(2048, 1))
-    with upstream(Scripted(routes)) as ubuntu, upstream(Scripted(dict(routes))) as openpgp:  # type: ignore[arg-type]
+    mia = person(MIA, ca, key=rsa_key(2048, 1))
+    with upstream(Scripted(routes)) as ubuntu, upstream(Scripted(few)) as openpgp:
         config = (
             f'[[upstream]]\nname = "keyserver.ubuntu.com"\nurl = "{ubuntu.url}"\npriority = 20\n'
             f'[[upstream]]\nname = "keys.openpgp.org"\nurl = "{openpgp.url}"\npriority = 20\n'
@@ -113,7 +115,7 @@ def world(folder: Path) -> Iterator[World]:
             '[policy]\ninternal_domains = ["here.example"]\n'
         )
         with Service(folder, config=config) as service:
-            there = World(service, made, bob)
+            there = World(service, made, mia)
             fill(there, evil)
             yield there
 
@@ -126,10 +128,10 @@ def fill(there: World, evil: Made) -> None:
     for n in range(6):
         there.look(f"nobody{n}@example.org")
     there.send("/api/v1/cache/import", evil.octets + make(["Zoë Zimmer <zoe@here.example>"], seed="zoe").octets)
-    mail = crlf(signed(text(), there.bob, sender=f"Bob Baumann <{BOB}>"))
+    mail = crlf(signed(text(), there.mia, sender=f"Mia Moor <{MIA}>"))
     there.send("/api/v1/harvest", mail, "message/rfc822")
-    known = make([f"Mallory Moss <mallory@{PARTNER}>"], seed="mallory").octets
-    plain = head(f"Mallory Moss <mallory@{PARTNER}>", "2@mail.example").replace(b"\r\n", b"\n")
+    known = make([f"Bob Baumann <{BOB}>"], seed="bob").octets
+    plain = head(f"Bob Baumann <{BOB}>", "2@mail.example").replace(b"\r\n", b"\n")
     there.send("/api/v1/harvest", crlf(plain + multipart(text(), attached_key(known))), "message/rfc822")
 
 
