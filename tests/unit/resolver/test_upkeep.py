@@ -28,6 +28,9 @@ class Searching:
     at_once: int = 0
     most: int = 0
 
+    async def keep_told(self) -> None:
+        pass
+
     async def refresh(self, query: Query) -> None:
         self.again.append(str(query))
         self.at_once += 1
