@@ -132,8 +132,8 @@ class Overview:
         return Window(name, hits, misses, failed, hits / (hits + misses) if hits + misses else None, since)
 
     async def _cached(self, now: int) -> Cached:
-        expiring = Filter(expires_from=now, expires_before=NEVER)
-        soon = Filter(expires_from=now, expires_before=now + HOUR)
+        expiring = Filter(expires_from=now + 1, expires_before=NEVER)
+        soon = Filter(expires_from=now + 1, expires_before=now + HOUR)
         return Cached(
             stats=await self._stats(),
             expiring=_short(await self._service.list(expiring, _SHOWN, sort=Sort.EXPIRES, descending=False)),

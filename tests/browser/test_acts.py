@@ -62,10 +62,10 @@ def test_why_bob_is_not_answered_in_two_clicks_and_the_cure(looks: Looks, there:
     page.goto("/")
     page.get_by_role("link", name="held, waiting").click()
     page.locator("td[data-name=Identity] a", has_text=BOB).click()
-    expect(page.locator("#verdict")).to_contain_text("NOT ANSWERED")
+    expect(page.locator("#verdict")).to_contain_text("Not answered")
     page.get_by_role("button", name="Approve").click()
     expect(page.get_by_role("status").first).to_contain_text("Approved")
-    expect(page.locator("#verdict")).not_to_contain_text("NOT ANSWERED")
+    expect(page.locator("#verdict")).not_to_contain_text("Not answered")
 
 
 def test_a_lookup_tells_its_steps_as_they_happen(looks: Looks) -> None:
