@@ -1,4 +1,4 @@
-"""A certificate as it stands in a file. Pure."""
+"""A certificate as it stands in a file."""
 
 from __future__ import annotations
 

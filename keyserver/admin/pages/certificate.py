@@ -27,7 +27,6 @@ from keyserver.query import BadQuery, ByFingerprint, parse
 from keyserver.store.base import StoreError
 
 HERE = "/cache"
-_ACTS = ("approve", "refresh", "keep", "unblock", "block", "delete")
 
 
 class CertificatePage:
@@ -45,7 +44,12 @@ class CertificatePage:
         return [
             web.get("/cache/{id}", self.page),
             web.get("/cache/{id}/download", self.download),
-            *(web.post(f"/cache/{{id}}/{act}", self.act) for act in _ACTS),
+            web.post("/cache/{id}/approve", self.act),
+            web.post("/cache/{id}/refresh", self.act),
+            web.post("/cache/{id}/keep", self.act),
+            web.post("/cache/{id}/unblock", self.act),
+            web.post("/cache/{id}/block", self.act),
+            web.post("/cache/{id}/delete", self.act),
         ]
 
     @viewer

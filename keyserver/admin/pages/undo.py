@@ -34,7 +34,7 @@ class UndoPage:
     async def undo(self, request: web.Request) -> web.StreamResponse:
         """`POST /undo/{id}`."""
         query_of(request)
-        back = _back(request.headers.get("Referer", ""))
+        back = back_of(request.headers.get("Referer", ""))
         try:
             done = await self._undoing.undo(id_of(request))
         except (Problem, StoreError) as trouble:
@@ -42,7 +42,7 @@ class UndoPage:
         return on(after(back, "undone", done.restored, done.deleted - done.restored))
 
 
-def _back(referer: str) -> str:
+def back_of(referer: str) -> str:
     """The page of ours that a form was on, without what it said of an earlier act. Never another host's."""
     try:
         split = urlsplit(referer)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyserver.admin.pages.undo import _back
+from keyserver.admin.pages.undo import back_of
 from keyserver.model import Failed, Found, Kind, Raw, Source, State, Voucher
 from support.administering import NAME, Admin, running
 from support.hostile_text import NASTY, harmless
@@ -217,4 +217,4 @@ async def test_notices_are_ours_alone(admin: Admin) -> None:
     ],
 )
 def test_back_leads_to_pages_of_ours(referer: str, back: str) -> None:
-    assert _back(referer) == back
+    assert back_of(referer) == back
