@@ -1,4 +1,4 @@
-"""What an administrator should do something about: one line each, with its cure. Pure but for `certificate_ends`."""
+"""What an administrator should do something about: one line each, with its cure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from cryptography import x509
 
 from keyserver.admin.health import Health, Pulse
-from keyserver.mailflow.intake import Status
-from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
 from keyserver.store.base import StoreStats
 
 _ALMOST = 0.9  # of something that can be full
@@ -73,10 +71,17 @@ def of_upstreams(pulses: Sequence[Pulse]) -> Iterator[Concern]:
             yield Concern("warn", f"{name} is not asked, its circuit is open: {last}", f"{wait}Or test it now.", link)
 
 
-def of_mail(mail: Status) -> Iterator[Concern]:
+@dataclass(frozen=True, slots=True)
+class MailLoad:
+    """How full the mail queue is (1: it is full), and how many mails were not read since the start."""
+
+    part: float
+    shed: int
+
+
+def of_mail(mail: MailLoad) -> Iterator[Concern]:
     """The queue."""
-    part = max(mail.waiting / MAX_MAILS, mail.waiting_octets / CAPACITY)
-    if part >= _ALMOST:
+    if mail.part >= _ALMOST:
         cure = "Mail passes all the same; certificates in what comes now are not kept. Look who sends so much."
         yield Concern("warn", "The mail queue is full: mail is not read", cure, "/mailflow")
     elif mail.shed:

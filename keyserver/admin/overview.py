@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from keyserver.admin.concerns import (
     Concern,
+    MailLoad,
     broken_store,
     certificate_ends,
     of_certificates,
@@ -21,7 +22,6 @@ from keyserver.admin.health import DAY, HOUR, POINTS, WEEK, Pulse
 from keyserver.admin.resources import EntryResource
 from keyserver.admin.service import Listing, Service
 from keyserver.config import Config
-from keyserver.mailflow.intake import Status
 from keyserver.store.base import StoreError, StoreStats
 from keyserver.store.listing import NEVER, Filter, Sort
 from keyserver.traffic import Traffic
@@ -85,7 +85,7 @@ class Overview:
         service: Service,
         pulses: Callable[[], Sequence[Pulse]],
         stats: Callable[[], Awaitable[StoreStats]],
-        mail: Callable[[], Status],
+        mail: Callable[[], MailLoad],
         traffic: Traffic,
         complaint: Callable[[], str],
         clock: Callable[[], int],

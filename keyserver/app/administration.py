@@ -9,6 +9,7 @@ from keyserver.admin.acts import Acts
 from keyserver.admin.api.guard import Rules
 from keyserver.admin.api.places import Places
 from keyserver.admin.auditing import Auditing
+from keyserver.admin.concerns import MailLoad
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse, pulse_of
 from keyserver.admin.operations import Operations
@@ -22,7 +23,8 @@ from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
 from keyserver.config import Config
 from keyserver.listen.trust import Trust, plain
-from keyserver.mailflow.intake import Intake
+from keyserver.mailflow.intake import Intake, Status
+from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
 from keyserver.observe import Observer
 from keyserver.resolver.upkeep import Upkeep
 
@@ -62,7 +64,7 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
             service=service,
             pulses=pulses,
             stats=cache.store.stats,
-            mail=intake.status,
+            mail=lambda: _load(intake.status()),
             traffic=context.observer.traffic,
             complaint=lambda: upkeep.clockwatch.complaint,
             clock=clocks.now,
@@ -70,6 +72,10 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
         pulses=pulses,
         clock=clocks.now,
     )
+
+
+def _load(mail: Status) -> MailLoad:
+    return MailLoad(max(mail.waiting / MAX_MAILS, mail.waiting_octets / CAPACITY), mail.shed)
 
 
 def _service(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake, acts: Acts) -> Service:

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from keyserver.admin.concerns import certificate_ends, of_certificates, of_clock, of_mail, of_store, of_upstreams, worst
+from keyserver.admin.concerns import (
+    MailLoad,
+    certificate_ends,
+    of_certificates,
+    of_clock,
+    of_mail,
+    of_store,
+    of_upstreams,
+    worst,
+)
 from keyserver.admin.health import Health, Pulse, pulse_of
-from keyserver.mailflow.intake import Status
-from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.store.base import StoreStats
 from keyserver.traffic import Traffic
@@ -89,18 +96,18 @@ def test_the_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "octets", "shed", "words"),
+    ("part", "shed", "words"),
     [
-        (0, 0, 0, ""),
-        (MAX_MAILS // 2, 0, 0, ""),
-        (MAX_MAILS - 1, 0, 0, "full"),
-        (1, CAPACITY, 5, "full"),
-        (0, 0, 1, "1 mail not read"),
-        (0, 0, 7, "7 mails not read"),
+        (0.0, 0, ""),
+        (0.5, 0, ""),
+        (0.999, 0, "full"),
+        (1.0, 5, "full"),
+        (0.0, 1, "1 mail not read"),
+        (0.0, 7, "7 mails not read"),
     ],
 )
-def test_mail(waiting: int, octets: int, shed: int, words: str) -> None:
-    found = list(of_mail(Status(waiting, octets, {}, shed, (), ())))
+def test_mail(part: float, shed: int, words: str) -> None:
+    found = list(of_mail(MailLoad(part, shed)))
     assert len(found) == bool(words)
     assert all(words in concern.what for concern in found)
 
