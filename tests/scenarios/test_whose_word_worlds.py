@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from keyserver.model import Failed, Fault, Source, UpstreamSpec, View
 from keyserver.query import parse
-from scenarios.world import World
+from scenarios.world import World, view_of
 
 T = TypeVar("T")
 NAMED = {
@@ -197,7 +197,7 @@ class Worlds(RuleBasedStateMachine):
         self.run(self.world.play("pass 16m"))
         by_fingerprint = {m.fingerprint: n for n, m in self.world.certificates.items()}
         for address in ADDRESSES:
-            for view in (View(), View(answer_mailflow=True)):
+            for view in (View(), view_of(answer_mailflow=True)):
                 answer = self.run(self.world.get(address, view))
                 got = {
                     by_fingerprint[a.certificate.fingerprint]: {u.text for u in a.certificate.proof.user_ids}
