@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,8 @@ async def test_a_host_that_refuses_after_a_restart_has_failed(tmp_path: Path) ->
     world.upstream("keys", template=True)
     async with Scripted({"alice@partner.de": key(alice.octets)}) as server:
         world.upstreams["keys"] = hkp(server.port)
+        world.terms = replace(world.terms, ttl=3600, serve_stale=86400)
         await world.start()
-        await world.play("policy ttl=1h serve_stale=1d")
         await world.play("get alice@partner.de -> found MISS alice")
         await world.upstreams["keys"].close()
     world.upstreams["keys"] = hkp(server.port)

@@ -319,7 +319,7 @@ def test_two_minutes_of_the_readme_work_as_pasted(tmp_path: Path) -> None:
     part = (ROOT / "README.md").read_text().partition("## Two minutes")[2].partition("All checks,")[0]
     first, *blocks = re.findall(r"^```sh\n(.*?)^```", part, re.S | re.M)
     assert first == "./scripts/serve\n"
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     (tmp_path / "behind").mkdir(mode=0o700)
     (tmp_path / "front").mkdir(mode=0o700)
     (tmp_path / "gpg").mkdir(mode=0o700)
@@ -333,6 +333,7 @@ def test_two_minutes_of_the_readme_work_as_pasted(tmp_path: Path) -> None:
                 "127.0.0.1:1389": f"127.0.0.1:{front.port('ldap')}",
                 "F6ECB3762474EDA9D21B7022871920D1991BC93C": known,
                 ".venv/bin/keyserver ": f"{sys.executable} -m keyserver ",
+                "var/admin.token": str(tmp_path / "front" / "admin.token"),
                 "--trace\n": "--trace || test $? = 4  # a signing key: nobody encrypts to it\n",
             }.items():
                 assert old in script

@@ -72,7 +72,7 @@ def memory() -> Memory:
 
 def nodes(held: Memory) -> list[Node]:
     """Every entry of the directory."""
-    tree = Tree(BASE, start_tls=False, text_search=False)
+    tree = Tree(BASE, start_tls=False, text_search=lambda: False)
     spaces = {Kind.OPENPGP: Space(Kind.OPENPGP, KEYS, parse_dn(KEYS), "gpgfingerprint")}
     spaces[Kind.X509] = Space(Kind.X509, PEOPLE, parse_dn(PEOPLE), "uid")
     found = []

@@ -84,7 +84,7 @@ async def test_a_wrong_answer_is_not_cached_and_a_down_upstream_is_no_absence(tm
                 assert (await service.lookup(term))[0] == 404
             assert (await service.lookup("other@example.org"))[0] == 500
             assert (await service.lookup(mallory.fingerprint))[0] == 500, "kept under nothing"
-            assert await service.api("/api/v1/cache") == {"entries": [], "next": None}
+            assert (await service.api("/api/v1/cache"))["entries"] == []
 
 
 async def test_an_address_without_a_key_is_searched_once(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ async def test_haproxy_before_ldap_and_the_administrator(tmp_path: Path, upstrea
 
 def _metrics(port: int, token: str) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 10) as client:
-        head = f"GET /metrics HTTP/1.1\r\nHost: k\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        head = f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         client.sendall(head.encode())
         said = b""
         while piece := client.recv(65536):

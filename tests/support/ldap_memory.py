@@ -157,7 +157,8 @@ class Face:
         )
         listener = options.pop("listener", Listener("127.0.0.1", 0, tls=ldaps))
         tls = options.get("tls")
-        tree = Tree(options.pop("base", BASE), start_tls=tls is not None, text_search=options.pop("text_search", False))
+        text = options.pop("text_search", False)
+        tree = Tree(options.pop("base", BASE), start_tls=tls is not None, text_search=lambda: text)
         self.server = LdapServer(around, tree, **options)
         opened: ListeningServer[Any] = self.server
         if self.apart:

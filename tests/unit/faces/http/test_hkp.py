@@ -740,7 +740,7 @@ async def test_what_is_offered_to_memory(face: Face) -> None:
     assert await offers(face.context, target) == []
     face.resolving.put("a@example.org", answered(), how=How.MISS)
     assert await offers(face.context, target) == []  # it says MISS; the next one says HIT
-    assert len(await offers(replace(face.context, explain=False), target)) == 1
+    assert len(await offers(replace(face.context, rules=lambda: FaceRules(explain=False)), target)) == 1
 
 
 async def test_the_change_number_is_noted_before_the_lookup(face: Face) -> None:

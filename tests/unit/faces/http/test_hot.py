@@ -305,10 +305,10 @@ def test_invalidation_is_quick_among_many() -> None:
     upkeep = Keeper(512 << 20)
     for n in range(100_000):
         upkeep.fill(b"GET /%d HTTP/1.1\r\n" % n, b"%d" % n, *names_of(n))
-    began = time.perf_counter()
+    began = time.process_time()
     for n in range(0, 100_000, 100):
         upkeep.change(names_of(n)[n % 7])
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert len(upkeep.budget.found) == 99_000
     assert all((upkeep.get(b"GET /%d HTTP/1.1\r\n" % n) is None) == (n % 100 == 0) for n in range(2000))
     assert took < 0.5, took  # 1,000 changes; a walk through all answers takes some ms each
