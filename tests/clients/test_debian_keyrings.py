@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -62,8 +63,11 @@ def listing(gpg: Gpg) -> dict[str, tuple[str, frozenset[str], frozenset[str]]]:
 
 
 async def test_all_of_them(tmp_path: Path) -> None:
+    """All in the long run; in the short one a third, and every exception."""
     originals = certificates()
     assert len(originals) > 1000
+    if os.environ.get("HYPOTHESIS_PROFILE") != "soak":
+        originals = {f: o for n, (f, o) in enumerate(originals.items()) if n % 3 == 0 or f in EXCEPTIONS}
     routes = {f: raw_key(octets) for f, octets in originals.items()}
     free = asyncio.Semaphore(16)
     async with Scripted(dict(routes)) as upstream:
