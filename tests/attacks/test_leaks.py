@@ -64,6 +64,7 @@ def taken(service: Service) -> dict[int, tuple[int, int]]:
 
 
 @pytest.mark.usefixtures("both_shapes")
+@pytest.mark.soak
 async def test_cold_requests_leave_nothing_behind(
     tmp_path: Path, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ def pages(there: World) -> dict[str, str]:
     return {name: path.format_map(shown) for name, path in PAGES.items()}
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+@pytest.mark.parametrize("look", ["light", "dark", pytest.param("phone", marks=pytest.mark.soak)])
 def test_nobody_is_kept_out(looks: Looks, there: World, axe: Axe, look: str) -> None:
     page = looks.page(dark=look == "dark", phone=look == "phone")
     found = {}
