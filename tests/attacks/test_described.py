@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.openpgp import make
 from support.running import ROOT, Service
 from support.scripted import NOT_FOUND, Scripted, key
@@ -16,6 +18,7 @@ HOOKS = {"SCHEMATHESIS_HOOKS": "support.described", "PYTHONPATH": str(ROOT / "te
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
+@pytest.mark.soak
 async def test_nothing_answers_500_and_every_answer_is_as_described(tmp_path: Path) -> None:
     alice = make(["Alice <alice@example.org>"]).octets
     async with Scripted({"alice@example.org": key(alice), "*": NOT_FOUND}) as upstream:
