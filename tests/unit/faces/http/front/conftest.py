@@ -226,7 +226,7 @@ async def settle(turns: int = 30) -> None:
         await asyncio.sleep(0)
 
 
-_HEAD = re.compile(rb"HTTP/1\.[01] [0-9]{3} [^\r]*\r\n(?:[^\r\n]+\r\n)*\r\n")
+_HEAD = re.compile(rb"HTTP/[0-9]\.[0-9] [0-9]{3} [^\r]*\r\n(?:[^\r\n]+\r\n)*\r\n")
 
 
 def canonical(said: bytes) -> bytes:
