@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-
 from keyserver.admin.health import Health, Pulse
+from keyserver.listen.tls import expiry_of
 from keyserver.store.base import StoreStats
 
 _ALMOST = 0.9  # of something that can be full
@@ -89,7 +88,7 @@ def of_mail(mail: MailLoad) -> Iterator[Concern]:
         yield Concern("warn", what, "Mail passes all the same; their certificates were not kept.", "/mailflow")
 
 
-def of_certificates(ends: Mapping[Path, int | None], now: int) -> Iterator[Concern]:
+def of_certificates(ends: Mapping[Path, float | None], now: int) -> Iterator[Concern]:
     """TLS certificates of listeners, by their files. ends: see `certificate_ends`."""
     for file, end in ends.items():
         if end is None:
@@ -99,21 +98,14 @@ def of_certificates(ends: Mapping[Path, int | None], now: int) -> Iterator[Conce
             cure = "Renew it; it is read again by itself."
             yield Concern("bad", f"The TLS certificate {file} has expired", cure, "/settings?q=tls_certificate")
         elif end - now <= _SOON:
-            days = (end - now) // 86400
+            days = int(end - now) // 86400
             what = f"The TLS certificate {file} expires in {days} day{'' if days == 1 else 's'}"
             yield Concern("warn", what, "Renew it; it is read again by itself.", "/settings?q=tls_certificate")
 
 
-def certificate_ends(files: Iterable[Path]) -> dict[Path, int | None]:
+def certificate_ends(files: Iterable[Path]) -> dict[Path, float | None]:
     """When the first certificate of each file ends (Unix seconds); None: it cannot be read."""
-    return {file: _end(file) for file in files}
-
-
-def _end(file: Path) -> int | None:
-    try:
-        return int(x509.load_pem_x509_certificates(file.read_bytes())[0].not_valid_after_utc.timestamp())
-    except (OSError, ValueError, IndexError):
-        return None
+    return {file: expiry_of(file) for file in files}
 
 
 def worst(found: Iterable[Concern]) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from keyserver.admin.approving import without_effect
 from keyserver.admin.files import file_of
 from keyserver.admin.resources import CertificateResource, EntryResource, row_of, shown_of
-from keyserver.admin.service import NotKnown
-from keyserver.hygiene import Hygiene
-from keyserver.model import Certificate, Entry, Kind, Proof, Source, View, X509Facts
+from keyserver.admin.service import Whole
+from keyserver.model import Entry, Kind, Proof, Source, View, X509Facts
 from keyserver.policy import OnRecord, Terms, approved_for, backed, judge, on_record
 from keyserver.query import ByAddress, name_of
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.rules import Rules
-from keyserver.resolver.select import merged_of
 from keyserver.store.base import Store
 
 MOST_ADDRESSES = 20  # of one certificate that are explained
@@ -65,20 +63,18 @@ class Download:
 
 
 class Explaining:
-    """The operations; they raise as those of `Service` do. find: see `Service.find`."""
+    """The operations; they raise as those of `Service` do. whole: see `Service.whole`."""
 
     def __init__(
         self,
         *,
         store: Store,
-        find: Callable[..., Awaitable[str]],
-        hygiene: Mapping[Kind, Hygiene],
+        whole: Callable[[str], Awaitable[Whole]],
         rules: Callable[[], Rules],
         clock: Callable[[], int],
     ) -> None:
         self._store = store
-        self._find = find
-        self._hygiene = hygiene
+        self._whole = whole
         self._rules = rules
         self._clock = clock
 
@@ -92,39 +88,37 @@ class Explaining:
 
     async def explain(self, term: str) -> Explained:
         """By fingerprint, key ID or address, as `Service.show`."""
-        fingerprint, entries, merged = await self._read(term)
+        whole = await self._whole(term)
+        fingerprint, entries, proof = whole.fingerprint, whole.entries, whole.certificate.proof
         blocked = frozenset(await self._store.blocked())
         now, terms = self._clock(), self._terms()
 
         def row(entry: Entry) -> EntryResource:
             return row_of(entry, now, terms, self._view, blocked)
 
-        shown = shown_of(merged.proof, tuple(map(row, entries)), blocked=fingerprint in blocked)
-        named, kind = _addresses(merged.proof), merged.proof.kind
+        shown = shown_of(proof, tuple(map(row, entries)), blocked=fingerprint in blocked)
         verdicts: list[ForAddress] = []
-        for address in named:
-            known = await self._store.look(name_of(kind, "addr", address))
-            record = on_record(known.records, self._asked(kind, address), now, terms)
-            verdicts += [self._for_address(entry, address, record, now) for entry in entries]
-        return Explained(shown, tuple(verdicts), await self._others(fingerprint, named, row), merged.proof.x509)
+        others: dict[tuple[str, str], list[Entry]] = {}
+        for address in _addresses(proof):
+            for kind in Kind:
+                known = await self._store.look(name_of(kind, "addr", address))
+                if kind is proof.kind:
+                    record = on_record(known.records, self._asked(kind, address), now, terms)
+                    verdicts += [self._for_address(entry, address, record, now) for entry in entries]
+                for entry in known.entries:
+                    if entry.fingerprint != fingerprint and len(others) < MOST_OTHERS:
+                        others.setdefault((address, entry.fingerprint), []).append(entry)
+        return Explained(
+            shown,
+            tuple(verdicts),
+            tuple(Other(a, other, of_it[0].kind.value, tuple(map(row, of_it))) for (a, other), of_it in others.items()),
+            proof.x509,
+        )
 
     async def download(self, term: str) -> Download:
         """The merge of its entries."""
-        _, _, merged = await self._read(term)
-        return Download(merged.proof.kind, file_of(merged))
-
-    async def _read(self, term: str) -> tuple[str, tuple[Entry, ...], Certificate]:
-        fingerprint = await self._find(term)
-        snapshot = await self._store.certificate(fingerprint)
-        if snapshot.entries:
-            own = self._hygiene[snapshot.entries[0].kind]
-            revocations = snapshot.revocations.get(fingerprint, b"")
-            merged = merged_of(snapshot.entries, revocations, own, self._clock())
-            if merged is not None:
-                return fingerprint, snapshot.entries, merged
-        if fingerprint in await self._store.blocked():
-            raise NotKnown(f"{fingerprint} is blocked, and not cached")
-        raise NotKnown(f"{fingerprint} is not cached")
+        certificate = (await self._whole(term)).certificate
+        return Download(certificate.proof.kind, file_of(certificate))
 
     def _asked(self, kind: Kind, address: str) -> Sequence[str]:
         """The upstreams that may be asked for an address."""
@@ -152,20 +146,6 @@ class Explaining:
             reason=reason,
             approved=approved,
             approvable=helps and not approved and not verdict.answerable,
-        )
-
-    async def _others(
-        self, fingerprint: str, addresses: tuple[str, ...], row: Callable[[Entry], EntryResource]
-    ) -> tuple[Other, ...]:
-        found: dict[tuple[str, str], list[Entry]] = {}
-        for address in addresses:
-            for kind in Kind:
-                for entry in (await self._store.look(name_of(kind, "addr", address))).entries:
-                    if entry.fingerprint != fingerprint and len(found) < MOST_OTHERS:
-                        found.setdefault((address, entry.fingerprint), []).append(entry)
-        return tuple(
-            Other(address, other, entries[0].kind.value, tuple(map(row, entries)))
-            for (address, other), entries in found.items()
         )
 
 

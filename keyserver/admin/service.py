@@ -49,7 +49,7 @@ from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
-from keyserver.resolver.select import merged_of
+from keyserver.resolver.select import merged_all
 from keyserver.store import cursors
 from keyserver.store.base import Store, Stored, StoreError
 from keyserver.store.listing import Budget, Count, Filter, Lifetimes, Sort, Status
@@ -119,6 +119,15 @@ class Listing:
     searched: int  # entries gone over up to here
     of: int  # of about so many
     as_of: int  # the instant at which the first page was asked for, by which status and expiry are judged
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One certificate, merged of all its entries."""
+
+    fingerprint: str
+    entries: tuple[Entry, ...]
+    certificate: Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,20 +234,21 @@ class Service:
 
     async def show(self, term: str) -> CertificateResource:
         """One certificate, merged of all its entries, with each of them."""
-        fingerprint = await self.find(term)
-        snapshot = await self._store.certificate(fingerprint)
+        whole = await self.whole(term)
         blocked = frozenset(await self._store.blocked())
         now = self._clock()
-        merged = None
-        if snapshot.entries:
-            own = self._hygiene[snapshot.entries[0].kind]
-            merged = merged_of(snapshot.entries, snapshot.revocations.get(fingerprint, b""), own, now)
+        rows = tuple(row_of(e, now, self._terms, self._view, blocked) for e in whole.entries)
+        return shown_of(whole.certificate.proof, rows, blocked=whole.fingerprint in blocked)
+
+    async def whole(self, term: str) -> Whole:
+        """The same, unjudged."""
+        fingerprint = await self.find(term)
+        snapshot = await self._store.certificate(fingerprint)
+        merged = merged_all(snapshot, fingerprint, self._hygiene, self._clock())
         if merged is None:
-            if fingerprint in blocked:
-                raise NotKnown(f"{fingerprint} is blocked, and not cached")
-            raise NotKnown(f"{fingerprint} is not cached")
-        rows = tuple(row_of(e, now, self._terms, self._view, blocked) for e in snapshot.entries)
-        return shown_of(merged.proof, rows, blocked=fingerprint in blocked)
+            blocked = fingerprint in await self._store.blocked()
+            raise NotKnown(f"{fingerprint} is {'blocked, and ' if blocked else ''}not cached")
+        return Whole(fingerprint, snapshot.entries, merged)
 
     async def purge(self, what: Selection) -> int:
         """Delete every entry that matches; how many. An empty selection is refused: `purge_all` is the way."""
@@ -320,8 +330,7 @@ class Service:
         if not snapshot.entries:
             raise NotKnown(f"{fingerprint} is not cached")
         begun = await self._store.begin()
-        own = self._hygiene[snapshot.entries[0].kind]
-        merged = merged_of(snapshot.entries, snapshot.revocations.get(fingerprint, b""), own, now)
+        merged = merged_all(snapshot, fingerprint, self._hygiene, now)
         assert merged is not None  # there are entries
         chained = any(e.chained for e in snapshot.entries)
         find = Find(merged, Source.LOCAL, ADMINISTRATOR, chained=chained)
@@ -354,9 +363,7 @@ class Service:
         """Certificates as armor, or as PEM where `what` says X.509, each the merge of all its entries.
 
         What is blocked is left out."""
-        kind = what.kind or Kind.OPENPGP
-        what = replace(what, kind=kind)
-        own = self._hygiene[kind]
+        what = replace(what, kind=what.kind or Kind.OPENPGP)
         blocked = frozenset(await self._store.blocked())
         wanted = self._listing(Filter(what), Sort.FINGERPRINT, descending=False)
         last, place = "", None
@@ -367,11 +374,9 @@ class Service:
                     continue
                 last = entry.fingerprint
                 snapshot = await self._store.certificate(entry.fingerprint)
-                revocations = snapshot.revocations.get(entry.fingerprint, b"")
-                merged = merged_of(snapshot.entries, revocations, own, self._clock())
-                if merged is None:
-                    continue
-                yield file_of(merged)
+                merged = merged_all(snapshot, entry.fingerprint, self._hygiene, self._clock())
+                if merged is not None:
+                    yield file_of(merged)
             place = page.next
             if place is None:
                 return

@@ -45,8 +45,7 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
         service=service,
         explaining=Explaining(
             store=cache.store,
-            find=service.find,
-            hygiene=cache.hygiene,
+            whole=service.whole,
             rules=lookups.rules,
             clock=clocks.now,
         ),

@@ -114,14 +114,12 @@ async def open_all(parts: Parts, listeners: Listeners, ready: Callable[[str], No
     budget = MemoryLimit(memory, parts.changes, parts.clocks.now)
     metrics = ServiceMetrics(parts, budget, listeners.servers, listeners.certificates, listeners.fronts)
     listeners.metrics = metrics.exposition
-    policy = {view.name: view.answer_mailflow for view in parts.config.view}
-    views = {"default": parts.config.policy.answer_mailflow, **policy}
     for name, make in _makers(parts, listeners, budget).items():
-        for view, answer_mailflow in views.items():
-            wanted = [one for one in parts.config.listeners if (one.face, one.view) == (name, view)]
+        for view in parts.rules.lookups().views.values():
+            wanted = [one for one in parts.config.listeners if (one.face, one.view) == (name, view.name)]
             if wanted:
                 try:
-                    server = await make(View(view, answer_mailflow))
+                    server = await make(view)
                 except ValueError as problem:
                     raise CannotStart(str(problem)) from None
                 listeners.servers.append(server)

@@ -85,12 +85,12 @@ class TlsCertificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # an encrypted key is an error, not a question on the terminal
         context.load_cert_chain(self.file, self._key, password=lambda: b"")
-        self.expires = _expiry(self.file)
+        self.expires = expiry_of(self.file)
         return context
 
 
-def _expiry(chain: Path) -> float | None:
-    """When the first certificate of a file expires."""
+def expiry_of(chain: Path) -> float | None:
+    """When the first certificate of a file expires, Unix seconds; None where it cannot be read."""
     try:
         return load_pem_x509_certificate(chain.read_bytes()).not_valid_after_utc.timestamp()
     except (OSError, ValueError):  # what OpenSSL reads and we do not is still served

@@ -124,6 +124,14 @@ def merged_of(entries: Sequence[Entry], revocations: bytes, own: Hygiene, now: i
     return Certificate(octets, own.prove(octets, now))
 
 
+def merged_all(snapshot: Snapshot, fingerprint: str, hygiene: Mapping[Kind, Hygiene], now: int) -> Certificate | None:
+    """The same for all that is known of one certificate; None where nothing is cached."""
+    if not snapshot.entries:
+        return None
+    own = hygiene[snapshot.entries[0].kind]
+    return merged_of(snapshot.entries, snapshot.revocations.get(fingerprint, b""), own, now)
+
+
 def _by_itself(query: Query, proof: Proof, usable: Sequence[Entry], own: Hygiene, now: int) -> bool:
     if query.name in proof.strong:
         return True

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import json_of, query_of, visible, whole
-from keyserver.admin.api.tables import TYPES, row, spelled, written
+from keyserver.admin.api.tables import TYPES, format_of, row, spelled, written
 from keyserver.admin.auditing import ActResource, Auditing
 from keyserver.admin.service import Unusable
 from keyserver.store.administration import ActFilter
@@ -36,15 +36,11 @@ class AuditApi:
         match."""
         given = query_of(request, "who", "act", "from", "to", "limit", "cursor", "format")
         what = filter_of(given)
-        format_ = given.get("format", "json")
+        format_ = format_of(given)
         if format_ == "json":
             return json_of(
                 await self._auditing.list(what, whole(given.get("limit", "100"), "limit"), given.get("cursor"))
             )
-        if format_ not in TYPES:
-            raise Unusable(f"format is {format_[:80]!r}; json, csv and jsonl are accepted")
-        if "limit" in given or "cursor" in given:
-            raise Unusable(f"limit and cursor are for format=json; {format_} has all that match")
         return await written(request, _lines(self._auditing.export(what), format_), TYPES[format_])
 
 

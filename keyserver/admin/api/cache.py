@@ -6,7 +6,7 @@ from typing import cast
 
 from aiohttp import web
 
-from keyserver.admin.api.entries import entry_lines
+from keyserver.admin.api.entries import entry_lines, listing_of
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import (
     Unsupported,
@@ -16,14 +16,12 @@ from keyserver.admin.api.reading import (
     identities_wanted,
     json_of,
     query_of,
-    search_of,
     whole,
 )
-from keyserver.admin.api.tables import TYPES, written
-from keyserver.admin.filters import FILTERS, filter_of, order_of
+from keyserver.admin.api.tables import TYPES, format_of, written
+from keyserver.admin.filters import FILTERS
 from keyserver.admin.service import Service, Unusable, plain, selection
 from keyserver.model import Kind
-from keyserver.store.listing import Sort
 
 
 class CacheApi:
@@ -52,19 +50,11 @@ class CacheApi:
         """`GET /api/v1/cache`, with any of `FILTERS`, `sort`, `order`, `limit`, `cursor`, `format`: csv or jsonl gives
         all that match."""
         given = query_of(request, *FILTERS, "sort", "order", "limit", "cursor", "format")
-        for name in ("q", "not_q"):
-            search_of(given.get(name))
-        sort, descending = order_of(given)
-        if sort is Sort.ADDRESS:  # its cursors name one
-            identities_wanted()
-        what, format_ = filter_of(given), given.get("format", "json")
+        what, sort, descending = listing_of(given)
+        format_ = format_of(given)
         if format_ == "json":
             limit, cursor = whole(given.get("limit", "100"), "limit"), given.get("cursor")
             return json_of(await self._service.list(what, limit, cursor, sort, descending=descending))
-        if format_ not in TYPES:
-            raise Unusable(f"format is {format_[:80]!r}; json, csv and jsonl are accepted")
-        if "limit" in given or "cursor" in given:
-            raise Unusable(f"limit and cursor are for format=json; {format_} has all that match")
         lines = entry_lines(self._service, what, sort, format_, descending=descending)
         return await written(request, lines, TYPES[format_])
 
@@ -140,16 +130,8 @@ class CacheApi:
         what = selection(
             given.get("source"), given.get("upstream"), given.get("domain"), given.get("q"), given.get("kind")
         )
-        blocks = self._service.export(what)
-        first = await anext(blocks, b"")  # what is wrong with the store must still be able to become an error
         type_ = "application/x-pem-file" if what.kind is Kind.X509 else "application/pgp-keys"
-        response = web.StreamResponse(headers={"Content-Type": type_, "Cache-Control": "no-store"})
-        await response.prepare(request)
-        await response.write(first)
-        async for block in blocks:
-            await response.write(block)
-        await response.write_eof()
-        return response
+        return await written(request, self._service.export(what), type_)
 
     @operator
     async def import_(self, request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""What a filter of the cache shows, as lines of a table of any length."""
+"""A listing of the cache, as a request asks for it, and as lines of a table of any length."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import cast
 
-from keyserver.admin.api.reading import visible
+from keyserver.admin.api.reading import identities_wanted, search_of, visible
 from keyserver.admin.api.tables import row, spelled
+from keyserver.admin.filters import filter_of, order_of
 from keyserver.admin.service import Service
 from keyserver.display import readable
 from keyserver.store.listing import Filter, Sort
@@ -27,6 +28,17 @@ _COLUMNS = (
     "approved",
     "message_id",
 )
+
+
+def listing_of(given: Mapping[str, str]) -> tuple[Filter, Sort, bool]:
+    """The filter, the order, and whether it descends, of `FILTERS`, `sort` and `order`. Raises Unusable, and Forbidden
+    for what would tell whoever may see no addresses."""
+    for name in ("q", "not_q"):
+        search_of(given.get(name))
+    sort, descending = order_of(given)
+    if sort is Sort.ADDRESS:  # its cursors name one
+        identities_wanted()
+    return filter_of(given), sort, descending
 
 
 async def entry_lines(

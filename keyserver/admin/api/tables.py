@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from aiohttp import web
+
+from keyserver.admin.service import Unusable
 
 TYPES = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/jsonl; charset=utf-8"}
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-async def written(request: web.Request, lines: AsyncIterator[str], type_: str) -> web.StreamResponse:
-    """An answer of lines, written as they come."""
-    first = await anext(lines, "")  # what is wrong with the store must still be able to become an error
+def format_of(given: Mapping[str, str]) -> str:
+    """`format`: json for one page, csv or jsonl for all that match, without `limit` and `cursor`. Raises Unusable."""
+    format_ = given.get("format", "json")
+    if format_ != "json":
+        if format_ not in TYPES:
+            raise Unusable(f"format is {format_[:80]!r}; json, csv and jsonl are accepted")
+        if "limit" in given or "cursor" in given:
+            raise Unusable(f"limit and cursor are for format=json; {format_} has all that match")
+    return format_
+
+
+async def written(request: web.Request, parts: AsyncIterator[str | bytes], type_: str) -> web.StreamResponse:
+    """An answer of lines or octets, written as they come."""
+    first = await anext(parts, b"")  # what is wrong with the store must still be able to become an error
     response = web.StreamResponse(headers={"Content-Type": type_, "Cache-Control": "no-store"})
     await response.prepare(request)
-    await response.write(first.encode("utf-8", "replace"))
-    async for line in lines:
-        await response.write(line.encode("utf-8", "replace"))
+    await response.write(_octets(first))
+    async for part in parts:
+        await response.write(_octets(part))
     await response.write_eof()
     return response
+
+
+def _octets(part: str | bytes) -> bytes:
+    return part if isinstance(part, bytes) else part.encode("utf-8", "replace")
 
 
 def row(cells: Sequence[object]) -> str:

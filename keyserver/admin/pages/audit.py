@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -12,6 +11,7 @@ from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import query_of
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.pages import Templates
+from keyserver.admin.pages.forms import address
 
 _FILTERS = ("who", "act", "from", "to")
 _ACTS = (
@@ -59,18 +59,13 @@ class AuditPage:
             acts=[(act, _facts(act.facts)) for act in page.acts],
             chosen={name: chosen.get(name, "") for name in _FILTERS},
             offered=_ACTS if chosen.get("act", "") in ("", *_ACTS) else (chosen["act"], *_ACTS),
-            later=_address("/audit", chosen) if "cursor" in given else "",
-            earlier=_address("/audit", chosen, cursor=page.next) if page.next else "",
+            later=address("/audit", chosen) if "cursor" in given else "",
+            earlier=address("/audit", {**chosen, "cursor": page.next}) if page.next else "",
             exports={
-                word: _address("/api/v1/audit", chosen, format=format_)
+                word: address("/api/v1/audit", {**chosen, "format": format_})
                 for word, format_ in (("CSV", "csv"), ("JSON lines", "jsonl"))
             },
         )
-
-
-def _address(path: str, chosen: Mapping[str, str], **more: str) -> str:
-    query = urlencode({**chosen, **more})
-    return f"{path}?{query}" if query else path
 
 
 def _facts(facts: Mapping[str, object]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from keyserver.admin.filters import FILTERS
+from keyserver.admin.pages.forms import address
 from keyserver.store.listing import Sort
 
 PLACES = ("sort", "order")
@@ -61,8 +61,7 @@ def kept(given: Mapping[str, str]) -> dict[str, str]:
 def link(given: Mapping[str, str], path: str = PATH, **changes: str | None) -> str:
     """The list's address with some parameters changed; None takes one away."""
     values = {**given, **changes}
-    query = urlencode({name: value for name, value in values.items() if value is not None})
-    return f"{path}?{query}" if query else path
+    return address(path, {name: value for name, value in values.items() if value is not None})
 
 
 def chips(given: Mapping[str, str]) -> Sequence[Chip]:

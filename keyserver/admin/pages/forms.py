@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -33,6 +35,12 @@ async def fields_of(request: web.Request) -> dict[str, list[str]]:
 def one_of(fields: dict[str, list[str]], name: str) -> str | None:
     """The one value of a field; None where it is not given."""
     return fields.get(name, [None])[0]
+
+
+def address(path: str, parameters: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
+    """A path of ours with its query, if it has one."""
+    query = urlencode(parameters)
+    return f"{path}?{query}" if query else path
 
 
 def on(path: str) -> web.Response:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from keyserver.admin.access import LONGEST, Access, TooManyAttempts
 from keyserver.admin.acts import ACTOR, SIGN_IN, Acts
 from keyserver.admin.api.guard import CURE, Guard, anyone, viewer
-from keyserver.admin.api.reading import SILENCE, query_of
+from keyserver.admin.api.reading import query_of
 from keyserver.admin.pages import Templates
+from keyserver.admin.pages.forms import fields_of, on, one_of
 
 WRONG = "This token is nobody's. The first operator's stands in the file admin.token of the state directory."
 
@@ -44,13 +43,13 @@ class Signing:
     @anyone
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
         """`POST /sign-in`, a form with `token` and perhaps `to`: a session, and on to the page that was wanted."""
-        form = await _form(request)
-        to = _ours(form.get("to", ""))
+        form = await fields_of(request)
+        to = _ours(one_of(form, "to") or "")
         if not self._guard.protected(request):
             return self._page(403, to, CURE)
         place = self._guard.place(request)
         try:
-            holder = await self._access.holder(form.get("token", "").strip(), self._guard.client(request))
+            holder = await self._access.holder((one_of(form, "token") or "").strip(), self._guard.client(request))
         except TooManyAttempts as many:
             response = self._page(429, to, f"{str(many).capitalize()}.")
             response.headers["Retry-After"] = str(many.wait)
@@ -61,7 +60,7 @@ class Signing:
         cookie = await self._access.begin(holder, place)
         ACTOR.set(self._guard.actor(request, holder, "page"))
         self._acts.note(SIGN_IN)
-        response = _on(to or "/")
+        response = on(to or "/")
         response.set_cookie(
             self._guard.cookie(request),
             cookie,
@@ -81,15 +80,15 @@ class Signing:
     @viewer
     async def sign_out(self, request: web.Request) -> web.StreamResponse:
         """`POST /sign-out`: ends this session; with `everywhere=1` in the form all sessions of the same token."""
-        form = await _form(request)
+        form = await fields_of(request)
         name = self._guard.cookie(request)
         cookie = request.cookies.get(name, "")
         holder = await self._access.signed_in(cookie)
-        if holder is not None and form.get("everywhere") == "1":
+        if holder is not None and one_of(form, "everywhere") == "1":
             self._acts.note("sign out", sessions=await self._access.end_all(holder))
         elif await self._access.end(cookie):
             self._acts.note("sign out", sessions=1)
-        response = _on("/sign-in")
+        response = on("/sign-in")
         response.del_cookie(name, path="/", httponly=True, samesite="Strict", secure=self._guard.secure(request))
         return response
 
@@ -97,21 +96,7 @@ class Signing:
         return self._templates.page("sign_in", status, to=to, remark=remark, form=remark != CURE)
 
 
-async def _form(request: web.Request) -> dict[str, str]:
-    """A form's fields; files are none."""
-    try:
-        async with asyncio.timeout(SILENCE):
-            fields = await request.post()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
-
-
 def _ours(path: str) -> str:
     """A path of ours to go on to; empty for what leads elsewhere."""
     inside = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
     return path if inside and not path.startswith(("/sign-", "/api/")) else ""
-
-
-def _on(to: str) -> web.Response:
-    return web.Response(status=303, headers={"Location": to, "Cache-Control": "no-store"})

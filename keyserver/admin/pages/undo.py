@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 
 from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import id_of, query_of
 from keyserver.admin.pages import Templates
-from keyserver.admin.pages.forms import on
+from keyserver.admin.pages.forms import address, on
 from keyserver.admin.pages.notices import PARAMETERS, after
 from keyserver.admin.pages.refusing import refused
 from keyserver.admin.service import Problem
@@ -51,5 +51,4 @@ def back_of(referer: str) -> str:
     inside = split.path in _FROM or split.path.startswith("/cache/")
     if not inside or split.path.startswith("/cache/act") or not split.path.isprintable() or not split.path.isascii():
         return "/cache"
-    query = urlencode([(name, value) for name, value in parse_qsl(split.query) if name not in PARAMETERS])
-    return f"{split.path}?{query}" if query else split.path
+    return address(split.path, [(name, value) for name, value in parse_qsl(split.query) if name not in PARAMETERS])

@@ -10,9 +10,8 @@ from typing import TypeAlias
 from keyserver.store.listing import Filter, Listing, Sort, Status, dated, needle
 from keyserver.store.sqlite import trigrams
 from keyserver.store.sqlite.ordering import bounds, groups
-from keyserver.store.sqlite.sifting import DOMAIN, Value
+from keyserver.store.sqlite.sifting import AFTER_ALL, DOMAIN, Value
 
-_AFTER_ALL = "\U0010ffff"
 _NAMES = "SELECT entry FROM name WHERE name >= :first AND name < :last"
 
 Gathered: TypeAlias = tuple[list[int], Filter] | None
@@ -60,7 +59,7 @@ def _by_text(db: sqlite3.Connection, listing: Listing, most: int) -> Gathered:
         return None
     term = needle(what.wanted.text)
     if not term.inside:
-        ids = [id_ for name in term.prefixes for id_ in _ids(db, _NAMES, most, first=name, last=name + _AFTER_ALL)]
+        ids = [id_ for name in term.prefixes for id_ in _ids(db, _NAMES, most, first=name, last=name + AFTER_ALL)]
         return ids, replace(what, wanted=replace(what.wanted, text=None))
     found = trigrams.find(db, term.text, most + 1)
     if found is None:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from keyserver.model import Entry, Kind, Selection, Source
-from keyserver.store import vouchers
+from keyserver.model import Entry, Selection, Source
 from keyserver.store.listing import (
     COUNTED,
     KEYS,
@@ -29,7 +28,7 @@ from keyserver.store.listing import (
 from keyserver.store.sqlite import gathering
 from keyserver.store.sqlite.gathering import Few
 from keyserver.store.sqlite.ordering import KEY_OF, walk
-from keyserver.store.sqlite.reading import UPSTREAM, instant
+from keyserver.store.sqlite.reading import UPSTREAM, entry_of, instant
 from keyserver.store.sqlite.sifting import DOMAIN, sieve
 
 _AT_ONCE = 100  # rows between two looks at the clock
@@ -178,37 +177,11 @@ def _total(tally: dict[str, int]) -> int:
 
 
 _ROW = (
-    "SELECT e.id, e.fingerprint, e.kind, e.source, e.origin, e.at, e.vouchers, e.chained, e.message_id, e.identities"
+    "SELECT e.fingerprint, e.kind, x'', e.source, e.origin, e.at, e.vouchers, e.chained, e.message_id, e.identities"
     " FROM json_each(?) AS j CROSS JOIN entry AS e ON e.id = j.value"
 )
 
 
 def _entries(db: sqlite3.Connection, ids: Sequence[int]) -> tuple[Entry, ...]:
     """In this order, without their octets."""
-    return tuple(_entry(*row[1:]) for row in db.execute(_ROW, (json.dumps(ids),)))
-
-
-def _entry(
-    fingerprint: str,
-    kind: str,
-    source: str,
-    origin: str,
-    at: int,
-    vouched: str,
-    chained: int,
-    message_id: str,
-    identities: str,
-) -> Entry:
-    return Entry(
-        fingerprint=fingerprint,
-        kind=Kind(kind),
-        octets=b"",
-        source=Source(source),
-        origin=origin,
-        cached_at=at,
-        seen_at=at,
-        vouchers=vouchers.read(vouched),
-        chained=bool(chained),
-        message_id=message_id,
-        identities=tuple(json.loads(identities)),
-    )
+    return tuple(map(entry_of, db.execute(_ROW, (json.dumps(ids),))))

@@ -6,7 +6,7 @@ A listing by when entries end needs no column for it: within one source and orig
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from heapq import merge
@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from keyserver.model import Source
 from keyserver.store.listing import KEYS, NEVER, Listing, Place, Sort, Status, span
+from keyserver.store.sqlite.reading import jump
 from keyserver.store.sqlite.sifting import DOMAIN, Sieve, Value
 
 Rows: TypeAlias = Generator[tuple[Any, ...], None, None]
@@ -89,19 +90,11 @@ def groups(db: sqlite3.Connection, listing: Listing) -> list[Range]:
         if one is Source.MAILFLOW:
             found.append(Range("entry_mail", f"e.source = '{one}'", source=one))
             continue
-        for origin in [wanted.upstream] if wanted.upstream is not None else _origins(db, one):
+        named = [wanted.upstream] if wanted.upstream is not None else None
+        for origin in named or jump(db, "entry", "origin", "source = ?", (str(one),)):
             where = f"e.source = '{one}' AND e.origin = :origin"
             found.append(Range("entry_age", where, {"origin": origin}, one, origin))
     return found
-
-
-def _origins(db: sqlite3.Connection, source: Source) -> Iterator[str]:
-    """One seek each."""
-    least = "SELECT min(origin) FROM entry WHERE source = ?"
-    (origin,) = db.execute(least, (str(source),)).fetchone()
-    while origin is not None:
-        yield origin
-        (origin,) = db.execute(f"{least} AND origin > ?", (str(source), origin)).fetchone()
 
 
 def bounds(one: Range, listing: Listing) -> tuple[int, int]:

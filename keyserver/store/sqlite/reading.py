@@ -119,10 +119,12 @@ def answered(db: sqlite3.Connection, upstream: str, domain: str) -> bool:
 
 
 def _entries(db: sqlite3.Connection, fingerprint: str, limit: int) -> list[Entry]:
-    return [_entry(row) for row in db.execute(ENTRIES, (fingerprint, limit))]
+    return [entry_of(row) for row in db.execute(ENTRIES, (fingerprint, limit))]
 
 
-def _entry(row: Sequence[Any]) -> Entry:
+def entry_of(row: Sequence[Any]) -> Entry:
+    """An entry from its columns: fingerprint, kind, octets, source, origin, at, vouchers, chained, message-id,
+    identities."""
     fingerprint, kind, octets, source, origin, at, vouched, chained, message_id, identities = row
     return Entry(
         fingerprint=fingerprint,
@@ -171,7 +173,7 @@ def due(db: sqlite3.Connection, found_before: Mapping[str | None, int], limit: i
     candidates: list[Record] = []
     rest = found_before.get(None)
     with instant(db):
-        upstreams = [] if rest is None else _jump(db, "record", "upstream", "found = 1 AND asked_at > at", ())
+        upstreams = [] if rest is None else jump(db, "record", "upstream", "found = 1 AND asked_at > at", ())
         for upstream in {*upstreams, *(u for u in found_before if u is not None)}:
             before = found_before.get(upstream, rest)
             rows = db.execute(
@@ -184,7 +186,7 @@ def due(db: sqlite3.Connection, found_before: Mapping[str | None, int], limit: i
     return tuple(candidates[:limit])
 
 
-def _jump(db: sqlite3.Connection, table: str, column: str, where: str, values: Sequence[Any]) -> list[str]:
+def jump(db: sqlite3.Connection, table: str, column: str, where: str, values: Sequence[Any]) -> list[str]:
     """The different values of a column that leads an index (after what `where` fixes): one seek each, no scan."""
     least = f"SELECT min({column}) FROM {table} WHERE {where}"  # noqa: S608 - our own words, values are bound
     found: list[str] = []
@@ -215,7 +217,7 @@ def expired(
                 continue
             origins = [origin]
             if origin is None:
-                origins = [o for o in _jump(db, "entry", "origin", "source = ?", (str(source),)) if o not in others]
+                origins = [o for o in jump(db, "entry", "origin", "source = ?", (str(source),)) if o not in others]
             for one in origins:
                 rows = db.execute(_OLD, (str(source), one, cutoff, limit - len(entries)))
                 entries += [(row[0], cutoff) for row in rows]
@@ -232,7 +234,7 @@ def expired(
 def _expired_found(
     db: sqlite3.Connection, origin: str | None, others: Sequence[str], cutoff: int, limit: int
 ) -> list[tuple[Name, str, int]]:
-    upstreams = [origin] if origin is not None else _jump(db, "record", "upstream", "found = 1", ())
+    upstreams = [origin] if origin is not None else jump(db, "record", "upstream", "found = 1", ())
     records: list[tuple[Name, str, int]] = []
     for upstream in upstreams:
         if origin is None and upstream in others:
@@ -253,9 +255,9 @@ def newest(db: sqlite3.Connection) -> int | None:
     ]
     with instant(db):
         for source in (Source.KEYSERVER, Source.LOCAL):
-            origins = _jump(db, "entry", "origin", "source = ?", (str(source),))
+            origins = jump(db, "entry", "origin", "source = ?", (str(source),))
             seeks += [("SELECT max(at) FROM entry WHERE source = ? AND origin = ?", (str(source), o)) for o in origins]
-        for upstream in _jump(db, "record", "upstream", "found = 1", ()):
+        for upstream in jump(db, "record", "upstream", "found = 1", ()):
             seeks.append(("SELECT max(at) FROM record WHERE found = 1 AND upstream = ?", (upstream,)))
         found = [db.execute(sql, values).fetchone()[0] for sql, values in seeks]
     return max((at for at in found if at is not None), default=None)

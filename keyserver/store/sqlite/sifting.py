@@ -14,7 +14,8 @@ Value: TypeAlias = str | int
 DOMAIN = "instr(n.name, '@') > 0 AND substr(n.name, instr(n.name, '@') + 1)"
 """The domain of an address, as the index has it."""
 
-_AFTER_ALL = "\U0010ffff"
+AFTER_ALL = "\U0010ffff"
+"""Behind every character of a text."""
 _BLOCKED = "EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)"
 _NAMED = "EXISTS (SELECT 1 FROM name AS n INDEXED BY name_entry WHERE n.entry = e.id AND "
 
@@ -95,7 +96,7 @@ def _texts(term: Needle, prefix: str, values: dict[str, Value]) -> Iterator[str]
         ranges = []
         for number, name in enumerate(term.prefixes):
             first, last = f"{prefix}a{number}", f"{prefix}z{number}"
-            values |= {first: name, last: name + _AFTER_ALL}
+            values |= {first: name, last: name + AFTER_ALL}
             ranges.append(f"n.name >= :{first} AND n.name < :{last}")
         yield f"{_NAMED}({' OR '.join(ranges)}))"
         return

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from keyserver.model import Entry, Kind, Source
-from keyserver.store import vouchers
+from keyserver.model import Source
 from keyserver.store.sqlite.put import Standing, insert, order_names
+from keyserver.store.sqlite.reading import entry_of
 from keyserver.store.sqlite.writing import Writing
 
 _BATCH = 100  # certificates in one transaction: some 20 ms in which other writers wait
@@ -47,31 +47,20 @@ def restore(writing: Writing, id_: str, now: int, cutoffs: Cutoffs) -> Step | No
 def _restore_certificate(writing: Writing, undo: int, fingerprint: str, cutoffs: Cutoffs) -> int:
     db, chosen = writing.db, (undo, fingerprint)
     rows = db.execute(
-        "SELECT u.kind, c.octets, u.source, u.origin, u.at, u.vouchers, u.chained, u.message_id, u.identities, u.names"
-        " FROM undo_entry AS u JOIN undo_copy AS c ON c.entry = u.id WHERE u.undo = ? AND u.fingerprint = ?",
+        "SELECT u.fingerprint, u.kind, c.octets, u.source, u.origin, u.at, u.vouchers, u.chained, u.message_id,"
+        " u.identities, u.names FROM undo_entry AS u JOIN undo_copy AS c ON c.entry = u.id"
+        " WHERE u.undo = ? AND u.fingerprint = ?",
         chosen,
     ).fetchall()
-    living = [row for row in rows if not _expired(Source(row[2]), row[3], row[4], cutoffs)]
+    found = [(entry_of(columns), names) for *columns, names in rows]
+    living = [(e, names) for e, names in found if not _expired(e.source, e.origin, e.cached_at, cutoffs)]
     known = db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is not None
     if living or known:  # else a record would only hide that nothing is here
         _restore_records(writing, undo, fingerprint, cutoffs)
-    for kind, octets, source, origin, at, vouched, chained, message_id, identities, names in living:
-        entry = Entry(
-            fingerprint=fingerprint,
-            kind=Kind(kind),
-            octets=octets,
-            source=Source(source),
-            origin=origin,
-            cached_at=at,
-            seen_at=at,
-            vouchers=vouchers.read(vouched),
-            chained=bool(chained),
-            message_id=message_id,
-            identities=tuple(json.loads(identities)),
-        )
+    for entry, names in living:
         stand = Standing.of(entry.source, entry.vouchers, chained=entry.chained)
         row = insert(writing, entry, stand, dict(json.loads(names)))
-        order_names(writing, row, entry.kind, at, stand)
+        order_names(writing, row, entry.kind, entry.cached_at, stand)
     db.execute("DELETE FROM undo_entry WHERE undo = ? AND fingerprint = ?", chosen)
     db.execute("DELETE FROM undo_record WHERE undo = ? AND fingerprint = ?", chosen)
     return len(living)
