@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -70,6 +70,8 @@ class Outcome:
     done: int
     failed: int = 0  # could not be done, or are left for another time
     undo: str | None = None
+    undo_until: int | None = None  # Unix seconds
+    more: bool = False  # others match, and were left
 
 
 class Bulk:
@@ -92,21 +94,20 @@ class Bulk:
                 return found, False
         return found, True
 
-    async def all_that_match(self, act: Act, what: Filter) -> Outcome:
-        """Do it to all that a filter shows, to `MOST` at once."""
+    async def all_that_match(self, act: Act, what: Filter, undo: str | None = None) -> Outcome:
+        """Do it to all that a filter shows, to `MOST` at once. undo: an earlier delete's, for one that joins it."""
         only = what == Filter(what.wanted) and what.wanted != Selection()
         if only and act in (Act.DELETE, Act.PURGE):
-            undo = self._undoing.act() if act is Act.DELETE else None
+            undo = (undo or self._undoing.act()) if act is Act.DELETE else None
             done = await self._undoing.delete_matching(what.wanted, act=undo)
-            return Outcome(done.deleted, undo=done.undo)
+            return Outcome(done.deleted, undo=done.undo, undo_until=done.undo_until)
         picked, more = await self.matching(what)
-        outcome = await self.these(act, picked)
-        return Outcome(outcome.done, outcome.failed + more, outcome.undo)
+        return replace(await self.these(act, picked, undo), more=more)
 
-    async def these(self, act: Act, picked: Sequence[Picked]) -> Outcome:
-        """Do it to these."""
+    async def these(self, act: Act, picked: Sequence[Picked], undo: str | None = None) -> Outcome:
+        """Do it to these; `undo` as above."""
         if act in (Act.DELETE, Act.PURGE):
-            return await self._delete(picked, undo=act is Act.DELETE)
+            return await self._delete(picked, (undo or self._undoing.act()) if act is Act.DELETE else None)
         if act is Act.APPROVE:
             return await _each(picked, self._approve)
         fingerprints = list(dict.fromkeys(one.fingerprint for one in picked))
@@ -127,12 +128,16 @@ class Bulk:
                 continue
             yield file.kind, file.octets
 
-    async def _delete(self, picked: Sequence[Picked], *, undo: bool) -> Outcome:
-        act, count, given = self._undoing.act() if undo else None, 0, None
+    async def _delete(self, picked: Sequence[Picked], act: str | None) -> Outcome:
+        outcome = Outcome(0)
         for one in picked:
             done = await self._undoing.delete(one.fingerprint, one.source, one.origin, act=act)
-            count, given = count + done.deleted, done.undo or given
-        return Outcome(count, undo=given)
+            outcome = Outcome(
+                outcome.done + done.deleted,
+                undo=done.undo or outcome.undo,
+                undo_until=done.undo_until or outcome.undo_until,
+            )
+        return outcome
 
     async def _refresh(self, fingerprints: Sequence[str]) -> Outcome:
         turns = asyncio.Semaphore(_AT_ONCE)

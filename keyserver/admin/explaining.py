@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from keyserver.admin.approving import without_effect
 from keyserver.admin.files import file_of
@@ -22,7 +22,8 @@ MOST_OTHERS = 20  # certificates of the same addresses that are shown
 
 @dataclass(frozen=True, slots=True)
 class ForAddress:
-    """One entry and one address that the certificate names: is it answered to whoever looks the address up?"""
+    """One entry and one address that the certificate names: is it answered to whoever looks the address up
+    in these views?"""
 
     address: str
     source: str
@@ -32,6 +33,7 @@ class ForAddress:
     reason: str
     approved: bool
     approvable: bool  # an approval would have it answered
+    views: tuple[str, ...] = (View().name,)  # those of which this holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +84,20 @@ class Explaining:
         return self._rules().terms
 
     @property
-    def _view(self) -> View:
-        """The default one."""
-        return self._rules().view(View())
+    def _views(self) -> Sequence[View]:
+        """All of them, the default one first."""
+        rules = self._rules()
+        return tuple({View().name: rules.view(View()), **rules.views}.values())
 
     async def explain(self, term: str) -> Explained:
         """By fingerprint, key ID or address, as `Service.show`."""
         whole = await self._whole(term)
         fingerprint, entries, proof = whole.fingerprint, whole.entries, whole.certificate.proof
         blocked = frozenset(await self._store.blocked())
-        now, terms = self._clock(), self._terms()
+        now, terms, views = self._clock(), self._terms(), self._views
 
         def row(entry: Entry) -> EntryResource:
-            return row_of(entry, now, terms, self._view, blocked)
+            return row_of(entry, now, terms, views[0], blocked)
 
         shown = shown_of(proof, tuple(map(row, entries)), blocked=fingerprint in blocked)
         verdicts: list[ForAddress] = []
@@ -104,7 +107,8 @@ class Explaining:
                 known = await self._store.look(name_of(kind, "addr", address))
                 if kind is proof.kind:
                     record = on_record(known.records, self._asked(kind, address), now, terms)
-                    verdicts += [self._for_address(entry, address, record, now) for entry in entries]
+                    for entry in entries:
+                        verdicts += _by_view(self._for_address(entry, address, record, view, now) for view in views)
                 for entry in known.entries:
                     if entry.fingerprint != fingerprint and len(others) < MOST_OTHERS:
                         others.setdefault((address, entry.fingerprint), []).append(entry)
@@ -126,8 +130,8 @@ class Explaining:
         terms = self._terms()
         return tiers_of(terms.upstreams.values(), ByAddress(local, domain, kind), terms).names
 
-    def _for_address(self, entry: Entry, address: str, record: OnRecord, now: int) -> ForAddress:
-        verdict = judge(entry, self._view, now, self._terms(), address)
+    def _for_address(self, entry: Entry, address: str, record: OnRecord, view: View, now: int) -> ForAddress:
+        verdict = judge(entry, view, now, self._terms(), address)
         believed = entry.source is Source.LOCAL or backed(entry, record, address)
         first = verdict.answerable and not believed and not record.finished
         reason = verdict.reason
@@ -136,7 +140,7 @@ class Explaining:
         elif verdict.answerable and not believed:
             reason = "it claims the address, but the last search for it found it nowhere"
         approved = approved_for(entry, address)
-        helps = not without_effect(entry, address, self._view, self._terms())
+        helps = not without_effect(entry, address, view, self._terms())
         return ForAddress(
             address=address,
             source=entry.source.value,
@@ -146,7 +150,17 @@ class Explaining:
             reason=reason,
             approved=approved,
             approvable=helps and not approved and not verdict.answerable,
+            views=(view.name,),
         )
+
+
+def _by_view(each: Iterable[ForAddress]) -> list[ForAddress]:
+    """Views of which the same holds together."""
+    grouped: dict[ForAddress, tuple[str, ...]] = {}
+    for one in each:
+        same = replace(one, views=())
+        grouped[same] = (*grouped.get(same, ()), *one.views)
+    return [replace(one, views=views) for one, views in grouped.items()]
 
 
 def _addresses(proof: Proof) -> tuple[str, ...]:

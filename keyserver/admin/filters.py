@@ -43,10 +43,10 @@ def filter_of(given: Mapping[str, str]) -> Filter:
         not_status=_one_of(Status, given, "not_status"),
         held=_switch(given, "held"),
         approved=_switch(given, "approved"),
-        cached_from=_instant(given, "from"),
-        cached_before=_instant(given, "to"),
-        expires_from=_instant(given, "expires_after"),
-        expires_before=_instant(given, "expires_before"),
+        cached_from=instant(given, "from"),
+        cached_before=instant(given, "to"),
+        expires_from=instant(given, "expires_after"),
+        expires_before=instant(given, "expires_before"),
     )
 
 
@@ -78,7 +78,8 @@ def _switch(given: Mapping[str, str], name: str) -> bool | None:
     return None if value is None else value == "1"
 
 
-def _instant(given: Mapping[str, str], name: str) -> int | None:
+def instant(given: Mapping[str, str], name: str) -> int | None:
+    """A parameter that is a point in time, in Unix seconds. Raises Unusable."""
     value = given.get(name)
     if value is None:
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from keyserver.admin.access import Access
 from keyserver.admin.acts import Acts
 from keyserver.admin.auditing import Auditing
+from keyserver.admin.bulk import Bulk
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse
 from keyserver.admin.overview import Overview
@@ -24,6 +25,7 @@ class Operations:
     service: Service
     explaining: Explaining
     undoing: Undoing
+    bulk: Bulk
     pausing: Pausing
     access: Access
     acts: Acts

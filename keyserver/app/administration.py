@@ -9,6 +9,7 @@ from keyserver.admin.acts import Acts
 from keyserver.admin.api.guard import Rules
 from keyserver.admin.api.places import Places
 from keyserver.admin.auditing import Auditing
+from keyserver.admin.bulk import Bulk
 from keyserver.admin.concerns import MailLoad
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse, pulse_of
@@ -41,17 +42,15 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     def pulses() -> Sequence[Pulse]:
         return [pulse_of(status, context.observer.traffic) for status in resolver.statuses()]
 
+    explaining = Explaining(store=cache.store, whole=service.whole, rules=lookups.rules, clock=clocks.now)
+    undoing = Undoing(
+        store=cache.store, find=service.find, terms=lambda: lookups.rules().terms, clock=clocks.now, acts=acts
+    )
     return Operations(
         service=service,
-        explaining=Explaining(
-            store=cache.store,
-            whole=service.whole,
-            rules=lookups.rules,
-            clock=clocks.now,
-        ),
-        undoing=Undoing(
-            store=cache.store, find=service.find, terms=lambda: lookups.rules().terms, clock=clocks.now, acts=acts
-        ),
+        explaining=explaining,
+        undoing=undoing,
+        bulk=Bulk(service, undoing, explaining),
         pausing=Pausing(
             lookups.paused, lookups.disclosures, lambda: [status.name for status in resolver.statuses()], acts
         ),

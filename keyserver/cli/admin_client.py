@@ -15,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,9 @@ class AdminClient:
         """A JSON answer. Raises ApiError, or Trouble where nobody answers."""
         return self._json("GET", path, query)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def post(self, path: str, body: dict[str, Any] | None = None, query: Mapping[str, str] | None = None) -> Any:
         """As `get`, for a change."""
-        return self._json("POST", path, {}, body)
+        return self._json("POST", path, dict(query or {}), body)
 
     def delete(self, path: str, **query: str) -> Any:
         """As `get`, for a deletion."""

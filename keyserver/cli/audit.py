@@ -15,6 +15,7 @@ _AUDIT = "/api/v1/audit"
 def audit(
     who: Annotated[str, typer.Option("--who", metavar="NAME", help="Acts with this token.")] = "",
     act: Annotated[str, typer.Option("--act", metavar="ACT", help='Acts of this kind, such as "delete".')] = "",
+    certificate: Annotated[str, typer.Option("--certificate", metavar="FPR", help="Acts on this one.")] = "",
     since: Annotated[str, typer.Option("--from", metavar="TIME", help="Not before, such as 2026-11-28 (UTC).")] = "",
     until: Annotated[str, typer.Option("--to", metavar="TIME", help="Before this time.")] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="So many, the latest.")] = 50,
@@ -29,7 +30,7 @@ def audit(
     from keyserver.cli import show
     from keyserver.cli.admin_client import reach
 
-    given = {"who": who, "act": act, "from": since, "to": until}
+    given = {"who": who, "act": act, "certificate": certificate, "from": since, "to": until}
     with reach(configuration) as client:
         if as_csv or as_lines:
             for piece in client.download(_AUDIT, format="csv" if as_csv else "jsonl", **given):

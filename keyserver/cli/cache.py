@@ -9,6 +9,7 @@ import typer
 
 from keyserver.cli.keyrings import export_keyring, import_keyrings
 from keyserver.cli.listing import DomainOption, SourceOption, UpstreamOption, list_entries
+from keyserver.cli.matching import WhereOption, act_on_all, chosen, delete_all
 from keyserver.cli.options import (
     DONE,
     NOT_FOUND,
@@ -31,6 +32,7 @@ commands = typer.Typer(
 )
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Fingerprints, key IDs or addresses.")]
+SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Fingerprints, key IDs or addresses.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="A fingerprint, a key ID or an address.")]
 
 _CACHE = "/api/v1/cache"
@@ -97,8 +99,9 @@ def _print_certificate(found: dict[str, Any]) -> None:
 
 @commands.command("delete")
 def delete(
-    ids: Ids,
+    ids: SomeIds = None,
     source: SourceOption = "",
+    where: WhereOption = None,
     no_undo: Annotated[bool, typer.Option("--no-undo", help="Erase them now, for good.")] = False,
     yes: YesOption = False,
     config: ConfigOption = None,
@@ -107,6 +110,9 @@ def delete(
     """Delete the entries of certificates; the next lookup asks the upstreams again. Of many it asks first.
 
     For ten minutes `cache undo` brings them back, all of one command together."""
+    if given := chosen(ids, where):
+        return delete_all(given | ({"source": source} if source else {}), no_undo, yes, config, settings)
+    ids = ids or []
     if len(ids) > _MANY:
         confirm(f"delete the entries of {len(ids)} certificates", yes)
     act = ""
@@ -148,36 +154,57 @@ def undo(
 
 @commands.command("approve")
 def approve(
-    id_: Id,
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="A fingerprint, a key ID or an address.")] = "",
     address: Annotated[str, typer.Option("--address", metavar="A", help="For this address.")] = "",
     source: SourceOption = "",
     upstream: UpstreamOption = "",
+    where: WhereOption = None,
+    yes: YesOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> int:
     """Approve one entry for one address: answered for it, to every view. What may be meant is listed where several fit.
 
-    An approval lifts neither `domains` nor `internal_domains`."""
+    With --where all that match, each for the addresses for which it waits. An approval lifts neither `domains` nor
+    `internal_domains`."""
     given = {"address": address, "source": source, "upstream": upstream}
-    chosen = {name: value for name, value in given.items() if value}
-    return _each(config, settings, [id_], "approved", lambda client, way: client.post(f"{way}/approve", chosen))
+    named = {name: value for name, value in given.items() if value}
+    if matching := chosen([id_] if id_ else [], where):
+        if named:
+            raise CommandError("--address, --source and --upstream are for one ID, not for --where", code=USAGE)
+        return act_on_all("approve", "approved", matching, yes, config, settings)
+    return _each(config, settings, [id_], "approved", lambda client, way: client.post(f"{way}/approve", named))
 
 
 @commands.command("keep")
-def keep(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
+def keep(
+    ids: SomeIds = None,
+    where: WhereOption = None,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
     """Make certificates local: they never expire."""
-    return _each(config, settings, ids, "kept", lambda client, way: client.post(f"{way}/keep"))
+    if given := chosen(ids, where):
+        return act_on_all("keep", "kept", given, yes, config, settings)
+    return _each(config, settings, ids or [], "kept", lambda client, way: client.post(f"{way}/keep"))
 
 
 @commands.command("block")
 def block(
-    ids: Ids,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept beside the block.")] = "",
+    ids: SomeIds = None,
+    where: WhereOption = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept beside the block, of IDs.")] = "",
+    yes: YesOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> int:
     """Neither cache nor answer certificates until they are unblocked."""
-    return _each(config, settings, ids, "blocked", lambda client, way: client.post(f"{way}/block", {"reason": reason}))
+    if given := chosen(ids, where):
+        return act_on_all("block", "blocked", given, yes, config, settings)
+    return _each(
+        config, settings, ids or [], "blocked", lambda client, way: client.post(f"{way}/block", {"reason": reason})
+    )
 
 
 @commands.command("unblock")
@@ -187,8 +214,16 @@ def unblock(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -
 
 
 @commands.command("refresh")
-def refresh(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -> int:
+def refresh(
+    ids: SomeIds = None,
+    where: WhereOption = None,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> int:
     """Ask the upstreams again now; what is cached stays unless one has news."""
+    if given := chosen(ids, where):
+        return act_on_all("refresh", "found news of", given, yes, config, settings)
     from keyserver.cli import show
 
     def ask(client: AdminClient, way: str) -> Any:
@@ -197,7 +232,7 @@ def refresh(ids: Ids, config: ConfigOption = None, settings: SetOption = None) -
             show.console().print("  ", show.word(upstream, "bold"), show.word(outcome))
         return answer
 
-    return _each(config, settings, ids, "refreshed", ask)
+    return _each(config, settings, ids or [], "refreshed", ask)
 
 
 @commands.command("purge")

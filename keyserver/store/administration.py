@@ -67,6 +67,7 @@ class ActFilter:
 
     who: str | None = None
     act: str | None = None
+    certificate: str | None = None  # fingerprint
     since: int | None = None  # Unix seconds, inclusive
     until: int | None = None  # Unix seconds, exclusive
 

@@ -139,6 +139,12 @@ async def test_acts_are_chosen_by_who_act_and_time(kept: Administration) -> None
     assert await numbers(kept, who="nobody") == []
 
 
+async def test_acts_are_chosen_by_certificate(kept: Administration) -> None:
+    given = [await kept.note(act(n, certificate=("AB", "CD", "")[n % 3])) for n in range(6)]
+    assert await numbers(kept, certificate="CD") == [given[4], given[1]]
+    assert await numbers(kept, certificate="EF") == []
+
+
 async def test_pages_of_acts_stay_good_while_others_come(kept: Administration) -> None:
     wanted = [await kept.note(act(n)) for n in range(10)][::-1]
     seen: list[int] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyserver.model import Entry, Selection, Source, Voucher
+from keyserver.model import Entry, Kind, Selection, Source, Voucher
 from keyserver.store.base import Store, Stored, Undo, Undone, Waiting
 from support.listed import listed
 from tests.conformance.conftest import Backend, Heard, Made, addr, said
@@ -111,6 +111,35 @@ async def test_a_purge_can_wait_to_be_undone_when_it_says_so(store: Store) -> No
     assert len(await listed(store)) == 1
     assert await undo(store) == Undone(450, 450)
     assert len(await listed(store)) == 451
+
+
+@pytest.mark.parametrize(
+    ("what", "stays"),
+    [
+        (Selection(domain="EXAMPLE.org"), False),
+        (Selection(domain="ample.org"), True),
+        (Selection(text="alice@"), False),
+        (Selection(text="al"), False),  # too short to be looked for inside
+        (Selection(text="lice"), False),
+        (Selection(text="li"), True),
+        (Selection(text=ALICE.fingerprint[:9]), False),
+        (Selection(text=ALICE.fingerprint[-16:]), False),  # its key ID
+        (Selection(text="bob"), True),
+        (Selection(kind=Kind.OPENPGP), False),
+        (Selection(kind=Kind.X509), True),
+        (Selection(source=Source.LOCAL), True),
+        (Selection(upstream="one"), False),
+        (Selection(upstream="two"), True),
+    ],
+)
+async def test_a_purge_for_good_takes_what_waits_by_the_same_words(store: Store, what: Selection, stays: bool) -> None:
+    await put(store, ALICE.find())
+    taken = await store.purge(what, NOW, UNDO)
+    assert taken == (not stays), "of what lives"
+    if stays:
+        await store.delete(ALICE.fingerprint, NOW, undo=UNDO)
+    await store.purge(what, NOW)
+    assert await undo(store) == (Undone(1, 1) if stays else Undone(0, 1))
 
 
 async def test_until_its_time_is_over(store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +102,11 @@ async def exposition() -> bytes:
 
 
 @asynccontextmanager
-async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admin]:
-    """The service's own parts; its one upstream and its clocks are the test's. admin: keys of that section."""
+async def running(
+    folder: Path, now: int, views: Sequence[Mapping[str, object]] = (), **admin: object
+) -> AsyncIterator[Admin]:
+    """The service's own parts; its one upstream and its clocks are the test's. admin: keys of that section; views:
+    further ones."""
     clock = Clock(now)
     upstream = Told(UpstreamSpec(NAME))
     token_file = folder / "token"
@@ -114,6 +117,7 @@ async def running(folder: Path, now: int, **admin: object) -> AsyncIterator[Admi
             "cache": {"database": f"sqlite:///{folder / 'cache.db'}"},
             "smime": {"trust_anchors": "none"},
             "upstream": [{"name": NAME, "url": "hkp://keys.example.org"}],
+            "view": list(views),
         }
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from aiohttp import web
 
 from keyserver.admin.api.audit import AuditApi
+from keyserver.admin.api.bulk import BulkApi
 from keyserver.admin.api.cache import CacheApi
 from keyserver.admin.api.deletes import DeleteApi
 from keyserver.admin.api.description import Description
@@ -71,6 +72,7 @@ def make_api(
     settings = Settings(config)
     app = web.Application(middlewares=[troubles(templates), problems, guard.middleware], client_max_size=MAX_JSON)
     for subject in (
+        BulkApi(operations.bulk),
         CacheApi(service),
         DeleteApi(operations.undoing),
         MailflowApi(service),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
 from typing import cast
 
 from aiohttp import web
@@ -14,9 +13,14 @@ from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import json_of, query_of, visible, whole
 from keyserver.admin.api.tables import TYPES, format_of, row, spelled, written
 from keyserver.admin.auditing import ActResource, Auditing
+from keyserver.admin.filters import instant
 from keyserver.admin.service import Unusable
 from keyserver.store.administration import ActFilter
 
+FILTERS = ("who", "act", "certificate", "from", "to")
+"""The parameters that choose acts."""
+
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 _COLUMNS = ("number", "at", "who", "way", "place", "act", "certificate", "facts")
 
 
@@ -32,9 +36,9 @@ class AuditApi:
 
     @viewer
     async def list(self, request: web.Request) -> web.StreamResponse:
-        """`GET /api/v1/audit?who=&act=&from=&to=&limit=&cursor=&format=`: latest first. `format` csv or jsonl: all that
-        match."""
-        given = query_of(request, "who", "act", "from", "to", "limit", "cursor", "format")
+        """`GET /api/v1/audit`, with any of `FILTERS`, `limit`, `cursor`, `format`: latest first; csv or jsonl gives all
+        that match."""
+        given = query_of(request, *FILTERS, "limit", "cursor", "format")
         what = filter_of(given)
         format_ = format_of(given)
         if format_ == "json":
@@ -45,8 +49,13 @@ class AuditApi:
 
 
 def filter_of(given: Mapping[str, str]) -> ActFilter:
-    """Which acts `who`, `act`, `from` and `to` mean. Raises Unusable."""
-    return ActFilter(given.get("who"), given.get("act"), _time(given, "from"), _time(given, "to"))
+    """Which acts `FILTERS` mean. Raises Unusable."""
+    certificate = given.get("certificate")
+    if certificate is not None:
+        certificate = "".join(certificate.split()).upper().removeprefix("0X")
+        if not _FINGERPRINT.fullmatch(certificate):
+            raise Unusable(f"certificate is {certificate[:80]!r}; a fingerprint of 40 or 64 digits is accepted")
+    return ActFilter(given.get("who"), given.get("act"), certificate, instant(given, "from"), instant(given, "to"))
 
 
 async def _lines(acts: AsyncIterator[ActResource], format_: str) -> AsyncIterator[str]:
@@ -59,19 +68,3 @@ async def _lines(acts: AsyncIterator[ActResource], format_: str) -> AsyncIterato
             yield row(tuple(cells[column] for column in _COLUMNS))
         else:
             yield json.dumps(shown) + "\n"
-
-
-def _time(given: Mapping[str, str], name: str) -> int | None:
-    """An instant as Unix seconds, from those or from RFC 3339. Raises Unusable."""
-    text = given.get(name)
-    if text is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,11}", text):
-        return int(text)
-    if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        try:
-            moment = datetime.fromisoformat(text)
-            return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-        except (ValueError, OverflowError):
-            pass
-    raise Unusable(f"{name} is {text[:80]!r}; accepted are 2026-11-28, 2026-11-28T08:00:00Z and Unix seconds")

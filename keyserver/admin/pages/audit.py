@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from keyserver.admin.api.audit import filter_of
+from keyserver.admin.api.audit import FILTERS, filter_of
 from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import query_of
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import address
 
-_FILTERS = ("who", "act", "from", "to")
 _ACTS = (
     "approve",
     "block",
@@ -48,16 +47,16 @@ class AuditPage:
 
     @viewer
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """`GET /audit?who=&act=&from=&to=&cursor=`."""
-        given = query_of(request, *_FILTERS, "cursor")
-        chosen = {name: given[name] for name in _FILTERS if name in given}
+        """`GET /audit?who=&act=&certificate=&from=&to=&cursor=`."""
+        given = query_of(request, *FILTERS, "cursor")
+        chosen = {name: given[name] for name in FILTERS if name in given}
         page = await self._auditing.list(filter_of(given), cursor=given.get("cursor"))
         return self._templates.fragment(
             request,
             "audit",
             "rows",
             acts=[(act, _facts(act.facts)) for act in page.acts],
-            chosen={name: chosen.get(name, "") for name in _FILTERS},
+            chosen={name: chosen.get(name, "") for name in FILTERS},
             offered=_ACTS if chosen.get("act", "") in ("", *_ACTS) else (chosen["act"], *_ACTS),
             later=address("/audit", chosen) if "cursor" in given else "",
             earlier=address("/audit", {**chosen, "cursor": page.next}) if page.next else "",

@@ -10,7 +10,7 @@ from keyserver.admin.acts import ACTOR
 from keyserver.admin.api.entries import listing_of
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import query_of
-from keyserver.admin.bulk import MOST, MOST_ASKED, Act, Bulk, Outcome, Picked
+from keyserver.admin.bulk import MOST, MOST_ASKED, Act, Outcome, Picked
 from keyserver.admin.filters import FILTERS, filter_of
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import HEADERS, Templates
@@ -45,7 +45,7 @@ class CachePage:
     def __init__(self, operations: Operations, templates: Templates) -> None:
         self._service = operations.service
         self._undoing = operations.undoing
-        self._bulk = Bulk(operations.service, operations.undoing, operations.explaining)
+        self._bulk = operations.bulk
         self._clock = operations.clock
         self._templates = templates
 
@@ -166,7 +166,7 @@ class CachePage:
 
 
 def _after(act: Act, back: str, outcome: Outcome) -> str:
-    return after(back, _DONE[act], outcome.done, outcome.failed, outcome.undo)
+    return after(back, _DONE[act], outcome.done, outcome.failed + outcome.more, outcome.undo)
 
 
 def _row(entry: EntryResource) -> Mapping[str, object]:

@@ -13,6 +13,7 @@ from keyserver.admin.api.reading import id_of, identities_wanted, query_of
 from keyserver.admin.explaining import Explained
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import HEADERS, Templates
+from keyserver.admin.pages.changes import changes
 from keyserver.admin.pages.charts import bar
 from keyserver.admin.pages.forms import fields_of, may_act, on, one_of
 from keyserver.admin.pages.notices import PARAMETERS, Notice, after, notices
@@ -24,9 +25,11 @@ from keyserver.admin.service import NotKnown, Problem, selection
 from keyserver.display import algorithm
 from keyserver.model import Kind
 from keyserver.query import BadQuery, ByFingerprint, parse
+from keyserver.store.administration import ActFilter
 from keyserver.store.base import StoreError
 
 HERE = "/cache"
+_ACTS = 20  # of one certificate that are shown
 
 
 class CertificatePage:
@@ -36,6 +39,7 @@ class CertificatePage:
         self._service = operations.service
         self._explaining = operations.explaining
         self._undoing = operations.undoing
+        self._auditing = operations.auditing
         self._clock = operations.clock
         self._templates = templates
 
@@ -64,7 +68,15 @@ class CertificatePage:
                 return await self._unknown(term, str(unknown), said)
         except (Problem, StoreError) as trouble:
             return refused(self._templates, trouble, HERE, HERE)
-        return self._templates.page("certificate", **self._shown(explained), notices=said)
+        acts = await self._auditing.list(ActFilter(certificate=explained.certificate.fingerprint), _ACTS)
+        known = changes(explained.certificate, acts.acts)
+        return self._templates.page(
+            "certificate",
+            **self._shown(explained),
+            changes=known,
+            more_changes=acts.next is not None,
+            notices=said,
+        )
 
     @viewer
     async def download(self, request: web.Request) -> web.StreamResponse:
@@ -150,6 +162,7 @@ class CertificatePage:
             "heading": {"identities": names[:1]},  # as one of these it is masked where it must be
             "x509": explained.x509,
             "addresses": explained.addresses,
+            "views": len({view for one in explained.addresses for view in one.views}),
             "others": explained.others,
             "verdict": of_certificate(shown, explained.addresses),
             "part": _part(shown, now),

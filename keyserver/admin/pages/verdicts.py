@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from keyserver.admin.explaining import ForAddress
 from keyserver.admin.resources import CertificateResource, EntryResource, LookupResult
-from keyserver.model import Step, Validity
+from keyserver.model import Step, Validity, View
 from keyserver.resolver.lookup import PASSED_OVER
 
 _OF = re.compile(r"([0-9A-F]{16,64}): (.*)", re.DOTALL)
@@ -65,6 +65,7 @@ def of_certificate(shown: CertificateResource, addresses: Sequence[ForAddress] =
         return Verdict("bad", "Not answered", _reasons(shown.entries))
     if shown.validity != Validity.VALID or not shown.can_encrypt:
         return Verdict("warn", "Answered, but nobody can encrypt to it", _unusable(shown.validity, shown.can_encrypt))
+    addresses = [one for one in addresses if View().name in one.views]
     if addresses and not any(one.answered or one.searched_first for one in addresses):
         whys = dict.fromkeys(one.reason for one in addresses)
         return Verdict("warn", "Answered by fingerprint, for no address", "; ".join(whys))

@@ -130,6 +130,7 @@ class SqliteAdministration:
         given: dict[str, Any] = {
             "who = ?": what.who,
             "act = ?": what.act,
+            "certificate = ?": what.certificate,
             "at >= ?": what.since,
             "at < ?": what.until,
             "number < ?": before,

@@ -215,7 +215,9 @@ UPSTREAMS: Step = (
     "CREATE TABLE told (upstream TEXT PRIMARY KEY, counts BLOB NOT NULL)",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS, UNDO, UPSTREAMS)
+ACTS: Step = ("CREATE INDEX act_certificate ON act (certificate, number) WHERE certificate != ''",)
+
+STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS, UNDO, UPSTREAMS, ACTS)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 

@@ -18,6 +18,8 @@ AFTER_ALL = "\U0010ffff"
 """Behind every character of a text."""
 _BLOCKED = "EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)"
 _NAMED = "EXISTS (SELECT 1 FROM name AS n INDEXED BY name_entry WHERE n.entry = e.id AND "
+WAITING_NAMED = "EXISTS (SELECT 1 FROM (SELECT json_extract(value, '$[0]') AS name FROM json_each(e.names)) AS n WHERE "
+"""Of `undo_entry AS e`, which keeps its names beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,10 @@ def _parts(listing: Listing, end: str, values: dict[str, Value]) -> Iterator[str
             yield sql + name
 
 
-def selected(what: Selection, prefix: str, values: dict[str, Value]) -> Iterator[str]:
-    """What a selection names, each by itself. Adds the values, whose names begin with `prefix`."""
+def selected(what: Selection, prefix: str, values: dict[str, Value], named: str = _NAMED) -> Iterator[str]:
+    """What a selection names, each by itself. Adds the values, whose names begin with `prefix`.
+
+    `named` begins a condition on a name `n` of `e`."""
 
     def bound(name: str, value: Value) -> str:
         values[prefix + name] = value
@@ -85,12 +89,12 @@ def selected(what: Selection, prefix: str, values: dict[str, Value]) -> Iterator
     if what.kind is not None:
         yield f"e.kind = {bound('kind', str(what.kind))}"
     if what.domain is not None:
-        yield f"{_NAMED}{DOMAIN} = {bound('domain', what.domain.lower())})"
+        yield f"{named}{DOMAIN} = {bound('domain', what.domain.lower())})"
     if what.text is not None:
-        yield " OR ".join(_texts(needle(what.text), prefix, values))
+        yield " OR ".join(_texts(needle(what.text), prefix, values, named))
 
 
-def _texts(term: Needle, prefix: str, values: dict[str, Value]) -> Iterator[str]:
+def _texts(term: Needle, prefix: str, values: dict[str, Value], named: str) -> Iterator[str]:
     """The ways in which an entry can be meant by a text."""
     if not term.inside:
         ranges = []
@@ -98,7 +102,7 @@ def _texts(term: Needle, prefix: str, values: dict[str, Value]) -> Iterator[str]
             first, last = f"{prefix}a{number}", f"{prefix}z{number}"
             values |= {first: name, last: name + AFTER_ALL}
             ranges.append(f"n.name >= :{first} AND n.name < :{last}")
-        yield f"{_NAMED}({' OR '.join(ranges)}))"
+        yield f"{named}({' OR '.join(ranges)}))"
         return
     values[f"{prefix}text"] = term.text
     yield f"instr(e.folded, :{prefix}text) > 0"
@@ -107,7 +111,7 @@ def _texts(term: Needle, prefix: str, values: dict[str, Value]) -> Iterator[str]
         yield f"e.fingerprint >= :{prefix}first AND e.fingerprint < :{prefix}last"
     if term.names:
         values |= {f"{prefix}id{number}": name for number, name in enumerate(term.names)}
-        yield f"{_NAMED}n.name IN ({', '.join(f':{prefix}id{number}' for number in range(len(term.names)))}))"
+        yield f"{named}n.name IN ({', '.join(f':{prefix}id{number}' for number in range(len(term.names)))}))"
 
 
 def _status(status: Status, end: str) -> str:

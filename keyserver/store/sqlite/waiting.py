@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from keyserver.model import Name, Record, Selection, Source
 from keyserver.store.base import Undo, Waiting
 from keyserver.store.deletion import KEEP
+from keyserver.store.sqlite.sifting import WAITING_NAMED, Value, selected
 from keyserver.store.sqlite.writing import Writing
 
 TABLES = ("undo_copy", "undo_entry", "undo_record", "undo")
@@ -79,36 +79,20 @@ def drop_certificate(
     """Erase what waits of a certificate (of one source and origin, where given)."""
     _drop(
         writing,
-        "e.fingerprint = ?1 AND (?2 IS NULL OR e.source = ?2) AND (?3 IS NULL OR e.origin = ?3)",
-        (fingerprint, source and str(source), origin),
+        "e.fingerprint = :fingerprint AND (:source IS NULL OR e.source = :source)"
+        " AND (:origin IS NULL OR e.origin = :origin)",
+        {"fingerprint": fingerprint, "source": source and str(source), "origin": origin},
     )
 
 
 def drop_selected(writing: Writing, what: Selection) -> None:
     """Erase every waiting entry that a purge would take if it were not deleted already."""
-    parts: list[str] = ["1"]
-    values: list[Any] = []
-    for column, value in (("source", what.source), ("kind", what.kind)):
-        if value is not None:
-            parts.append(f"e.{column} = ?")
-            values.append(str(value))
-    if what.upstream is not None:
-        parts.append("e.source = 'keyserver' AND e.origin = ?")
-        values.append(what.upstream)
-    if what.domain is not None:
-        suffix = f"@{what.domain.lower()}"
-        parts.append(
-            "EXISTS (SELECT 1 FROM json_each(e.names) AS n WHERE instr(json_extract(n.value, '$[0]'), ':addr:')"
-            " AND substr(json_extract(n.value, '$[0]'), ?) = ?)"
-        )
-        values += [-len(suffix), suffix]
-    if what.text is not None:
-        parts.append("(instr(e.folded, ?) > 0 OR instr(e.fingerprint, ?) > 0)")
-        values += [what.text.casefold(), what.text.upper()]
-    _drop(writing, " AND ".join(parts), values)
+    values: dict[str, Value] = {}
+    parts = [f"({part})" for part in selected(what, "w", values, WAITING_NAMED)]
+    _drop(writing, " AND ".join(parts) or "1", values)
 
 
-def _drop(writing: Writing, where: str, values: Sequence[Any]) -> None:
+def _drop(writing: Writing, where: str, values: Mapping[str, Value | None]) -> None:
     """Erase waiting entries `e`, and the records of their names: as for a delete, the next lookup asks again."""
     if not writing.undoable:
         return

@@ -29,6 +29,7 @@ from support.administering import NAME, TOKEN, Admin, running
 from support.openpgp import make
 
 HELD = Voucher("alice@example.org", held=True)
+HELD_BOB = Voucher("bob@example.net", held=True)
 
 
 @dataclass(frozen=True)
@@ -337,13 +338,43 @@ async def test_what_matches_is_deleted_and_undone(admin: Admin, made: Made) -> N
     for name in ("alice", "bob"):
         await admin.put(made.exported[name])
     status, done = await admin.call("DELETE", "/api/v1/cache?domain=example.org&q=alice")
-    assert (status, done["deleted"], set(done)) == (200, 1, {"deleted", "undo", "undo_until"})
+    assert (status, done["deleted"], set(done)) == (200, 1, {"deleted", "undo", "undo_until", "more"})
     assert (await admin.call("POST", f"/api/v1/undo/{done['undo']}"))[1]["restored"] == 1
-    gone = {"deleted": 2, "undo": None, "undo_until": None}
+    gone = {"deleted": 2, "undo": None, "undo_until": None, "more": False}
     assert await admin.call("DELETE", "/api/v1/cache?source=keyserver&undo=0") == (200, gone)
     assert await admin.call("GET", "/api/v1/undo") == (200, {"undos": []})
     assert (await admin.call("DELETE", "/api/v1/cache"))[0] == 400
     assert (await admin.call("DELETE", "/api/v1/cache?source=keyserver&undo=later"))[0] == 400
+
+
+async def test_what_any_filter_shows_is_deleted_as_one_act(admin: Admin, made: Made) -> None:
+    alice, bob = [await admin.put(made.exported[name]) for name in ("alice", "bob")]
+    first = (await admin.call("DELETE", "/api/v1/cache?status=fresh&not_q=bob@example.net"))[1]
+    assert first["deleted"] == 1
+    undo = first["undo"]
+    second = (await admin.call("DELETE", f"/api/v1/cache?from=2001-01-01&undo={undo}"))[1]
+    assert (second["deleted"], second["undo"], second["more"]) == (1, undo, False)
+    assert (await admin.call("POST", f"/api/v1/undo/{undo}"))[1] == {"undo": undo, "restored": 2, "deleted": 2}
+    assert [await admin.state(one) for one in (alice, bob)] == [State.FOUND, State.FOUND]
+
+
+async def test_an_act_for_all_that_match(admin: Admin, made: Made) -> None:
+    alice = await admin.put(made.exported["alice"])
+    bob = await admin.put(made.exported["bob"], Source.MAILFLOW, "example.net", vouchers=(HELD_BOB,))
+    assert await admin.call("POST", "/api/v1/cache/approve?held=1") == (200, {"done": 1, "failed": 0, "more": False})
+    assert (await admin.call("GET", f"/api/v1/cache/{bob}"))[1]["entries"][0]["approved"] is True  # type: ignore[index]
+    assert (await admin.call("POST", "/api/v1/cache/keep?domain=example.org"))[1]["done"] == 1
+    shown = (await admin.call("GET", f"/api/v1/cache/{alice}"))[1]["entries"]
+    assert "local" in [one["source"] for one in shown]  # type: ignore[index]
+    assert (await admin.call("POST", "/api/v1/cache/block?domain=example.net"))[1]["done"] == 1
+    assert (await admin.call("GET", f"/api/v1/cache/{bob}"))[1]["blocked"] is True
+    admin.upstream.says = Failed("it is down")
+    assert (await admin.call("POST", "/api/v1/cache/refresh?q=alice"))[1] == {"done": 0, "failed": 1, "more": False}
+    for path in ("keep", "keep?status=", "block?unheard=of", "refresh?status=green"):
+        assert (await admin.call("POST", f"/api/v1/cache/{path}"))[0] == 400, path
+    acts = (await admin.call("GET", f"/api/v1/audit?certificate={bob.lower()}"))[1]["acts"]
+    assert [act["act"] for act in acts] == ["block", "approve"]  # type: ignore[index]
+    assert (await admin.call("GET", "/api/v1/audit?certificate=bob"))[0] == 400
 
 
 async def test_what_has_expired_in_this_second_is_not_restored(admin: Admin, made: Made) -> None:

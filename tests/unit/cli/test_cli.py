@@ -171,6 +171,15 @@ def test_the_cache_from_the_shell(either: Shell, tmp_path: Path) -> None:
     assert either.run("cache", "keep", one).code == 0
     assert either.run("cache", "approve", one).code == 0
 
+    assert either.run("cache", "keep", "--where", f"text={one}").out == "kept 1\n"
+    nobody = either.run("cache", "block", "--where", "domain=nowhere.example", "--where", "not_source=mailflow")
+    assert (nobody.code, nobody.out) == (0, "blocked 0\n")
+    refreshed = either.run("cache", "refresh", "--where", f"q={one}")
+    assert (refreshed.code, refreshed.out) == (1, "found news of 0\n"), "nobody can be asked"
+    for wrong in ([], [one, "--where", "kind=openpgp"], ["--where", "kind"], ["--where", "colour=red"]):
+        assert either.run("cache", "delete", *wrong).code == 2, wrong
+    assert either.run("cache", "approve", "--where", "held=1", "--address", "a@example.org").code == 2
+
     exported = tmp_path / "exported.asc"
     assert either.run("cache", "export", str(exported)).code == 0
     assert sorted(fingerprints(exported)) == known
@@ -183,6 +192,10 @@ def test_the_cache_from_the_shell(either: Shell, tmp_path: Path) -> None:
         named = [mixed.err.split()[-1]] if words else []
         assert either.run("cache", "undo", *named).out == "restored 2 of 2 entries\n"
     assert either.run("cache", "delete", known[1]).code == 0
+    swept = either.run("cache", "delete", "--where", "status=fresh", "--where", f"not-q={one}")
+    assert swept.out == f"deleted {len(known) - 2} entries\n"
+    undone = either.run("cache", "undo", swept.err.split()[-1])
+    assert undone.out == f"restored {len(known) - 2} of {len(known) - 2} entries\n"
     erased = either.run("cache", "delete", one, "--no-undo")
     assert (erased.code, "undo" in erased.err) == (0, False)
     again = either.process("cache", "import", "-", stdin=exported.read_bytes())

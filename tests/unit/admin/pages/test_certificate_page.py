@@ -52,6 +52,32 @@ async def test_what_it_shows(admin: Admin) -> None:
     assert (status, made.fingerprint in by_address) == (200, True)
 
 
+async def test_each_view_has_its_own_answer(tmp_path: Path) -> None:
+    views = [{"name": "gateway", "answer_mailflow": True, "hkp_listen": ["127.0.0.1:0"]}]
+    async with running(tmp_path, NOW, views) as admin:
+        seen = await admin.put(make([f"Bob <{BOB}>"]).octets, *MAILFLOW, vouchers=(Voucher(BOB, authenticated=True),))
+        _, page, _ = await admin.open(f"/cache/{seen}")
+        rows = re.findall(r'data-name="View">([^<]*)</td>\s*<td data-name="Answered\?"><b[^>]*>([^<]*)</b>', page)
+        assert rows == [("default", "no"), ("gateway", "after a search")]
+        assert verdict(page).startswith("Not answered"), "the sentence is the default view's"
+        kept = await admin.put(make([f"Bob <{BOB}>"], seed="another").octets, Source.LOCAL, "admin")
+        _, page, _ = await admin.open(f"/cache/{kept}")
+        assert re.findall(r'data-name="View">([^<]*)</td>', page) == ["every view"]
+
+
+async def test_what_changed_is_told_as_far_as_it_is_known(admin: Admin) -> None:
+    made = make([f"Bob <{BOB}>"])
+    await admin.put(made.octets)
+    await admin.call("POST", f"/api/v1/cache/{made.fingerprint}/block", json={"reason": "<b>stolen"})
+    admin.clock.pass_(60)
+    await admin.call("POST", f"/api/v1/cache/{made.fingerprint}/unblock")
+    _, page, _ = await admin.open(f"/cache/{made.fingerprint}")
+    told = page.partition("What changed")[2].partition("<h2>")[0]
+    whats = re.findall(r'data-name="What">(.*?)</td>', told)
+    assert [what.split(" (")[0] for what in whats] == ["unblocked", "blocked", f"cached from keyserver: {NAME}", "made"]
+    assert "<b>stolen" not in page
+
+
 async def test_held_is_approved_for_one_address(admin: Admin) -> None:
     fingerprint = await admin.put(make([f"Bob <{BOB}>"]).octets, *MAILFLOW, vouchers=(HELD,))
     _, page, _ = await admin.open(f"/cache/{fingerprint}")
