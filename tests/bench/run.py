@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import cleaning, crowds, fronts, gpg, hits, listings, million, misses, mixed, rows, searches
+from bench import administrator, cleaning, crowds, fronts, gpg, hits, listings, million, misses, mixed, rows, searches
 from bench.figures import Row
 from bench.machine import Cpus, Missing, cpus, describe, missing, raise_limits
 from bench.processes import DidNotStart
@@ -42,6 +42,9 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "waiting": cleaning.waiting,
     "hostile": cleaning.memory,
     "rows": rows.lookups,
+    "administrator": administrator.beside,
+    "streams": administrator.streams,
+    "page": administrator.weight,
     "million": million.puts,
     "listings": listings.lists,
     "ldap-known": searches.known,

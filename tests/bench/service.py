@@ -61,10 +61,16 @@ class Service:
         self.running.until(lambda: "ready admin " in self.running.text())
         self.port = self._port("hkp") or 0
         self.ldap_port = self._port("ldap")
+        self.admin_port = self._port("admin") or 0
 
     def _port(self, face: str) -> int | None:
         found = re.search(rf"^ready {face} \S+:(\d+)$", self.running.text(), re.MULTILINE)
         return int(found[1]) if found else None
+
+    @property
+    def token(self) -> str:
+        """Of the admin API."""
+        return (self.folder / "admin.token").read_text().strip()
 
     def get(self, path: str) -> tuple[int, bytes]:
         """One request on a connection of its own: status and body."""
