@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--before", metavar="DIR", type=Path, help="checkout of another commit to compare misses with")
     parser.add_argument("--unpinned", action="store_true", help="let servers and load run on any processor")
     parser.add_argument("--quick", action="store_true", help="short rounds: under two minutes, for a first look")
+    parser.add_argument("--rounds", metavar="N", type=int, help="interleaved rounds of each measurement")
+    parser.add_argument("--seconds", metavar="N", type=int, help="of one round")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON too")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the picture too")
     options = parser.parse_args(arguments)
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names,
         options.quick,
         lambda line: print(line, file=sys.stderr, flush=True),
+        options.rounds,
+        options.seconds,
         settings=dict(options.set),
         before=options.before and options.before.resolve(),
         pinned=not options.unpinned,

@@ -6,9 +6,10 @@ import gzip
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection
 
 from bench.figures import OURS, Figure, Load, Row, contest, p99_ratio, ratio, row
@@ -58,8 +59,13 @@ class _Visitor:
         self.get(f"/api/v1/lookup/stream?q={address}", count)
 
 
+def _streaming(visitor: _Visitor, numbers: Iterator[int]) -> None:
+    """Watch one lookup of an address that was never asked for."""
+    visitor.stream(f"slow{next(numbers)}@absent.example")
+
+
 @contextmanager
-def _visiting(work: list[Callable[[], None]]) -> Iterator[None]:
+def _visiting(work: Sequence[Callable[[], None]]) -> Iterator[None]:
     """Each in a thread, again and again, until the block ends."""
     over = threading.Event()
 
@@ -126,7 +132,7 @@ def streams(world: World) -> list[Row]:
         service = Service(stack, folder, upstream.url, setting.cpus.server, setting.settings)
         visitors = [_Visitor(service) for _ in range(STREAMS)]
         number = iter(range(1 << 30))
-        work = [lambda one=one: one.stream(f"slow{next(number)}@absent.example") for one in visitors]
+        work = [partial(_streaming, one, number) for one in visitors]
         seconds = 2 * SLOW if setting.quick else 5 * SLOW
         with _visiting(work):
             time.sleep(SLOW / 2)

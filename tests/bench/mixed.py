@@ -48,7 +48,7 @@ def rate(world: World) -> list[Row]:
     rows = []
     for name in servers:
         own = ratio(rounds, name, _alone(name))
-        beside = Figure(own, "× hits alone", least=0.7)
+        beside = Figure(own, "× hits alone", least=0.6)
         note = ""
         if name != OURS:
             beside, note = Figure(ratio(rounds, OURS, name), f"× {name}", least=least[name]), f"{own:.2f} × hits alone"

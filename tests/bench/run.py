@@ -15,8 +15,9 @@ from bench.figures import Row
 from bench.machine import Cpus, Missing, cpus, describe, missing, raise_limits
 from bench.processes import DidNotStart
 from bench.setting import Setting
-from bench.table import Report
+from bench.table import Report, said
 from bench.world import World
+from keyserver.store.base import StoreError
 
 Measurement = Callable[[World], list[Row]]
 
@@ -88,9 +89,14 @@ def run(
             tell(f"measuring {name}")
             began = time.monotonic()
             try:
-                found += MEASUREMENTS[name](world)
-            except (Missing, DidNotStart, OSError, RuntimeError, subprocess.SubprocessError) as problem:
+                rows = MEASUREMENTS[name](world)
+            except (Missing, DidNotStart, OSError, RuntimeError, StoreError, subprocess.SubprocessError) as problem:
                 failed.append(f"{name} could not be measured: {problem}")
+                tell(failed[-1])
+            else:
+                found += rows
+                for one in rows:
+                    tell(said(one))
             tell(f"measured {name} in {time.monotonic() - began:.0f} s")
             gc.collect()
     given = "".join(f", {key} = {value}" for key, value in (settings or {}).items())

@@ -37,6 +37,12 @@ def text(report: Report) -> str:
     return "\n".join([report.machine, report.how, "", table, "", *notes, summary])
 
 
+def said(row: Row) -> str:
+    """One row as a line: what is lost with a run that is broken off can be read there."""
+    cells = zip(_HEADS, _cells(row), strict=True)
+    return "; ".join([*(f"{head} {cell}".strip() for head, cell in cells if cell), *filter(None, [row.note])])
+
+
 def as_json(report: Report) -> str:
     """Stable: one object per row, None where something was not measured."""
     rows = [
