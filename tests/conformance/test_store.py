@@ -672,6 +672,13 @@ async def test_search_finds_part_of_an_identity_without_case(store: Store) -> No
     assert await store.search("10_%", Kind.OPENPGP, 10) == ()
     assert await store.search("alice", Kind.X509, 10) == (Made(8).fingerprint,)
     assert len(await store.search("e", Kind.OPENPGP, 1)) == 1
+    first = await store.search("e", Kind.OPENPGP, 10)
+    while await store.index_text(1):
+        pass
+    assert await store.search("e", Kind.OPENPGP, 10) == first, "too short for the index"
+    assert await store.search("strasse", Kind.OPENPGP, 10) == (odd.fingerprint,), "by the index"
+    assert await store.search("10_%", Kind.OPENPGP, 10) == ()
+    assert await store.search("alice", Kind.X509, 10) == (Made(8).fingerprint,)
 
 
 async def test_touch_goes_only_forward_and_only_where_there_are_records(store: Store) -> None:

@@ -7,6 +7,7 @@ files".
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -19,7 +20,7 @@ from keyserver.store.sqlite.session import connect, run
 
 ROWS = 500  # written since the last time: some 8 MiB of log, two pages a row
 MOST = 64 << 20  # octets of log above which writers wait for it to be moved whole
-_PATIENCE = 100  # ms that writers and readers are waited for then
+_PATIENCE = 1000  # ms that the write under way and readers are waited for then
 _PASSES = 4  # what is written meanwhile is moved by the next pass, which is shorter
 
 
@@ -33,6 +34,8 @@ class Log:
         self._db: aiosqlite.Connection | None = None
         self._rows = 0
         self._at_work = False
+        self._room = asyncio.Event()
+        self._room.set()
 
     async def open(self) -> None:
         """Raises sqlite3.Error."""
@@ -45,6 +48,10 @@ class Log:
         if db is not None:
             with suppress(sqlite3.Error):
                 await db.close()
+
+    async def room(self) -> None:
+        """To be awaited before each write: many large ones in a row would never let the log be moved whole."""
+        await self._room.wait()
 
     def grown(self, rows: int) -> None:
         """So many rows have been written."""
@@ -60,12 +67,16 @@ class Log:
                 known = -1
                 for _ in range(_PASSES):
                     pages = await run(db, _move)
-                    if pages == known:  # a quiet moment: the writer begins at the log's start again
-                        return
+                    if pages == known:
+                        break
                     known = pages
+                # The writer begins at the log's start again if all was moved when a transaction begins: of one that is
+                # never idle, none does.
                 if known * await run(db, _page_size) > MOST:
+                    self._room.clear()
                     await run(db, _move_all)
         finally:
+            self._room.set()
             self._at_work = False
 
 

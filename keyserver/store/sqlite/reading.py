@@ -19,7 +19,6 @@ MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stan
 MAX_ENTRIES = 64  # of one certificate, in a snapshot
 MAX_RECORDS = 256  # of one name: one per upstream
 MAX_OCTETS = 16 << 20  # of one snapshot or page; the certificate or entry that passes it is the last
-MAX_SEARCHED = 2_000_000  # entries scanned by a text search, the newest ones
 UPSTREAM = "upstream "
 """Begins the word under which entries of an upstream are counted."""
 MAX_PUBLISHED = 10_000  # names; beyond that a poll says "everything" sooner than it reads them all
@@ -144,28 +143,6 @@ def entry_of(row: Sequence[Any]) -> Entry:
 def _record(row: Sequence[Any]) -> Record:
     name, upstream, found, at, asked_at = row
     return Record(name, upstream, bool(found), at, asked_at if asked_at >= at else 0)
-
-
-def search(db: sqlite3.Connection, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
-    """`Store.search`, newest entry first; blocked certificates are left out."""
-    rows = db.execute(
-        "SELECT e.fingerprint FROM (SELECT id, fingerprint, kind, folded FROM entry ORDER BY id DESC LIMIT ?) AS e"
-        " WHERE e.kind = ? AND instr(e.folded, ?) > 0"
-        " AND NOT EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)",
-        (MAX_SEARCHED, str(kind), text),
-    )
-    return _distinct(rows, limit)
-
-
-def _distinct(rows: sqlite3.Cursor, limit: int) -> tuple[str, ...]:
-    """The first `limit` different values; reads no further than it must."""
-    values: dict[str, None] = {}
-    for (value,) in rows:
-        values[value] = None
-        if len(values) >= limit:
-            break
-    rows.close()
-    return tuple(values)[:limit]
 
 
 def due(db: sqlite3.Connection, found_before: Mapping[str | None, int], limit: int) -> tuple[Record, ...]:

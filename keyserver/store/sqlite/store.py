@@ -202,7 +202,7 @@ class SqliteStore:
 
     async def search(self, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
         """As `Store.search`: the newest first, blocked certificates left out."""
-        return await self._read(self._scanner, lambda db: reading.search(db, text, kind, limit))
+        return await self._read(self._scanner, lambda db: trigrams.search(db, text, kind, limit))
 
     async def due(self, found_before: Mapping[str | None, int], limit: int) -> tuple[Record, ...]:
         """As `Store.due`."""
@@ -392,6 +392,7 @@ class SqliteStore:
             self._still_there()  # behind: nothing is acknowledged that went nowhere
             return done, db.total_changes - before
 
+        await self._log.room()
         with self._errors(writing=True):
             (result, written), rows = await run(self._opened(self._writer), guarded)
         self._log.grown(rows)
