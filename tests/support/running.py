@@ -19,15 +19,18 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
+from support import warm
 from support.processes import family, memory_of
 
 ROOT = Path(__file__).parents[2]
+KEYSERVER = [sys.executable, "-m", "keyserver"]
 
 
 class Service:
@@ -59,13 +62,13 @@ class Service:
             "cache.database": f'"sqlite:///{directory / "keyserver.db"}"',
             **(settings or {}),
         }
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | warm.Process | None = None
         self.ready: list[str] = []
         self.log: list[str] = []
 
     def command(self, *words: str) -> list[str]:
         """The command line of `keyserver …` over this service's configuration (without its ports)."""
-        return [sys.executable, "-m", "keyserver", *words]
+        return [*KEYSERVER, *words]
 
     def start(self) -> Service:
         """Start, and return when it says ready; fails with its log otherwise."""
@@ -76,9 +79,7 @@ class Service:
         for url in self.upstreams:
             command += ["--upstream", url]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
+        self.process = _launched(command, environment)
         all_ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self.process, all_ready), daemon=True)
         self._reader.start()
@@ -89,7 +90,7 @@ class Service:
             raise AssertionError("the service did not start:\n" + "\n".join(self.log[-40:]))
         return self
 
-    def _read(self, process: subprocess.Popen[str], all_ready: threading.Event) -> None:
+    def _read(self, process: subprocess.Popen[str] | warm.Process, all_ready: threading.Event) -> None:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
@@ -195,12 +196,48 @@ class Service:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
         environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
         environment["KEYSERVER_CACHE__DATABASE"] = self.settings["cache.database"]
-        done = subprocess.run(
-            self.command(*words, "--config", str(self.config)),
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
-        return done.stdout + done.stderr
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            command = self.command(*words, "--config", str(self.config))
+            process = _launched(command, environment, stdout, stderr)
+            try:
+                found = process.wait(60)
+            finally:
+                process.kill()
+            said = "".join(_whole(file) for file in (stdout, stderr))
+        assert code is None or found == code, (found, said)
+        return said
+
+
+def _whole(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+def _launched(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
+) -> subprocess.Popen[str] | warm.Process:
+    """A process in the repository's folder, with a pipe for what it says where no file is given."""
+    if list(command[:3]) != KEYSERVER:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout or subprocess.DEVNULL,
+            stderr=stderr or subprocess.PIPE,
+            text=True,
+        )
+    with open(os.devnull, "wb") as nothing:
+        out = (stdout or nothing).fileno()
+        if stderr is not None:
+            return warm.Process(warm.start(command[3:], environment, ROOT, out, stderr.fileno()))
+        read, write = os.pipe()
+        with os.fdopen(write, "wb") as end:
+            pid = warm.start(command[3:], environment, ROOT, out, end.fileno())
+    return warm.Process(pid, os.fdopen(read, encoding="utf-8"))
 
 
 async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
