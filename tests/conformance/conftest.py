@@ -5,10 +5,13 @@ Its octets are a JSON object: fingerprint, identities, revocations. Merging is t
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,10 @@ from keyserver.model import Certificate, Change, Find, Kind, Name, Proof, Record
 from keyserver.query import name_of, parse_address
 from keyserver.store.base import Store
 from keyserver.store.sqlite import SqliteStore
+from support import postgres
+
+KINDS = ("sqlite", "postgres")
+"""The stores that are held to every promise."""
 
 
 def octets_of(fingerprint: str, texts: Iterable[str], revocations: Iterable[str] = (), ballast: int = 0) -> bytes:
@@ -146,15 +153,33 @@ class Heard(list[Change]):
 
 
 class Backend:
-    """Opens stores of one kind on one database, as several processes would."""
+    """Opens stores of one kind on one database, as several processes would. `close` it, or use it in a `with`."""
 
     def __init__(self, kind: str, directory: Path) -> None:
-        assert kind == "sqlite"
+        assert kind in KINDS
+        self.kind = kind
         self.path = directory / "cache" / "keyserver.db"
+        """The file of an SQLite database."""
+        self.database = "" if kind == "sqlite" else postgres.shared().create(_template())
+        """The name of a PostgreSQL database on this process's cluster."""
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return postgres.shared().url(self.database) if self.database else f"sqlite:///{self.path}"
 
     def make(self, max_size: int = 1 << 30) -> tuple[Store, Heard]:
         heard, changes = Heard(), Changes()
         changes.subscribe(heard.append)
+        if self.database:
+            from keyserver.store.postgres import PostgresStore
+
+            return PostgresStore(self.url, HYGIENE, changes, max_size), heard
         return SqliteStore(self.path, HYGIENE, changes, max_size), heard
 
     @asynccontextmanager
@@ -166,10 +191,35 @@ class Backend:
         finally:
             await store.close()
 
+    def close(self) -> None:
+        """The database is not needed any more."""
+        if self.database:
+            postgres.shared().give_back(self.database)
 
-@pytest.fixture(params=["sqlite"])  # a backend that joins is held to every promise below
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return Backend(request.param, tmp_path)
+
+@cache
+def _template() -> str:
+    """A database with an empty store in it: to copy that is faster than to make the tables each time."""
+    cluster = postgres.shared()
+    name = cluster.create()
+
+    async def fill() -> None:
+        from keyserver.store.postgres import PostgresStore
+
+        store = PostgresStore(cluster.url(name), HYGIENE, Changes(), 1 << 30)
+        await store.open()
+        await store.close()
+
+    with ThreadPoolExecutor(1) as thread:  # who asks may have an event loop already
+        thread.submit(asyncio.run, fill()).result()
+    cluster.freeze(name)
+    return name
+
+
+@pytest.fixture(params=KINDS)  # a backend that joins is held to every promise below
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with Backend(request.param, tmp_path) as backend:
+        yield backend
 
 
 @pytest.fixture

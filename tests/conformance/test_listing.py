@@ -30,7 +30,7 @@ from keyserver.store.listing import (
     Sort,
     Status,
 )
-from tests.conformance.conftest import Backend, Made, fingerprint_of
+from tests.conformance.conftest import KINDS, Backend, Made, fingerprint_of
 
 K, M, L = Source.KEYSERVER, Source.MAILFLOW, Source.LOCAL
 NOW = 1_800_000_000
@@ -257,7 +257,7 @@ BUDGETS = st.builds(
 )
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rows=rows_of_a_world(),
@@ -287,8 +287,8 @@ def test_every_filter_and_order_is_that_of_plain_python(
                 assert places([e for page in pages for e in page.entries]) == [row.place for row in right], listing
                 bounded(pages, budget, len(right))
 
-    with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(check(Backend(kind, Path(directory))))
+    with tempfile.TemporaryDirectory() as directory, Backend(kind, Path(directory)) as backend:
+        asyncio.run(check(backend))
 
 
 def bounded(pages: Sequence[Page], budget: Budget, right: int) -> None:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from keyserver.model import Find, Selection, Source, Voucher
 from keyserver.store.base import Stored, Undo, Undone
 from support.listed import listed
-from tests.conformance.conftest import Backend, Made, addr, fingerprint_of, index_of, merge, said
+from tests.conformance.conftest import KINDS, Backend, Made, addr, fingerprint_of, index_of, merge, said
 
 T = TypeVar("T")
 Place = tuple[str, Source, str]
@@ -98,6 +98,7 @@ class Model(RuleBasedStateMachine):
         self.do(self.store.close())
         self.do(self.far.close())
         self.runner.close()
+        self.backend.close()
         self.directory.cleanup()
 
     # --- what the model thinks
@@ -426,7 +427,7 @@ class Model(RuleBasedStateMachine):
         self.touched.clear()
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_store_agrees_with_its_model(kind: str) -> None:
     run_state_machine_as_test(
         lambda: Model(kind),
