@@ -41,9 +41,9 @@ PURE = ("display", "wire", "openpgp", "smime", "policy", "hygiene", "model", "qu
 
 FORBIDDEN_MODULES = frozenset(
     """
-    aiohttp aiosqlite asyncio concurrent ctypes fcntl glob http io ldap3 logging mmap multiprocessing os pathlib random
-    requests resource secrets select selectors shutil signal socket socketserver sqlite3 ssl subprocess sys tempfile
-    threading time urllib.request uuid uvloop
+    aiohttp aiosqlite asyncio asyncpg concurrent ctypes fcntl glob http io ldap3 logging mmap multiprocessing os pathlib
+    random requests resource secrets select selectors shutil signal socket socketserver sqlite3 ssl subprocess sys
+    tempfile threading time urllib.request uuid uvloop
     """.split()  # noqa: SIM905
 )
 
