@@ -11,6 +11,7 @@ import pytest
 from keyserver.store import administration
 from keyserver.store.administration import ActFilter, Administration, StoredAct, StoredSession, StoredToken
 from keyserver.store.base import Store, StoreError
+from keyserver.store.postgres import administration as postgres_administration
 from keyserver.store.sqlite import administration as sqlite_administration
 from tests.conformance.conftest import Backend, Heard
 
@@ -157,8 +158,9 @@ async def test_pages_of_acts_stay_good_while_others_come(kept: Administration) -
 async def test_the_oldest_acts_make_room_and_refusals_only_for_refusals(
     kept: Administration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_administration, "MAX_ACTS", 100)
-    monkeypatch.setattr(sqlite_administration, "MAX_REFUSALS", 10)
+    for module in (sqlite_administration, postgres_administration):
+        monkeypatch.setattr(module, "MAX_ACTS", 100)
+        monkeypatch.setattr(module, "MAX_REFUSALS", 10)
     done = [await kept.note(act(n)) for n in range(90)]
     refused = [await kept.note(act(n, act="sign in", refusal=True)) for n in range(200)]
     left = await numbers(kept)
