@@ -44,7 +44,7 @@ class ReadOnly(StateError):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One state directory, and the database whose cache it belongs to (None: a server's)."""
+    """One state directory, and the file of the cache that it belongs to (None: a server has that, for several)."""
 
     directory: Path
     database: Path | None = None

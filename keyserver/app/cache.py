@@ -11,6 +11,8 @@ from pathlib import Path
 from keyserver import openpgp, smime
 from keyserver.app.context import CannotStart, Context
 from keyserver.changes import Changes
+from keyserver.config.models import CacheSection
+from keyserver.config.passwords import read_password
 from keyserver.hygiene import Hygiene
 from keyserver.listen.tls import Stamp, stamp_of
 from keyserver.model import Kind
@@ -60,13 +62,25 @@ async def open_cache(context: Context) -> AsyncIterator[Cache]:
     hygiene = hygiene_of(anchors)
     changes = Changes()
     try:
-        store = await open_store(config.cache.database, hygiene, changes, config.cache.max_size)
+        store = await open_store(
+            config.cache.database, hygiene, changes, config.cache.max_size, password_of(config.cache)
+        )
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from None
     try:
         yield Cache(hygiene, anchors, changes, store)
     finally:
         await store.close()
+
+
+def password_of(cache: CacheSection) -> str | None:
+    """The password to the database, where a file holds one. Raises CannotStart."""
+    file = cache.database_password_file
+    try:
+        return read_password("cache.database_password_file", file).decode() if file is not None else None
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = getattr(problem, "strerror", None) or "it is no text"
+        raise CannotStart(f"cache.database_password_file: {file}: {reason}") from None
 
 
 def hygiene_of(anchors: smime.Anchors | TrustAnchors | None = None) -> Mapping[Kind, Hygiene]:

@@ -27,7 +27,7 @@ from keyserver.cli.options import NOT_FOUND, SERVICE, USAGE, CommandError
 from keyserver.clocks import Clocks
 from keyserver.config.listener import Listener
 from keyserver.install import address_of, proof
-from keyserver.state import SOCKET, Held, State, StateError
+from keyserver.state import LOCK, SOCKET, Held, State, StateError
 
 if TYPE_CHECKING:
     from keyserver.config import Config
@@ -125,7 +125,7 @@ def reach(config: Config, *, alone: bool = True) -> Iterator[AdminClient]:
     (another user, another machine) goes by `admin.listen`, where the service proves itself before the token is shown.
     """
     state = State(config.state_dir, config.cache.path)
-    if not _here(config.cache.path) and (client := _elsewhere(config)) is not None:
+    if not _here(config.cache.path or state.directory / LOCK) and (client := _elsewhere(config)) is not None:
         yield client
         return
     with contextlib.ExitStack() as stack:
@@ -138,10 +138,10 @@ def reach(config: Config, *, alone: bool = True) -> Iterator[AdminClient]:
             yield AdminClient(lambda: _StateConnection(state, ANSWER_TIME), _token(config), where)
 
 
-def _here(database: Path) -> bool:
-    """Is the cache on this machine, where we may see it?"""
+def _here(file: Path) -> bool:
+    """Is the cache, or the state of a service that shares one, on this machine, where we may see it?"""
     try:
-        return database.exists()
+        return file.exists()
     except OSError:
         return False
 

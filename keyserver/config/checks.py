@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from keyserver.config.database import is_postgres, shown, wrong_with
 from keyserver.config.models import Config, LdapSection
 from keyserver.config.problem import Problem, show
 from keyserver.wire.dn import BadDn, parse_dn
@@ -29,13 +29,14 @@ def cross_checks(config: Config) -> Iterator[Problem]:
 
 
 def _database(config: Config) -> Iterator[Problem]:
-    """The database's URL."""
-    url = config.cache.database
-    accepted = 'accepted is "sqlite:///var/keyserver.db" (below the working directory) or "sqlite:////path"'
-    if url.startswith(("postgresql:", "postgres:")):
-        yield Problem("cache.database", show("", url), f"PostgreSQL is not built yet; {accepted}")
-    elif not re.fullmatch(r"sqlite:////?[^/?#][^?#]*[^/?#]|sqlite:////?[^/?#]", url):
-        yield Problem("cache.database", show("", url), accepted)
+    """The database's URL, and the password to it."""
+    url, file = config.cache.database, config.cache.database_password_file
+    if wrong := wrong_with(url):
+        yield Problem("cache.database", f'"{shown(url)}"', wrong)
+    if file is not None and not is_postgres(url):
+        yield Problem("cache.database_password_file", f'"{file}"', "accepted only together with a PostgreSQL database")
+    elif file is not None and not file.read_bytes().strip():
+        yield Problem("cache.database_password_file", f'"{file}"', "it is empty; accepted is a file with the password")
 
 
 def _listeners(config: Config) -> Iterator[Problem]:

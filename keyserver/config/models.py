@@ -20,6 +20,7 @@ from keyserver.config.announced import (
     InviteSection,
     VerdictSection,
 )
+from keyserver.config.database import ACCEPTED, SQLITE
 from keyserver.config.kinds import (
     Address,
     Anchors,
@@ -78,7 +79,9 @@ class ServerSection(Section):
         restart=Restart.ALWAYS,
     )
     state_dir: Annotated[str, Text('a directory that only we may write to; "" for the database\'s own')] = key(
-        "", "where token, secret, lock and command socket are; empty: beside a SQLite database", restart=Restart.ALWAYS
+        "",
+        "where token, secret, lock and command socket are; empty: beside an SQLite database, else var",
+        restart=Restart.ALWAYS,
     )
     node: Annotated[str, Text("a host name", r"[A-Za-z0-9.-]*", 253)] = key(
         "", "this machine's name in a cluster; empty: the host's name", built=False
@@ -168,16 +171,15 @@ class MailflowSection(Section):
 class CacheSection(Section):
     """The key cache and the time limits of a lookup."""
 
-    database: Annotated[
-        str, Text('"sqlite:///var/keyserver.db" (below the working directory) or "sqlite:////path"')
-    ] = key(
+    database: Annotated[str, Text(ACCEPTED)] = key(
         "sqlite:///var/keyserver.db",
-        "where the cache lives. Three slashes: below the working directory, four: absolute; the file's mode is 0600",
+        "where the cache lives. Three slashes: below the working directory, four: absolute; the file's mode is 0600. "
+        "Or an existing, empty PostgreSQL database",
         restart=Restart.ALWAYS,
     )
     ttl: Ttl = key("1 day", "how long a keyserver-sourced entry may answer (mailflow-sourced: 180 days, fixed)")
     database_password_file: Annotated[Path | None, File("a file with the password")] = key(
-        "", "PostgreSQL; the URL itself holds no password", built=False
+        "", "PostgreSQL; the URL itself holds no password", restart=Restart.ALWAYS
     )
     memory: Annotated[int, Size("0", "1 TiB")] = key(
         "256 MiB",
@@ -200,9 +202,9 @@ class CacheSection(Section):
     purge_interval: Annotated[int, Duration("1s", "1d")] = key("15 minutes", "how often expired entries are removed")
 
     @property
-    def path(self) -> Path:
-        """The file of a `sqlite:` database."""
-        return Path(self.database.removeprefix("sqlite:///"))
+    def path(self) -> Path | None:
+        """The file of an SQLite database."""
+        return Path(self.database.removeprefix(SQLITE)) if self.database.startswith(SQLITE) else None
 
 
 class PolicySection(Section):
@@ -392,7 +394,8 @@ class Config(Section):
     @property
     def state_dir(self) -> Path:
         """The directory of token, secret, lock and command socket."""
-        return Path(self.server.state_dir) if self.server.state_dir else self.cache.path.parent
+        beside = self.cache.path.parent if self.cache.path is not None else Path("var")
+        return Path(self.server.state_dir) if self.server.state_dir else beside
 
     @property
     def listeners(self) -> tuple[Listening, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_USERINFO = re.compile(r"//[^/@\s]*@")
+_USERINFO = re.compile(r"//[^/\s]*@")  # up to the last @: a password may hold one
 _SECRET = re.compile(r"pass|secret|token|credential|tls_key|private", re.IGNORECASE)
 _SHOWN = 80  # characters of a value
 

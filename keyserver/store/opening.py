@@ -6,21 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keyserver.changes import Changes
+from keyserver.config.database import SQLITE, is_postgres, wrong_with
 from keyserver.hygiene import Hygiene
 from keyserver.model import Kind
 from keyserver.store.base import Store, StoreRefused
+from keyserver.store.postgres import PostgresStore
 from keyserver.store.sqlite import SqliteStore
 
-_SQLITE = "sqlite:///"
 
+async def open_store(
+    url: str, hygiene: Mapping[Kind, Hygiene], changes: Changes, max_size: int, password: str | None = None
+) -> Store:
+    """The store at `url`, opened; max_size in octets. Raises StoreRefused, without a password in its text.
 
-async def open_store(url: str, hygiene: Mapping[Kind, Hygiene], changes: Changes, max_size: int) -> Store:
-    """The store at `url`, opened; max_size in octets. Raises StoreRefused.
-
-    url: `sqlite:///var/keyserver.db` (below the working directory) or `sqlite:////path`."""
-    if not url.startswith(_SQLITE):
-        scheme = url.partition(":")[0]  # no more of it: it may hold a password
-        raise StoreRefused(f"cannot open the cache database: {scheme} is not built yet, accepted is {_SQLITE}path")
-    store = SqliteStore(Path(url.removeprefix(_SQLITE)), hygiene, changes, max_size)
+    url: as `cache.database`; password: of PostgreSQL's user, which the URL never holds."""
+    store = _store(url, hygiene, changes, max_size, password)
     await store.open()
     return store
+
+
+def _store(
+    url: str, hygiene: Mapping[Kind, Hygiene], changes: Changes, max_size: int, password: str | None
+) -> SqliteStore | PostgresStore:
+    if wrong := wrong_with(url):
+        raise StoreRefused(f"cannot open the cache database: {wrong}")
+    if is_postgres(url):
+        return PostgresStore(url, hygiene, changes, max_size, password)
+    return SqliteStore(Path(url.removeprefix(SQLITE)), hygiene, changes, max_size)

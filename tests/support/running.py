@@ -32,6 +32,9 @@ from support.processes import family, memory_of
 ROOT = Path(__file__).parents[2]
 KEYSERVER = [sys.executable, "-m", "keyserver"]
 
+_WHERE = {"cache.database", "cache.database_password_file", "server.state_dir"}
+"""Settings by which a command finds the service's cache."""
+
 
 class Service:
     """`keyserver serve` on ports that the system chooses; its log is in `.log`."""
@@ -195,7 +198,8 @@ class Service:
         """`keyserver WORDS` against this running service (or, when it is stopped, its store); its output."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
         environment |= {"COLUMNS": "200", "NO_COLOR": "1"}
-        environment["KEYSERVER_CACHE__DATABASE"] = self.settings["cache.database"]
+        for key in _WHERE & self.settings.keys():
+            environment["KEYSERVER_" + key.upper().replace(".", "__")] = self.settings[key]
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             command = self.command(*words, "--config", str(self.config))
             process = _launched(command, environment, stdout, stderr)

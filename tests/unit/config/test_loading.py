@@ -165,8 +165,7 @@ def test_mistakes_between_keys_are_named_beside_wrong_values(tmp_path: Path) -> 
         '[[upstream]]\nname = "a"\nurl = "hkp://a"\n[[upstream]]\nname = "a"\nurl = "ldap://b"\nbind_dn = "cn=x"\n'
         '[[upstream]]\nurl = "hkp://c"\n',
     )
-    assert "sqlite" in found["cache.database"]
-    assert "not built yet" in found["cache.database"]
+    assert "cache.database_password_file" in found["cache.database"]
     assert "pw" not in found["cache.database"]
     assert {"cache.ttl", "ldap.tls_certificate", "ldap.tls_key_file", "ldap.listen", "upstream.name"} <= set(found)
     assert "only with TLS" in found["upstream[a].bind_dn"]
@@ -451,3 +450,15 @@ def test_the_state_directory_is_beside_the_database_unless_named(tmp_path: Path)
     assert load(None).state_dir == Path("var")
     assert load(None, ["cache.database=sqlite:////srv/k.db"]).state_dir == Path("/srv")
     assert load(None, ["server.state_dir=/run/keyserver"]).state_dir == Path("/run/keyserver")
+    assert load(None, ["cache.database=postgresql:///k"]).state_dir == Path("var")
+
+
+def test_a_password_file_goes_with_a_database_server_and_is_not_empty(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("\n")
+    given = f'[cache]\ndatabase_password_file = "{file}"\n'
+    assert "PostgreSQL" in mistakes(tmp_path, given)["cache.database_password_file"]
+    given += 'database = "postgresql://u@h/db"\n'
+    assert "it is empty" in mistakes(tmp_path, given)["cache.database_password_file"]
+    file.write_text("geheim\n")
+    assert load(written(tmp_path, given)).cache.database_password_file == file
