@@ -10,6 +10,7 @@ import typer
 from keyserver.cli.keyrings import export_keyring, import_keyrings
 from keyserver.cli.listing import DomainOption, SourceOption, UpstreamOption, list_entries
 from keyserver.cli.matching import WhereOption, act_on_all, chosen, delete_all
+from keyserver.cli.migrate import migrate
 from keyserver.cli.options import (
     DONE,
     NOT_FOUND,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from keyserver.cli.admin_client import AdminClient
 
 commands = typer.Typer(
-    help="The key cache: list, show, delete, undo, purge, approve, refresh, keep, block, unblock, export, import.",
+    help="The key cache: list, show, delete, undo, purge, approve, refresh, keep, block, unblock, export, import,"
+    " migrate.",
     no_args_is_help=True,
 )
 
@@ -274,6 +276,7 @@ def _sweep(chosen: dict[str, Any]) -> str:
 commands.command("list")(list_entries)
 commands.command("export")(export_keyring)
 commands.command("import")(import_keyrings)
+commands.command("migrate")(migrate)
 
 
 def _each(config: Any, settings: Any, ids: list[str], done: str, act: Any) -> int:

@@ -10,6 +10,7 @@ from typing import Protocol
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.listing import Budget, Listing, Page, Place
+from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
 
 
@@ -98,6 +99,9 @@ class Store(Protocol):
 
     upstreams: AboutUpstreams
     """What is kept there about upstreams; as above."""
+
+    transfer: Transfer
+    """Its rows as they are, for a copy in another store."""
 
     async def open(self) -> None:
         """Open or create, migrating an older version forward. Raises StoreRefused."""

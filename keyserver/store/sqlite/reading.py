@@ -52,6 +52,7 @@ _ENTRY = (
     "SELECT e.fingerprint, e.kind, c.octets, e.source, e.origin, e.at, e.vouchers, e.chained, e.message_id,"
     " e.identities FROM entry AS e CROSS JOIN copy AS c ON c.entry = e.id WHERE "
 )
+ENTRY = _ENTRY + "e.id = ?"
 ENTRIES = _ENTRY + "e.fingerprint = ? ORDER BY e.rank, e.at DESC LIMIT ?"
 REVOCATION = "SELECT octets FROM revocation WHERE fingerprint = ?"
 RECORDS = "SELECT name, upstream, found, at, asked_at FROM record WHERE name = ? LIMIT ?"

@@ -52,8 +52,10 @@ from keyserver.store.sqlite.presence import Presence, unwritable
 from keyserver.store.sqlite.put import Put
 from keyserver.store.sqlite.puts import Puts
 from keyserver.store.sqlite.session import Session, connect, run
+from keyserver.store.sqlite.transfer import SqliteTransfer
 from keyserver.store.sqlite.upstreams import SqliteUpstreams
 from keyserver.store.sqlite.writing import Writing, Written, probe, transact, unprobe
+from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class SqliteStore:
         self._max_size = max_size
         self.administration: Administration = SqliteAdministration(self)
         self.upstreams: AboutUpstreams = SqliteUpstreams(self)
+        self.transfer: Transfer = SqliteTransfer(self)
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._scanner: aiosqlite.Connection | None = None

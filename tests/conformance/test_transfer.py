@@ -1,0 +1,205 @@
+"""Everything of one store to another, of the same kind or not: copied, compared, gone on with after a break."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from keyserver.model import Source, Voucher
+from keyserver.store.administration import ActFilter, StoredAct, StoredSession, StoredToken
+from keyserver.store.base import Store
+from keyserver.store.transfer import BATCH, Differs, Key, Part, Row, Transfer, check, copy, verify
+from support.listed import listed
+from tests.conformance.conftest import KINDS, Backend, Made, addr, said
+
+NOW = 1_800_000_000
+ALICE = Made(1, ("Alice <alice@a.example>", "alice@b.example"), revocations=("r1",))
+BOB = Made(2, ("Bob <bob@a.example>",))
+GONE = Made(3, ("gone@a.example",), revocations=("r3",))
+BAD = Made(4, ("bad@a.example",))
+
+
+class Broken(Exception):
+    """A copy that is broken off."""
+
+
+class Fragile:
+    """A store that takes so many batches and no more; knows what it took."""
+
+    def __init__(self, inner: Transfer, batches: int) -> None:
+        self._inner, self._left = inner, batches
+        self.written: list[tuple[Part, Key]] = []
+        self.count, self.read, self.finish, self.kept = inner.count, inner.read, inner.finish, inner.kept
+
+    async def write(self, part: Part, rows: Sequence[tuple[Key, Row]]) -> None:
+        if not self._left:
+            raise Broken
+        self._left -= 1
+        await self._inner.write(part, rows)
+        self.written += [(part, key) for key, _ in rows]
+
+
+@pytest.fixture(params=list(itertools.product(KINDS, KINDS)), ids=lambda pair: " to ".join(pair))
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Backend, Backend]]:
+    one, other = request.param
+    with Backend(one, tmp_path / "from") as source, Backend(other, tmp_path / "to") as target:
+        yield source, target
+
+
+def nothing(_part: Part, _count: int) -> None:
+    """Progress that nobody looks at."""
+
+
+async def migrate(source: Store, target: Store) -> None:
+    await check(source.transfer, target.transfer)
+    await copy(source.transfer, target.transfer, nothing)
+    await verify(source.transfer, target.transfer, nothing)
+
+
+async def fill(store: Store) -> None:
+    """One or more of everything."""
+    begun = await store.begin()
+    found = said(addr("alice@a.example"), True, NOW)
+    held = Voucher("bob@a.example", authenticated=True, held=True, seen_at=NOW)
+    await store.put([ALICE.find(), GONE.find()], [found, said(addr("bob@a.example"), False, NOW)], begun, NOW)
+    mailed = BOB.find(Source.MAILFLOW, "a.example", vouchers=(held,), message_id="<1@a.example>")
+    await store.put([mailed], [], begun, 1)
+    await store.put([BOB.find(Source.LOCAL, "administrator"), BAD.find()], [], begun, NOW - 5)
+    await store.approve(ALICE.fingerprint, Source.KEYSERVER, "one", "alice@b.example")
+    await store.delete(GONE.fingerprint, NOW)  # its revocations stay
+    await store.block(BAD.fingerprint, NOW, "söme reason")
+    await store.touch({found.name: NOW + 7})
+    kept = store.administration
+    await kept.add_token(StoredToken("ops", "ops", "operator", b"digest", NOW, "admin"))
+    await kept.begin_session(StoredSession(b"\x00\xff" * 16, "ops", NOW, NOW + 1, "192.0.2.1"))
+    for n in range(3):
+        await kept.note(StoredAct(NOW + n, "admin", "cli", "user 0", "block", BAD.fingerprint, {"n": n}, n == 1))
+    await store.upstreams.pause("one", NOW)
+    await store.upstreams.keep_told({"one": b"\x00counts", "two": b""})
+
+
+async def all_of(store: Store) -> list[object]:
+    """What can be seen of a store, but for the size of its database."""
+    made = (ALICE, BOB, GONE, BAD)
+    names = sorted({name for one in made for name in one.names})
+    kept, about, stats = store.administration, store.upstreams, await store.stats()
+    return [
+        [await store.look(name) for name in names],
+        [(await store.certificate(one.fingerprint)) for one in made],
+        await listed(store),
+        (stats.certificates, stats.entries, stats.records_found, stats.records_absent, stats.blocked),
+        (stats.upstreams, stats.held, stats.approved),
+        await store.blocked(),
+        await kept.tokens(),
+        await kept.sessions(),
+        await kept.acts(ActFilter(), 100),
+        await about.pauses(),
+        await about.told(),
+        await store.newest(),
+        await store.search("alice", ALICE.kind, 10),
+        await store.due({None: NOW + 1}, 10),
+    ]
+
+
+async def test_everything_is_there_and_in_use(pair: tuple[Backend, Backend]) -> None:
+    async with pair[0].opened() as (source, _), pair[1].opened() as (target, _), pair[1].opened() as (other, heard):
+        await fill(source)
+        await migrate(source, target)
+        await other.poll()
+        assert any(change.everything for change in heard)
+        for store in (target, other):
+            assert unbegun(await all_of(store)) == unbegun(await all_of(source))
+        last = (await source.administration.acts(ActFilter(), 1))[0].number
+        assert await target.administration.note(StoredAct(NOW, "admin", "cli", "", "delete")) > last
+        assert await target.unblock(BAD.fingerprint, NOW)
+        assert await target.delete(ALICE.fingerprint, NOW) == 1
+        assert (await target.stats()).certificates == 2
+
+
+def unbegun(seen: list[object]) -> list[object]:
+    """Without the counters of deletions, which are each store's own."""
+    looks = seen[0]
+    assert isinstance(looks, list)
+    return [[(look.entries, look.revocations, look.records) for look in looks], *seen[1:]]
+
+
+async def test_a_copy_that_was_broken_off_goes_on_where_it_was(pair: tuple[Backend, Backend]) -> None:
+    async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
+        await fill(source)
+        many = [Made(n, (f"{n}@a.example",)) for n in range(10, 10 + 4 * BATCH)]
+        await source.put([one.find() for one in many], [], await source.begin(), NOW)
+        written: list[tuple[Part, Key]] = []
+        for batches in (3, 2, 100):
+            fragile = Fragile(target.transfer, batches)
+            await check(source.transfer, fragile)
+            if batches < 100:
+                with pytest.raises(Broken):
+                    await copy(source.transfer, fragile, nothing)
+                with pytest.raises(Differs, match="is missing"):
+                    await verify(source.transfer, fragile, nothing)
+            else:
+                await copy(source.transfer, fragile, nothing)
+            written += fragile.written
+        assert len(written) == len(set(written))  # nothing twice
+        await verify(source.transfer, target.transfer, nothing)
+        assert unbegun(await all_of(target)) == unbegun(await all_of(source))
+        await migrate(source, target)  # and once more changes nothing
+
+
+@pytest.mark.parametrize("kept", ["entry", "another copy", "act", "pause"])
+async def test_a_store_in_use_is_left_as_it_is(pair: tuple[Backend, Backend], kept: str) -> None:
+    async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
+        await fill(source)
+        match kept:
+            case "entry":
+                await target.put([Made(9, ("x@y.example",)).find()], [], await target.begin(), NOW)
+            case "another copy":
+                await target.put([ALICE.find()], [], await target.begin(), NOW + 1)
+            case "act":
+                await target.administration.note(StoredAct(NOW, "admin", "cli", "", "delete"))
+            case "pause":
+                await target.upstreams.pause("three", NOW)
+        before = await all_of(target)
+        with pytest.raises(Differs, match=r"not in the store|not the same"):
+            await check(source.transfer, target.transfer)
+        assert await all_of(target) == before
+
+
+async def test_what_changes_meanwhile_is_noticed(pair: tuple[Backend, Backend]) -> None:
+    async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
+        await fill(source)
+        await copy(source.transfer, target.transfer, nothing)
+        await source.delete(ALICE.fingerprint, NOW)
+        with pytest.raises(Differs, match=r"entries: [0-9A-F]{40} keyserver one is not in"):
+            await verify(source.transfer, target.transfer, nothing)
+
+
+async def test_progress_comes_to_the_whole(pair: tuple[Backend, Backend]) -> None:
+    async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
+        await fill(source)
+        done = dict.fromkeys(Part, 0)
+
+        def progress(part: Part, count: int) -> None:
+            done[part] += count
+
+        await copy(source.transfer, target.transfer, progress)
+        assert done == {part: await source.transfer.count(part) for part in Part}
+        assert all(done.values())
+
+
+async def test_hostile_text_comes_through_as_far_as_the_target_takes_it(pair: tuple[Backend, Backend]) -> None:
+    async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
+        made = Made(5, ("\0\ud800 <nul@a.example>", "'; DROP TABLE entry; --"))
+        await source.put(
+            [made.find(Source.MAILFLOW, "a.example", message_id="<\0\ud800>")], [], await source.begin(), NOW
+        )
+        await source.block(BAD.fingerprint, NOW, "a\\b\0c" if pair[0].kind == "sqlite" else "a\\b")
+        await migrate(source, target)
+        (one,), (other,) = [(await store.certificate(made.fingerprint)).entries for store in (source, target)]
+        assert other.identities == one.identities
+        assert other.octets == one.octets
+        assert other.message_id in (one.message_id, "<\ufffd?>")
+        assert (await target.look(addr("nul@a.example"))).entries == (other,)
