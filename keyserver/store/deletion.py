@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from keyserver.model import Find, Kind, Name, Selection, Source
 from keyserver.query import name_of
@@ -21,6 +23,16 @@ def names_of_fingerprint(fingerprint: str) -> frozenset[Name]:
             name_of(Kind.OPENPGP, "kid", key_id),
         )
     )
+
+
+def delete_note(fingerprint: str, source: str | None, origin: str | None, names: Iterable[Name]) -> str:
+    """That a certificate (of one source and origin, where given) was deleted, and the names that it touched."""
+    return json.dumps({"fingerprint": fingerprint, "source": source, "origin": origin, "names": sorted(names)})
+
+
+def purge_note(what: Selection | None) -> str:
+    """That a selection was purged; None: everything."""
+    return json.dumps({"purge": None if what is None else asdict(what)})
 
 
 def matches(what: Selection, find: Find) -> bool:
@@ -47,6 +59,25 @@ class Later:
     names: frozenset[Name] = frozenset()
     purges: tuple[Selection, ...] = ()
     everything: bool = False
+
+    @classmethod
+    def of(cls, notes: Sequence[str], number: int) -> Later:
+        """From what `delete_note` and `purge_note` wrote, of so many deletes: where some were tidied away, everything
+        counts as deleted."""
+        named: list[tuple[str, str | None, str | None]] = []
+        names: set[Name] = set()
+        purges: list[Selection] = []
+        everything = len(notes) < number
+        for text in notes:
+            what = json.loads(text)
+            if "fingerprint" in what:
+                named.append((what["fingerprint"], what["source"], what["origin"]))
+                names.update(what["names"])
+            elif what["purge"] is None:
+                everything = True
+            else:
+                purges.append(Selection(**what["purge"]))
+        return cls(tuple(named), frozenset(names), tuple(purges), everything)
 
     def hit(self, find: Find) -> bool:
         """Was this find named by one of them?"""

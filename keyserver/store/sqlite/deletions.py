@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
 
-from keyserver.model import Name, Selection
 from keyserver.store.deletion import KEEP, Later
 
 
@@ -18,41 +13,16 @@ def count(db: sqlite3.Connection) -> int:
     return row[0] if row else 0
 
 
-def note_delete(
-    db: sqlite3.Connection, now: int, fingerprint: str, source: str | None, origin: str | None, names: Iterable[Name]
-) -> None:
-    """Write down that a certificate (of one source and origin, where given) was deleted, and the names it touched."""
-    what = {"fingerprint": fingerprint, "source": source, "origin": origin, "names": sorted(names)}
-    _note(db, now, what)
-
-
-def note_purge(db: sqlite3.Connection, now: int, what: Selection | None) -> None:
-    """Write down that a selection was purged; None: everything."""
-    _note(db, now, {"purge": None if what is None else asdict(what)})
-
-
-def _note(db: sqlite3.Connection, now: int, what: dict[str, Any]) -> None:
+def note(db: sqlite3.Connection, now: int, what: str) -> None:
+    """Write down what was deleted, as `deletion` says it."""
     db.execute("DELETE FROM deletion WHERE at < ?", (now - KEEP,))
-    db.execute("INSERT INTO deletion (at, what) VALUES (?, ?)", (now, json.dumps(what)))
+    db.execute("INSERT INTO deletion (at, what) VALUES (?, ?)", (now, what))
 
 
 def later_than(db: sqlite3.Connection, begun: int) -> Later:
-    """The deletes after `begun`; where some of them were tidied away, everything counts as deleted."""
+    """The deletes after `begun`."""
     last = count(db)
     if last <= begun:
         return Later()
-    named: list[tuple[str, str | None, str | None]] = []
-    names: set[Name] = set()
-    purges: list[Selection] = []
     rows = db.execute("SELECT what FROM deletion WHERE id > ?", (begun,)).fetchall()
-    everything = len(rows) < last - begun
-    for (text,) in rows:
-        what = json.loads(text)
-        if "fingerprint" in what:
-            named.append((what["fingerprint"], what["source"], what["origin"]))
-            names.update(what["names"])
-        elif what["purge"] is None:
-            everything = True
-        else:
-            purges.append(Selection(**what["purge"]))
-    return Later(tuple(named), frozenset(names), tuple(purges), everything)
+    return Later.of([text for (text,) in rows], last - begun)

@@ -4,77 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Entry, Find, Kind, Name, Record, Source, Voucher
 from keyserver.query import name_of
 from keyserver.store import vouchers
+from keyserver.store.arriving import Incoming, Put
 from keyserver.store.base import Stored
 from keyserver.store.deletion import Later, names_of_fingerprint
 from keyserver.store.sqlite import deletions, renaming, trigrams, waiting
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.session import Session
 from keyserver.store.sqlite.writing import Writing, Written, transact
+from keyserver.store.standing import Standing, first_address, folded, storable
 
 _ROW = 600  # octets that an entry takes besides its copy, about
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What an entry's vouchers come to, as its row and its names say it."""
-
-    approved: bool
-    held: bool
-    column: str
-    rank: int  # of the entry, and of names that are no addresses
-    claimed: int  # of an address that it claims
-    vouched: tuple[str, ...]  # addresses for which somebody stands behind it
-
-    @classmethod
-    def of(cls, source: Source, behind: tuple[Voucher, ...], *, chained: bool) -> Standing:
-        """From all of them."""
-        approved = any(v.approved for v in behind)
-        vouched = (v.address for v in behind if v.approved or ((v.authenticated or chained) and not v.held))
-        return cls(
-            approved,
-            any(v.waits for v in behind),
-            vouchers.written(behind),
-            rank(source, approved),
-            rank(source, approved=False),
-            () if source is Source.LOCAL else tuple(vouched),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A find with what its kind's hygiene says of it before the transaction begins."""
-
-    find: Find
-    hygiene: Hygiene
-    revocations: bytes
-
-    @classmethod
-    def of(cls, find: Find, hygiene: Mapping[Kind, Hygiene]) -> Incoming:
-        """Parses the certificate: not on the loop's thread."""
-        proof = find.certificate.proof
-        own = hygiene[proof.kind]
-        return cls(find, own, own.revocations(find.certificate.octets) if proof.revocations else b"")
-
-    @property
-    def durable(self) -> bool:
-        """Must it survive a power cut? Yes, if searching again may not bring it back."""
-        return self.find.source is not Source.KEYSERVER or bool(self.revocations)
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """One call of `Store.put`."""
-
-    finds: Sequence[Find]
-    records: Sequence[Record]
-    begun: int
-    now: int
 
 
 def put_all(
@@ -219,8 +163,8 @@ def insert(writing: Writing, entry: Entry, stand: Standing, names: Mapping[Name,
             entry.chained,
             storable(entry.message_id),
             json.dumps(entry.identities),
-            _folded(entry.identities),
-            _first_address(names),
+            folded(entry.identities),
+            first_address(names),
         ),
     ).lastrowid
     assert row is not None
@@ -259,7 +203,7 @@ def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygi
     writing.db.execute("UPDATE copy SET octets = ? WHERE entry = ?", (new, row))
     writing.db.execute(
         "UPDATE entry SET identities = ?, folded = ?, address = ? WHERE id = ?",
-        (json.dumps(identities), _folded(identities), _first_address(names), row),
+        (json.dumps(identities), folded(identities), first_address(names), row),
     )
     trigrams.changed(writing.db, row)
     writing.db.execute("DELETE FROM name WHERE entry = ?", (row,))
@@ -316,25 +260,3 @@ def _put_record(writing: Writing, record: Record) -> None:
 def asked(writing: Writing, names: Sequence[tuple[Name, int]]) -> None:
     """`Store.touch`, for some of the names."""
     writing.db.executemany("UPDATE record SET asked_at = ?2 WHERE name = ?1 AND asked_at < ?2", names)
-
-
-def rank(source: Source, approved: bool) -> int:
-    """Which entries come first where not all can: 0 local, 1 approved (vouched for, found), 2 keyserver, 3 mailflow."""
-    if source is Source.LOCAL:
-        return 0
-    return 1 if approved else 2 if source is Source.KEYSERVER else 3
-
-
-def _folded(identities: Sequence[str]) -> str:
-    """Identities as text searches compare them."""
-    return storable("\n".join(identities).casefold())
-
-
-def _first_address(names: Iterable[Name]) -> str:
-    """As `schema.FIRST_ADDRESS`, before the names are written."""
-    return min((name.partition(":addr:")[2] for name in names if ":addr:" in name), default="")
-
-
-def storable(text: str) -> str:
-    """Hostile text without lone surrogates, which no database takes."""
-    return text.encode("utf-8", "replace").decode()

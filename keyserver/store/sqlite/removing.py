@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
 from keyserver.store.base import Undo
+from keyserver.store.deletion import delete_note, purge_note
 from keyserver.store.sqlite import deletions, trigrams, waiting
-from keyserver.store.sqlite.put import Standing, order_names, recount, storable
+from keyserver.store.sqlite.put import order_names, recount
 from keyserver.store.sqlite.sifting import Value, selected
 from keyserver.store.sqlite.writing import Writing
+from keyserver.store.standing import Standing, storable
 
 
 def delete(
@@ -20,7 +22,7 @@ def delete(
 ) -> int:
     """`Store.delete`."""
     names = writing.touch(fingerprint)
-    deletions.note_delete(writing.db, now, fingerprint, source, origin, names)
+    deletions.note(writing.db, now, delete_note(fingerprint, source, origin, names))
     rows = writing.db.execute(
         "SELECT id FROM entry WHERE fingerprint = ?1 AND (?2 IS NULL OR source = ?2) AND (?3 IS NULL OR origin = ?3)",
         (fingerprint, source and str(source), origin),
@@ -34,7 +36,7 @@ def delete(
 
 def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | None) -> None:
     """From here on nothing that `what` selects and that was begun before comes in."""
-    deletions.note_purge(writing.db, now, what)
+    deletions.note(writing.db, now, purge_note(what))
     if undo is None:
         waiting.drop_selected(writing, what)
 
@@ -62,7 +64,7 @@ def purge_all(writing: Writing, now: int) -> int:
     for table in ("name", "copy", "entry", "record", "revocation", "tally", *waiting.TABLES):
         writing.db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
     trigrams.forget(writing.db)
-    deletions.note_purge(writing.db, now, None)
+    deletions.note(writing.db, now, purge_note(None))
     writing.everything = True
     return count
 

@@ -29,8 +29,10 @@ from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
+from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
+from keyserver.store.puts import Puts
 from keyserver.store.sqlite import (
     deletions,
     listing,
@@ -49,8 +51,6 @@ from keyserver.store.sqlite.administration import SqliteAdministration
 from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
-from keyserver.store.sqlite.put import Put
-from keyserver.store.sqlite.puts import Puts
 from keyserver.store.sqlite.session import Session, connect, run
 from keyserver.store.sqlite.transfer import SqliteTransfer
 from keyserver.store.sqlite.upstreams import SqliteUpstreams

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from keyserver.model import Source
-from keyserver.store.sqlite.put import Standing, insert, order_names
+from keyserver.store.sqlite.put import insert, order_names
 from keyserver.store.sqlite.reading import entry_of
 from keyserver.store.sqlite.writing import Writing
+from keyserver.store.standing import Standing
+from keyserver.store.undoing import Cutoffs, Step, expired
 
 _BATCH = 100  # certificates in one transaction: some 20 ms in which other writers wait
-
-Cutoffs = Mapping[tuple[Source, str | None], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One batch of an undo."""
-
-    restored: int  # entries
-    deleted: int  # entries that the whole delete took
-    done: bool
 
 
 def restore(writing: Writing, id_: str, now: int, cutoffs: Cutoffs) -> Step | None:
@@ -53,7 +42,7 @@ def _restore_certificate(writing: Writing, undo: int, fingerprint: str, cutoffs:
         chosen,
     ).fetchall()
     found = [(entry_of(columns), names) for *columns, names in rows]
-    living = [(e, names) for e, names in found if not _expired(e.source, e.origin, e.cached_at, cutoffs)]
+    living = [(e, names) for e, names in found if not expired(e.source, e.origin, e.cached_at, cutoffs)]
     known = db.execute("SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1", (fingerprint,)).fetchone() is not None
     if living or known:  # else a record would only hide that nothing is here
         _restore_records(writing, undo, fingerprint, cutoffs)
@@ -71,12 +60,7 @@ def _restore_records(writing: Writing, undo: int, fingerprint: str, cutoffs: Cut
         "SELECT name, upstream, at, asked_at FROM undo_record WHERE undo = ? AND fingerprint = ?", (undo, fingerprint)
     ).fetchall()
     for name, upstream, at, asked_at in rows:
-        if not _expired(Source.KEYSERVER, upstream, at, cutoffs):
+        if not expired(Source.KEYSERVER, upstream, at, cutoffs):
             writing.db.execute("INSERT INTO record VALUES (?, ?, 1, ?, ?)", (name, upstream, at, asked_at))
             writing.tally["found"] += 1
             writing.names.add(name)
-
-
-def _expired(source: Source, origin: str, at: int, cutoffs: Cutoffs) -> bool:
-    cutoff = cutoffs.get((source, origin), cutoffs.get((source, None)))
-    return cutoff is not None and at < cutoff

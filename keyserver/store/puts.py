@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
+from keyserver.store.arriving import Put
 from keyserver.store.base import Stored
-from keyserver.store.sqlite.put import Put
 
 Verdict: TypeAlias = tuple[Stored, ...]
 
