@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
-from keyserver.store.postgres.text import text
-from keyserver.store.postgres.writing import Writing
 
 from keyserver.store.administration import (
     KEEP_ACTS,
@@ -20,6 +18,8 @@ from keyserver.store.administration import (
     StoredSession,
     StoredToken,
 )
+from keyserver.store.postgres.text import text
+from keyserver.store.postgres.writing import Writing
 
 T = TypeVar("T")
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from keyserver.store.postgres.text import fits, text
-from keyserver.store.postgres.writing import Writing
-from keyserver.store.standing import Standing, first_address, folded
-
 from keyserver.model import Entry, Name
 from keyserver.store.postgres import reading
 from keyserver.store.postgres.administration import Connections
+from keyserver.store.postgres.text import fits, text
+from keyserver.store.postgres.writing import Writing
+from keyserver.store.standing import Standing, first_address, folded
 from keyserver.store.transfer import TABLES, Key, Part, Row
 
 Value = TypeVar("Value")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keyserver.store.postgres.text import text
-
 from keyserver.store.postgres.administration import Connections
+from keyserver.store.postgres.text import text
 
 
 class PostgresUpstreams:
