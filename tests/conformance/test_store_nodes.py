@@ -1,0 +1,352 @@
+"""Several nodes on one PostgreSQL database: what only happens between processes, and when the server goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import cast
+
+import asyncpg
+import pytest
+
+from keyserver.changes import Changes
+from keyserver.model import Kind, Selection, Source
+from keyserver.store.base import Store, Stored, StoreError, StoreRefused
+from keyserver.store.postgres import PostgresStore
+from keyserver.store.postgres import put as putting
+from support.postgres import Cluster, shared
+from tests.conformance.conftest import HYGIENE, Backend, Heard, Made, addr, said
+
+ALICE = Made(1, ("Alice <alice@example.org>",))
+BOB = Made(2, ("Bob <bob@example.org>",))
+K = Source.KEYSERVER
+NOW = 1_800_000_000
+
+
+@pytest.fixture(params=["postgres"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    with Backend(request.param, tmp_path) as backend:
+        yield backend
+
+
+@pytest.fixture
+async def nodes(backend: Backend) -> AsyncIterator[list[tuple[PostgresStore, Heard]]]:
+    """Three of them."""
+    pairs = [backend.make() for _ in range(3)]
+    for store, _ in pairs:
+        await store.open()
+    yield [(cast(PostgresStore, store), heard) for store, heard in pairs]
+    for store, _ in pairs:
+        await store.close()
+
+
+async def polled(store: Store, seconds: float = 10.0) -> None:
+    """Wait for the server to be there again."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                return await store.poll()
+            except StoreError:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_delete_beside_puts_is_never_undone_by_them(nodes: list[tuple[PostgresStore, Heard]]) -> None:
+    """200 deletes, each beside puts of two other nodes that were begun before it."""
+    (one, _), (two, _), (three, _) = nodes
+    refused = 0
+    for n in range(200):
+        made = Made(n, ("race@example.org",))
+        begun = await two.begin()
+        puts = [store.put([made.find(origin=o)], [], begun, NOW) for store in (two, three) for o in ("one", "two")]
+        answers = await asyncio.gather(*puts, one.delete(made.fingerprint, NOW))
+        refused += sum(answer == (Stored.DELETED,) for answer in answers[:-1])
+        assert (await one.certificate(made.fingerprint)).entries == (), n
+        assert await one.put([made.find()], [], begun, NOW) == (Stored.DELETED,)
+    assert 0 < refused < 800, "they did race"
+
+
+async def test_a_purge_beside_puts_is_never_undone_by_them(nodes: list[tuple[PostgresStore, Heard]]) -> None:
+    (one, _), (two, _), (three, _) = nodes
+    for n in range(20):
+        begun = await two.begin()
+        many = [Made(1000 * n + m, (f"u{m}@race.example",)) for m in range(30)]
+        puts = [store.put([made.find()], [], begun, NOW) for made in many for store in (two, three)]
+        await asyncio.gather(*puts, one.purge(Selection(domain="race.example"), NOW))
+        assert (await one.stats()).certificates == 0, n
+
+
+async def test_what_nodes_put_of_one_certificate_is_merged_without_loss(
+    nodes: list[tuple[PostgresStore, Heard]],
+) -> None:
+    begun = await nodes[0][0].begin()
+    copies = [Made(1, (f"Alice <alice{n}@example.org>",), (f"r{n}",)) for n in range(60)]
+    answers = await asyncio.gather(
+        *(nodes[n % 3][0].put([c.find(replace=False)], [], begun, NOW) for n, c in enumerate(copies))
+    )
+    assert answers.count((Stored.NEW,)) == 1
+    shelf = await nodes[0][0].look(ALICE.fpr)
+    assert len(shelf.entries[0].identities) == 60
+    assert len(json.loads(shelf.revocations[ALICE.fingerprint])) == 60
+    stats = await nodes[1][0].stats()
+    assert (stats.certificates, stats.entries[K]) == (1, 1)
+
+
+async def test_counts_and_size_hold_whoever_writes(nodes: list[tuple[PostgresStore, Heard]]) -> None:
+    """As counting the rows says it, after puts, deletes and expiry of three nodes at once, folded or not."""
+
+    async def busy(number: int, store: PostgresStore) -> None:
+        for n in range(60):
+            made = Made(n, (f"u{n}@example.org", f"n{number}@example.org"))
+            records = [said(made.fpr, n % 2 == number % 2, NOW + n, "one")]
+            await store.put([made.find(origin=f"o{number}"), made.find()], records, await store.begin(), NOW + n)
+            if n % 7 == number:
+                await store.delete(made.fingerprint, NOW)
+            if n % 11 == number:
+                await store.purge_expired({(K, "one"): NOW + n // 2}, NOW + n // 3, 50)
+
+    await asyncio.gather(*(busy(number, store) for number, (store, _) in enumerate(nodes)))
+    store = nodes[0][0]
+    sql = (
+        "SELECT (SELECT count(DISTINCT fingerprint) FROM entry), (SELECT count(*) FROM entry),"
+        " (SELECT count(*) FROM record WHERE found), (SELECT count(*) FROM record WHERE NOT found),"
+        " (SELECT sum(octet_length(octets) + 1000) FROM entry)"
+    )
+    counted = await store.read(lambda db: db.fetchrow(sql))
+    stats = await store.stats()
+    assert counted is not None
+    assert counted[1] > 50
+    found = (stats.certificates, stats.entries[K], stats.records_found, stats.records_absent, stats.octets)
+    assert found == tuple(counted)
+
+
+async def test_an_entry_that_went_and_came_again_is_not_the_one_that_was_read(
+    backend: Backend, nodes: list[tuple[PostgresStore, Heard]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An expiry between a put's read and its write, and another node's put behind it, in which nothing was deleted by
+    anybody: the copy that is there now takes part in the merge."""
+    (one, _), (two, _), _ = nodes
+    begun = await one.begin()
+    await one.put([ALICE.find(replace=False)], [], begun, NOW)
+    second, third = Made(1, ("Alice <two@example.org>",)), Made(1, ("Alice <three@example.org>",))
+    read, raced = putting._read, []
+
+    async def late(db: object, puts: object) -> object:
+        known = await read(db, puts)  # type: ignore[arg-type]
+        if not raced:
+            raced.append(True)
+            assert await two.purge_expired({(K, None): NOW + 1}, 0, 10) == 1
+            assert await two.put([second.find(replace=False)], [], begun, NOW + 1) == (Stored.NEW,)
+        return known
+
+    monkeypatch.setattr(putting, "_read", late)
+    await one.put([third.find(replace=False)], [], begun, NOW + 2)
+    (entry,) = (await one.look(ALICE.fpr)).entries
+    assert set(entry.identities) == {*second.texts, *third.texts}
+
+
+async def test_every_change_is_heard_once_whatever_transactions_are_open(
+    backend: Backend, nodes: list[tuple[PostgresStore, Heard]]
+) -> None:
+    """Long transactions neither hide the others' changes nor lose their own."""
+    (one, _), (two, _), (reader, heard) = nodes
+    slow = await asyncpg.connect(backend.url)
+    try:
+        held = slow.transaction()
+        await held.start()
+        await slow.execute("INSERT INTO change (everything, names) VALUES (false, '{slow}')")
+        begun = await one.begin()
+        made = [Made(n) for n in range(200)]
+
+        async def write(store: Store, mine: list[Made]) -> None:
+            for one_made in mine:
+                await store.put([one_made.find()], [], begun, NOW)
+
+        writing = asyncio.gather(write(one, made[:100]), write(two, made[100:]))
+        while not writing.done():
+            await reader.poll()
+            await asyncio.sleep(0.003)
+        await writing
+        await reader.poll()
+        assert heard.names >= {m.fpr for m in made}, "an open transaction holds nobody up"
+        assert "slow" not in heard.names
+        await held.commit()
+        await reader.poll()
+        assert heard[-1].names == {"slow"}
+        names = [name for change in heard for name in change.names if ":fpr:" in name and name.startswith("openpgp")]
+        assert len(names) == len(set(names)) == 200, "each once"
+        assert not any(change.everything for change in heard)
+        count = len(heard)
+        await reader.poll()
+        assert len(heard) == count
+    finally:
+        await slow.close()
+
+
+async def test_own_changes_are_heard_once_though_polls_run_all_the_time(
+    nodes: list[tuple[PostgresStore, Heard]],
+) -> None:
+    one, heard = nodes[0]
+    begun, stop = await one.begin(), asyncio.Event()
+
+    async def poll() -> None:
+        while not stop.is_set():
+            await one.poll()
+
+    polling = [asyncio.ensure_future(poll()) for _ in range(2)]
+    for n in range(100):
+        await one.put([Made(n).find()], [], begun, NOW)
+    stop.set()
+    await asyncio.gather(*polling)
+    await one.poll()
+    assert len(heard) == len({change.number for change in heard}) == 100
+
+
+async def test_what_was_tidied_away_unseen_is_everything(nodes: list[tuple[PostgresStore, Heard]]) -> None:
+    (one, _), (_, _), (late, heard) = nodes
+    begun = await one.begin()
+    await one.put([ALICE.find()], [], begun, NOW)
+    await one.read(lambda db: db.execute("UPDATE change SET at = at - interval '1 day'"), long=True)
+    for n in range(100):  # one in 64 tidies
+        await one.put([Made(n).find()], [], begun, NOW)
+    async with asyncio.timeout(5):
+        while await one.read(lambda db: db.fetchval("SELECT xid::text FROM tidied")) == "0":
+            await asyncio.sleep(0.01)
+    await late.poll()
+    assert [change.everything for change in heard] == [True]
+    await one.put([BOB.find()], [], begun, NOW)
+    await late.poll()
+    assert [change.everything for change in heard] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "odd", ["\x00", "a\x00b", "\ud800", "\udcff@x.example", "\U0010ffff", "x" * 100_000, "é" * 1400]
+)
+async def test_hostile_text_is_refused_or_kept_but_never_an_error(store: Store, odd: str) -> None:
+    name = f"openpgp:text:{odd}"
+    assert (await store.look(name)).entries == ()
+    assert (await store.certificate(odd)).entries == ()
+    assert not await store.answered(odd, odd)
+    begun = await store.begin()
+    find = ALICE.find(origin=odd[:300], message_id=odd)
+    assert await store.put([find], [said(name, True, NOW, odd[:300]), said(BOB.fpr, True, NOW)], begun, NOW) == (
+        Stored.NEW,
+    )
+    (entry,) = (await store.look(ALICE.fpr)).entries
+    assert "\x00" not in entry.message_id
+    assert (await store.look(BOB.fpr)).records
+    await store.touch({name: NOW + 1})
+    assert await store.search(odd, Kind.OPENPGP, 10) == ()
+    assert len(await store.due({odd: NOW + 9, None: 0}, 10)) <= 1
+    assert await store.purge(Selection(text=f"q{odd}"), NOW) == 0
+    assert await store.purge(Selection(domain=odd or "x", upstream="none"), NOW) == 0
+    assert not await store.approve(odd, K, odd, odd)
+    await store.block(odd[:300], NOW, odd)
+    assert await store.unblock(odd[:300], NOW)
+    assert await store.undo(odd, NOW, {}) is None
+    assert await store.purge_expired({(K, odd): NOW}, 0, 10) == 0
+    assert await store.delete(ALICE.fingerprint, NOW, K, odd[:300]) == 1
+
+
+# --- a server that goes away
+
+
+async def test_killed_connections_heal_by_themselves(backend: Backend, store: Store) -> None:
+    begun = await store.begin()
+    await store.put([ALICE.find()], [], begun, NOW)
+    for _ in range(3):
+        killer = await asyncpg.connect(backend.url)
+        killed = await killer.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await killer.close()
+        assert killed
+        await polled(store)
+        for _ in range(10):  # at most one error for each connection
+            try:
+                assert (await store.look(ALICE.fpr)).entries
+                assert await store.put([ALICE.find()], [], begun, NOW) == (Stored.SAME,)
+                break
+            except StoreError:
+                await asyncio.sleep(0)
+        assert (await store.look(ALICE.fpr)).entries
+
+
+async def test_a_stopped_server_is_said_and_a_started_one_found() -> None:
+    with Cluster() as cluster:
+        heard, changes = Heard(), Changes()
+        changes.subscribe(heard.append)
+        store = PostgresStore(cluster.url(cluster.create()), HYGIENE, changes, 1 << 30)
+        await store.open()
+        begun = await store.begin()
+        await store.put([ALICE.find()], [said(addr("alice@example.org"), True, NOW)], begun, NOW)
+        cluster.stop()
+        for call in (lambda: store.look(ALICE.fpr), store.poll, store.stats, store.begin):
+            with pytest.raises(StoreError, match="the cache database"):
+                await call()
+        with pytest.raises(StoreError, match="the cache database"):
+            await store.put([BOB.find()], [], begun, NOW)
+        with pytest.raises(StoreError, match="the cache database"):
+            await store.delete(ALICE.fingerprint, NOW)
+        late = PostgresStore(cluster.url("k0"), HYGIENE, Changes(), 1 << 30)
+        with pytest.raises(StoreRefused, match="cannot open the cache database"):
+            await late.open()
+        cluster.start()
+        await polled(store)
+        assert (await store.look(ALICE.fpr)).entries
+        assert await store.put([BOB.find()], [], begun, NOW) == (Stored.NEW,)
+        await store.close()
+
+
+async def test_a_server_that_hangs_is_given_up_and_nobody_waits_for_it() -> None:
+    with Cluster() as cluster:
+        store = PostgresStore(cluster.url(cluster.create()), HYGIENE, Changes(), 1 << 30)
+        await store.open()
+        begun = await store.begin()
+        await store.put([ALICE.find()], [], begun, NOW)
+        pids = [int(pid) for pid in cluster.sql("SELECT pid FROM pg_stat_activity").split()]
+        frozen = [cluster.pid, *(pid for pid in pids if Path(f"/proc/{pid}").exists())]
+        loop = asyncio.get_running_loop()
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            start = loop.time()
+            with pytest.raises(StoreError):
+                await store.look(ALICE.fpr)
+            assert loop.time() - start < 4
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+        await polled(store)
+        assert (await store.look(ALICE.fpr)).entries
+        await store.close()
+
+
+async def test_nodes_may_make_the_tables_at_once() -> None:
+    cluster = shared()
+    name = cluster.create()
+    stores = [PostgresStore(cluster.url(name), HYGIENE, Changes(), 1 << 30) for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await stores[0].put([ALICE.find()], [], await stores[0].begin(), NOW)
+    for store in stores:
+        assert (await store.look(ALICE.fpr)).entries
+        await store.close()
+    cluster.give_back(name)
+
+
+async def test_a_newer_release_s_database_is_refused(backend: Backend, store: Store) -> None:
+    await cast(PostgresStore, store).read(
+        lambda db: db.execute("UPDATE keyserver_schema SET version = 99, oldest = 98"), long=True
+    )
+    with pytest.raises(StoreRefused, match=r"newer release \(schema version 99"):
+        await backend.make()[0].open()
+
+
+async def test_a_newer_database_that_this_release_can_use_is_used(backend: Backend, store: Store) -> None:
+    await cast(PostgresStore, store).read(lambda db: db.execute("UPDATE keyserver_schema SET version = 99"), long=True)
+    async with backend.opened() as (again, _):
+        assert (await again.look(ALICE.fpr)).entries == ()
