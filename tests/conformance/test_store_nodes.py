@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,9 +18,8 @@ from keyserver.changes import Changes
 from keyserver.model import Kind, Selection, Source
 from keyserver.store.base import Store, Stored, StoreError, StoreRefused
 from keyserver.store.postgres import PostgresStore
-from keyserver.store.postgres import put as putting
 from support.postgres import Cluster, shared
-from tests.conformance.conftest import HYGIENE, Backend, Heard, Made, addr, said
+from tests.conformance.conftest import HYGIENE, Backend, Heard, Made, addr, merge, said
 
 ALICE = Made(1, ("Alice <alice@example.org>",))
 BOB = Made(2, ("Bob <bob@example.org>",))
@@ -124,26 +124,31 @@ async def test_counts_and_size_hold_whoever_writes(nodes: list[tuple[PostgresSto
 
 
 async def test_an_entry_that_went_and_came_again_is_not_the_one_that_was_read(
-    backend: Backend, nodes: list[tuple[PostgresStore, Heard]], monkeypatch: pytest.MonkeyPatch
+    backend: Backend, nodes: list[tuple[PostgresStore, Heard]]
 ) -> None:
-    """An expiry between a put's read and its write, and another node's put behind it, in which nothing was deleted by
-    anybody: the copy that is there now takes part in the merge."""
+    """While a put merges, the entry expires, and another node puts it anew: what is there now takes part in the merge,
+    though nothing was deleted by anybody."""
     (one, _), (two, _), _ = nodes
     begun = await one.begin()
     await one.put([ALICE.find(replace=False)], [], begun, NOW)
     second, third = Made(1, ("Alice <two@example.org>",)), Made(1, ("Alice <three@example.org>",))
-    read, raced = putting._read, []
+    loop, raced = asyncio.get_running_loop(), []
 
-    async def late(db: object, puts: object) -> object:
-        known = await read(db, puts)  # type: ignore[arg-type]
+    async def race() -> None:
+        assert await two.purge_expired({(K, None): NOW + 1}, 0, 10) == 1
+        assert await two.put([second.find(replace=False)], [], begun, NOW + 1) == (Stored.NEW,)
+
+    def merge_late(copies: Sequence[bytes], revocations: bytes) -> bytes:
         if not raced:
             raced.append(True)
-            assert await two.purge_expired({(K, None): NOW + 1}, 0, 10) == 1
-            assert await two.put([second.find(replace=False)], [], begun, NOW + 1) == (Stored.NEW,)
-        return known
+            asyncio.run_coroutine_threadsafe(race(), loop).result(10)
+        return merge(copies, revocations)
 
-    monkeypatch.setattr(putting, "_read", late)
-    await one.put([third.find(replace=False)], [], begun, NOW + 2)
+    late = {kind: replace(hygiene, merge=merge_late) for kind, hygiene in HYGIENE.items()}
+    store = PostgresStore(backend.url, late, Changes(), 1 << 30)
+    await store.open()
+    await store.put([third.find(replace=False)], [], begun, NOW + 2)
+    await store.close()
     (entry,) = (await one.look(ALICE.fpr)).entries
     assert set(entry.identities) == {*second.texts, *third.texts}
 
