@@ -64,7 +64,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
         open_cache(context) as cache,
         contextlib.nullcontext(ServiceRules.of(config, peers.upstreams)) as rules,
         open_resolver(context, cache, rules.lookups) as lookups,
-        open_upkeep(context, cache, lookups.resolver, rules.lookups, hot) as upkeep,
+        open_upkeep(context, cache, lookups, hot) as upkeep,
     ):
         with open_mailflow(context, cache, lookups.cleaner, rules.mail) as intake:
             operations = make_operations(context, cache, lookups, upkeep, intake)

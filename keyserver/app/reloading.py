@@ -23,6 +23,7 @@ from keyserver.app.log import install_log
 from keyserver.app.parts import Parts
 from keyserver.app.upstreams import NextPeers
 from keyserver.config import Config, ConfigError, Problem, load_again
+from keyserver.config.agreeing import agreeing
 from keyserver.config.checks import cross_checks
 from keyserver.config.settings import at_run_time, changes_of
 from keyserver.model import Change
@@ -123,6 +124,7 @@ class Reloader:
         parts.lookups.circuit.keep(ready.peers.upstreams.keys(), anew=ready.peers.made)
         parts.resolver.rules_replaced()
         parts.upkeep.rules_replaced()
+        parts.upkeep.membership.settings(agreeing(config))
         for server in self._listeners.servers:
             if server.face in MAIL:
                 server.trust.change(config.mailflow.allowed_clients)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
+import socket
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
+from keyserver import __version__
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
+from keyserver.app.resolver import Lookups
+from keyserver.config.agreeing import agreeing
 from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
-from keyserver.resolver.resolver import Resolver
-from keyserver.resolver.rules import Rules
+from keyserver.resolver.membership import Membership
 from keyserver.resolver.upkeep import Upkeep
-from keyserver.rules import InForce
+from keyserver.store.base import StoreError
+from keyserver.store.cluster import Node
 
 LINES_AT_ONCE = 50  # of the log, between which the loop goes on
 
@@ -31,10 +36,10 @@ class Remembers(Protocol):
 
 @contextlib.asynccontextmanager
 async def open_upkeep(
-    context: Context, cache: Cache, resolver: Resolver, rules: InForce[Rules], hot: Iterable[Remembers]
+    context: Context, cache: Cache, lookups: Lookups, hot: Iterable[Remembers]
 ) -> AsyncIterator[Upkeep]:
     """Upkeep; its `run` is the caller's to start. `hot`: of all faces, those that open later too."""
-    clocks = context.clocks
+    clocks, resolver = context.clocks, lookups.resolver
 
     async def gather() -> None:
         for answers in hot:
@@ -47,7 +52,8 @@ async def open_upkeep(
     upkeep = Upkeep(
         cache.store,
         resolver,
-        rules,
+        lookups.rules,
+        _membership(context, cache, lookups),
         clock=clocks.now,
         counting=clocks.counting,
         asked=gather,
@@ -57,3 +63,12 @@ async def open_upkeep(
     finally:
         with contextlib.suppress(Exception):
             await upkeep.flush()
+        with contextlib.suppress(StoreError):
+            await upkeep.membership.leave()
+
+
+def _membership(context: Context, cache: Cache, lookups: Lookups) -> Membership:
+    config, clocks = context.config, context.clocks
+    name = config.server.node or socket.gethostname()
+    node = Node(secrets.token_hex(8), name, __version__, agreeing(config))
+    return Membership(cache.store.cluster, node, lookups.paused, clock=clocks.now, counting=clocks.counting)

@@ -84,7 +84,7 @@ class ServerSection(Section):
         restart=Restart.ALWAYS,
     )
     node: Annotated[str, Text("a host name", r"[A-Za-z0-9.-]*", 253)] = key(
-        "", "this machine's name in a cluster; empty: the host's name", built=False
+        "", "this machine's name in a cluster; empty: the host's name", restart=Restart.ALWAYS
     )
     max_detached: Annotated[int, Duration("0", "1h")] = key(
         "60s", "how long what is known to be current is answered without the database", built=False

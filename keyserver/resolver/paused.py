@@ -1,12 +1,13 @@
-"""Upstreams that an administrator has paused: kept in the store, known here.
+"""Upstreams that an administrator has paused: kept in the store, known here, and by all nodes that share it.
 
 A paused upstream counts as failed in every query. What it said before holds as long as it would have.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from keyserver.model import joined
 from keyserver.store.base import StoreError
@@ -22,6 +23,7 @@ class Paused:
         self._kept = kept
         self._clock = clock
         self._since: dict[str, int] = {}
+        self._acts = 0  # of ours, begun or ended
 
     async def load(self) -> None:
         """Read them, and say so in the log: nobody should have to wonder why an upstream is not asked."""
@@ -33,16 +35,38 @@ class Paused:
             ago = max(0, self._clock() - at)
             log.warning("upstream %s was paused %d s ago: it is not asked, and counts as failed", name, ago)
 
+    async def look(self) -> None:
+        """Go by what other nodes have paused and resumed. Raises StoreError."""
+        acts = self._acts
+        kept = dict(await self._kept.pauses())
+        if acts != self._acts:
+            return  # an act of ours went by: what was read may lie before or behind it
+        for name in sorted(kept.keys() - self._since.keys()):
+            log.warning("upstream %s was paused on another node: it is not asked, and counts as failed", name)
+        for name in sorted(self._since.keys() - kept.keys()):
+            log.warning("upstream %s was resumed on another node", name)
+        self._since = kept
+
     async def pause(self, upstream: str) -> int:
         """From now on it is not asked; since when."""
-        at = await self._kept.pause(upstream, self._clock())
-        self._since[upstream] = at
+        with self._acting():
+            at = await self._kept.pause(upstream, self._clock())
+            self._since[upstream] = at
         return at
 
     async def resume(self, upstream: str) -> None:
         """It is asked again."""
-        await self._kept.resume(upstream)
-        self._since.pop(upstream, None)
+        with self._acting():
+            await self._kept.resume(upstream)
+            self._since.pop(upstream, None)
+
+    @contextlib.contextmanager
+    def _acting(self) -> Iterator[None]:
+        self._acts += 1
+        try:
+            yield
+        finally:
+            self._acts += 1
 
     def since(self, upstream: str) -> int | None:
         """None: it is not paused."""

@@ -1,4 +1,6 @@
-"""Background work of the cache, bounded: purge what has expired, search again what is asked for, notice other nodes."""
+"""Background work of the cache, bounded: purge what has expired, search again what is asked for, notice other nodes.
+
+Of nodes that share a cache the one that leads purges, erases and searches again."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from cachetools import FIFOCache
 from keyserver.model import Name
 from keyserver.policy import absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
-from keyserver.resolver.clockwatch import ClockWatch
+from keyserver.resolver.membership import BEAT_EVERY, Membership
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
@@ -42,13 +44,14 @@ class Upkeep:
         store: Store,
         resolver: Resolver,
         rules: InForce[Rules],
+        membership: Membership,
         *,
         clock: Callable[[], int],
         counting: Callable[[], float],
         asked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`asked` makes whoever answers from memory report what was asked for (`Resolver.note_asked`); `counting`: a
-        clock that nobody sets, in seconds."""
+        """membership: says whether this node does what only one may; `asked` makes whoever answers from memory report
+        what was asked for (`Resolver.note_asked`); `counting`: a clock that nobody sets, in seconds."""
         self._store = store
         self._resolver = resolver
         self._rules = rules
@@ -57,12 +60,14 @@ class Upkeep:
         self._asked = asked
         self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
         self._counting = counting
-        self.clockwatch = ClockWatch(clock(), counting())
+        self.membership = membership
+        self.clockwatch = membership.clockwatch
 
     async def run(self) -> None:
         """Until cancelled; a store in trouble is reported and tried again."""
         await self.begin()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(lambda: BEAT_EVERY, self.membership.beat))
             group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
             group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
@@ -79,6 +84,7 @@ class Upkeep:
     async def begin(self) -> None:
         """What `run` does first: say at once what is wrong with the store, or the clock, that we begin with."""
         try:
+            await self.membership.beat()
             healthy = (await self._store.stats()).healthy
             self.clockwatch.newest(await self._store.newest(), self._clock(), self._counting())
         except StoreError as problem:
@@ -90,19 +96,25 @@ class Upkeep:
         """Notice what other processes changed, and whether the clock has jumped."""
         self.clockwatch.look(self._clock(), self._counting())
         await self._store.poll()
+        self.membership.caught_up()
 
     async def purge_now(self) -> int:
         """An administrator's word: delete what has expired by the clock as it is."""
         self.clockwatch.look(self._clock(), self._counting())
         self.clockwatch.trust()
-        return await self.purge()
+        return await self._purge(self._clock())
 
     async def purge(self) -> int:
-        """Delete what has expired, in small batches; how many rows. Expiry is judged at lookup: this only tidies, and
-        waits while the clock cannot be believed."""
-        now, total = self._clock(), 0
-        if not self.clockwatch.look(now, self._counting()):
-            return 0
+        """Delete what has expired, in small batches; how many rows. Expiry is judged at lookup: this only tidies, where
+        this node leads, and waits while the clock cannot be believed."""
+        now = self._clock()
+        return await self._purge(now) if self._tidies(now) else 0
+
+    def _tidies(self, now: int) -> bool:
+        return self.clockwatch.look(now, self._counting()) and self.membership.leads
+
+    async def _purge(self, now: int) -> int:
+        total = 0
         while True:
             with self._rules.acting() as rules:
                 cutoffs, absent = purged_before(now, rules.terms), absent_before(now, rules.terms)
@@ -120,9 +132,9 @@ class Upkeep:
             await asyncio.sleep(BETWEEN_BATCHES)
 
     async def erase_undos(self) -> int:
-        """Erase deleted entries whose time to be undone is over, while the clock can be believed; how many."""
+        """Erase deleted entries whose time to be undone is over, as `purge` does; how many."""
         now = self._clock()
-        return await self._store.erase_undos(now) if self.clockwatch.look(now, self._counting()) else 0
+        return await self._store.erase_undos(now) if self._tidies(now) else 0
 
     async def flush(self) -> None:
         """Write down which names were asked for lately: prefetch and rendering ahead go by it."""
@@ -136,7 +148,7 @@ class Upkeep:
         """Search again what was asked for within its ttl and is about to expire; how many searches.
 
         A search that finds nothing leaves the entry until its time runs out."""
-        if not self._rules().prefetch:
+        if not self._rules().prefetch or not self.membership.leads:
             return 0
         await self.flush()
         now, terms = self._clock(), self._rules().terms

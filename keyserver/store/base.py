@@ -9,6 +9,7 @@ from typing import Protocol
 
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
+from keyserver.store.cluster import Cluster
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
@@ -102,6 +103,9 @@ class Store(Protocol):
 
     transfer: Transfer
     """Its rows as they are, for a copy in another store."""
+
+    cluster: Cluster
+    """What nodes that share the database know of each other there."""
 
     async def open(self) -> None:
         """Open or create, migrating an older version forward. Raises StoreRefused."""

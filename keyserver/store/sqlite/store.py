@@ -29,8 +29,10 @@ from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
+from keyserver.store.alone import Alone
 from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
+from keyserver.store.cluster import Cluster
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.puts import Puts
 from keyserver.store.sqlite import (
@@ -77,6 +79,7 @@ class SqliteStore:
         self.administration: Administration = SqliteAdministration(self)
         self.upstreams: AboutUpstreams = SqliteUpstreams(self)
         self.transfer: Transfer = SqliteTransfer(self)
+        self.cluster: Cluster = Alone()
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._scanner: aiosqlite.Connection | None = None

@@ -11,8 +11,12 @@ import pytest
 from keyserver.model import Source, Voucher
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import Query, parse
+from keyserver.resolver.membership import Membership
+from keyserver.resolver.paused import Paused
 from keyserver.resolver.upkeep import PREFETCH_AT_ONCE, PURGE_BATCH, Upkeep
+from keyserver.store.alone import Alone
 from keyserver.store.base import StoreError
+from keyserver.store.cluster import Cluster, Node
 from support.openpgp import make
 from support.resolving import NOW, Ground
 
@@ -48,12 +52,21 @@ class Kept:
     ground: Ground
     searching: Searching = field(default_factory=Searching)
     counting: float = 0.0
+    cluster: Cluster = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
+        self.membership = Membership(
+            self.cluster,
+            Node("1", "here", "1.0"),
+            Paused(self.ground.store.upstreams, lambda: self.ground.now),
+            clock=lambda: self.ground.now,
+            counting=lambda: self.counting,
+        )
         self.upkeep = Upkeep(
             self.ground.store,
             self.searching,  # type: ignore[arg-type]
             self.ground.rules,
+            self.membership,
             clock=lambda: self.ground.now,
             counting=lambda: self.counting,
         )
