@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keyserver.admin.health import Health, Pulse
 from keyserver.listen.tls import expiry_of
+from keyserver.resolver.membership import ClusterNode
 from keyserver.store.base import StoreStats
 
 _ALMOST = 0.9  # of something that can be full
@@ -49,6 +50,15 @@ def of_clock(complaint: str) -> Iterator[Concern]:
     if complaint:
         cure = "Set the clock right; if it is, say so: keyserver cache purge --expired"
         yield Concern("warn", f"{complaint[0].upper()}{complaint[1:]}", cure, "")
+
+
+def of_nodes(differing: Sequence[ClusterNode]) -> Iterator[Concern]:
+    """differing: nodes whose settings are not ours."""
+    for node in differing:
+        keys = [difference.key for difference in node.differences]
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        cure = "Give all nodes the same, and reload: each answers by its own."
+        yield Concern("warn", f"Node {node.name} has another {keys[0]}{more}", cure, "/nodes")
 
 
 def of_upstreams(pulses: Sequence[Pulse]) -> Iterator[Concern]:

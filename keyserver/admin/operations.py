@@ -16,6 +16,7 @@ from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
 from keyserver.admin.undoing import Undoing
+from keyserver.resolver.membership import ClusterNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +33,6 @@ class Operations:
     tokens: Tokens
     auditing: Auditing
     overview: Overview
+    nodes: Callable[[], Sequence[ClusterNode]]  # that share the cache; none where one has it alone
     pulses: Callable[[], Sequence[Pulse]]  # of each upstream
     clock: Callable[[], int]  # Unix seconds

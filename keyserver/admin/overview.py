@@ -14,6 +14,7 @@ from keyserver.admin.concerns import (
     of_certificates,
     of_clock,
     of_mail,
+    of_nodes,
     of_store,
     of_upstreams,
     worst,
@@ -22,6 +23,7 @@ from keyserver.admin.health import DAY, HOUR, POINTS, WEEK, Pulse
 from keyserver.admin.resources import EntryResource
 from keyserver.admin.service import Listing, Service
 from keyserver.config import Config
+from keyserver.resolver.membership import ClusterNode
 from keyserver.store.base import StoreError, StoreStats
 from keyserver.store.listing import NEVER, Filter, Sort
 from keyserver.traffic import Traffic
@@ -77,7 +79,8 @@ class Glance:
 
 
 class Overview:
-    """The operation. clock: Unix seconds; complaint: what is wrong with the clock, empty for nothing."""
+    """The operation. clock: Unix seconds; complaint: what is wrong with the clock, empty for nothing; differing:
+    nodes whose settings differ from ours."""
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class Overview:
         mail: Callable[[], MailLoad],
         traffic: Traffic,
         complaint: Callable[[], str],
+        differing: Callable[[], Sequence[ClusterNode]],
         clock: Callable[[], int],
     ) -> None:
         self._service = service
@@ -96,6 +100,7 @@ class Overview:
         self._mail = mail
         self._traffic = traffic
         self._complaint = complaint
+        self._differing = differing
         self._clock = clock
 
     async def show(self, config: Config) -> Glance:
@@ -113,6 +118,7 @@ class Overview:
         files = {s.tls_certificate: None for s in (config.hkp, config.ldap, config.admin) if s.tls_certificate}
         concerns += of_certificates(await asyncio.to_thread(certificate_ends, files), now)
         concerns += of_clock(self._complaint())
+        concerns += of_nodes(self._differing())
         concerns += of_mail(self._mail())
         concerns.sort(key=lambda concern: concern.kind)
         return Glance(

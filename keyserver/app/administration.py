@@ -65,8 +65,10 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
             mail=lambda: _load(intake.status()),
             traffic=context.observer.traffic,
             complaint=lambda: upkeep.clockwatch.complaint,
+            differing=upkeep.membership.differences,
             clock=clocks.now,
         ),
+        nodes=upkeep.membership.nodes,
         pulses=pulses,
         clock=clocks.now,
     )

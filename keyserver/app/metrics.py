@@ -96,6 +96,7 @@ class ServiceMetrics(Collector):
         yield from self._processes()
         yield from self._upstreams()
         yield from self._store()
+        yield from self._cluster()
         yield GaugeMetricFamily(
             "keyserver_searches_under_way", "Searches under way", value=self._parts.resolver.searches
         )
@@ -195,6 +196,32 @@ class ServiceMetrics(Collector):
         records.add_metric(["absent"], stats.records_absent)
         yield records
         yield GaugeMetricFamily("keyserver_store_blocked", "Certificates that are blocked", value=stats.blocked)
+
+    def _cluster(self) -> Iterator[Metric]:
+        membership = self._parts.upkeep.membership
+        nodes = membership.nodes()
+        living = GaugeMetricFamily(
+            "keyserver_cluster_nodes", "Nodes that share the cache and are alive", value=sum(n.living for n in nodes)
+        )
+        differing = GaugeMetricFamily(
+            "keyserver_cluster_differing_settings",
+            "Settings that another living node has otherwise than this one, and should not",
+            labels=["node"],
+        )
+        differences: dict[str, int] = {}
+        for node in nodes:
+            if node.living and not node.here:
+                differences[node.name] = max(differences.get(node.name, 0), len(node.differences))
+        for name, number in differences.items():
+            differing.add_metric([name], number)
+        yield living
+        yield differing
+        yield GaugeMetricFamily(
+            "keyserver_cluster_leads", "1 where this node purges, tidies and prefetches", value=membership.leads
+        )
+        yield GaugeMetricFamily(
+            "keyserver_cluster_lag_seconds", "Time since this node last knew of all changes", value=membership.lag
+        )
 
     def _now(self, key: str) -> int:
         return self._fronts.total(key) if self._fronts is not None else 0

@@ -1,4 +1,4 @@
-"""`keyserver nodes`: the processes of the running service."""
+"""`keyserver nodes`: the nodes that share the cache, and the processes of the running service."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from keyserver.cli.options import DONE, NOT_FOUND, ConfigOption, JsonOption, Set
 
 
 def nodes(as_json: JsonOption = False, config: ConfigOption = None, settings: SetOption = None) -> int:
-    """The service's processes: since when they run, what they do, how often each was started again; exit code 1 where
-    no service runs."""
+    """The nodes that share the cache: version, since when, last seen, lag, role, settings that differ. And this
+    service's processes: since when they run, what they do, how often each was started again; exit code 1 where no
+    service runs."""
     configuration = load_config(config, settings)
     from keyserver.cli import show
     from keyserver.cli.admin_client import reach
 
     with reach(configuration) as client:
-        rows = client.get("/api/v1/nodes")["nodes"]
+        found = client.get("/api/v1/nodes")
+    rows = found["nodes"]
     if as_json:
-        show.print_json({"nodes": rows})
+        show.print_json(found)
     elif rows:
+        if found["cluster"]:
+            show.console().print(show.cluster(found["cluster"]))
         table = show.grid("kind", "pid", "since", "connections", "hot answers", "restarts")
         for row in rows:
             table.add_row(

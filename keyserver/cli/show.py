@@ -90,6 +90,24 @@ def steps(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def cluster(rows: Sequence[dict[str, Any]]) -> Table:
+    """The nodes that share a cache, one line for each, and one for each setting that differs."""
+    table = grid("node", "version", "since", "last seen", "lag", "role", "differs in")
+    for row in rows:
+        differs = [f"{d['key']}: {d['there'] or 'none'} there, {d['here'] or 'none'} here" for d in row["differences"]]
+        role = "leads" if row["leads"] else "follows"
+        table.add_row(
+            word(row["name"] + (" (this one)" if row["here"] else ""), "bold"),
+            word(row["version"]),
+            when(row["since"]),
+            when(row["seen"]),
+            f"{row['lag']:.1f} s",
+            word(role if row["living"] else "gone", "" if row["living"] else "red"),
+            word("; ".join(differs), "yellow"),
+        )
+    return table
+
+
 def entries(rows: Sequence[dict[str, Any]], *, header: bool = True) -> Table:
     """Cache entries, one line each."""
     table = grid("fingerprint", "identity", "source", "origin", "cached", "expires", "status")

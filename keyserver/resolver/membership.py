@@ -40,8 +40,8 @@ class ClusterNode:
     id: str
     name: str
     version: str
-    since: float
-    seen: float
+    since: int
+    seen: int
     lag: float
     """Seconds since it last knew of all changes, as it says itself."""
     living: bool
@@ -134,8 +134,8 @@ class Membership:
             id=node.id,
             name=node.name,
             version=node.version,
-            since=member.since,
-            seen=member.seen,
+            since=int(member.since),
+            seen=int(member.seen),
             lag=node.lag,
             living=beat.living(member),
             leads=node.id == beat.leader,

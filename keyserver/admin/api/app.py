@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from aiohttp import web
 
@@ -63,7 +64,7 @@ def make_api(
 
     @viewer
     async def list_nodes(request: web.Request) -> web.StreamResponse:
-        return json_of({"nodes": list(nodes())})
+        return json_of({"nodes": list(nodes()), "cluster": [asdict(node) for node in operations.nodes()]})
 
     service, guard = operations.service, Guard(operations.access, operations.acts, rules)
     streams = Streams()
@@ -95,7 +96,7 @@ def make_api(
         TokensPage(operations.tokens, templates),
         UpstreamsPage(service, operations.pausing, operations.pulses, config, templates),
         AuditPage(operations.auditing, templates),
-        NodesPage(nodes, templates),
+        NodesPage(nodes, operations.nodes, templates),
         CachePage(operations, templates),
         MailflowPage(operations, templates),
         CertificatePage(operations, templates),

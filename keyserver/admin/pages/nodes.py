@@ -1,4 +1,4 @@
-"""`/nodes`: the service's processes."""
+"""`/nodes`: the nodes that share the cache, and the processes of this one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from keyserver import __version__
 from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import query_of
 from keyserver.admin.pages import Templates
+from keyserver.resolver.membership import ClusterNode
 
 
 class NodesPage:
-    """The handler. nodes: the processes, as `GET /api/v1/nodes` gives them."""
+    """The handler. processes: as `GET /api/v1/nodes` gives them; nodes: none where this one has the cache alone."""
 
-    def __init__(self, nodes: Callable[[], Sequence[Mapping[str, object]]], templates: Templates) -> None:
+    def __init__(
+        self,
+        processes: Callable[[], Sequence[Mapping[str, object]]],
+        nodes: Callable[[], Sequence[ClusterNode]],
+        templates: Templates,
+    ) -> None:
+        self._processes = processes
         self._nodes = nodes
         self._templates = templates
 
@@ -27,4 +34,6 @@ class NodesPage:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """`GET /nodes`."""
         query_of(request)
-        return self._templates.page("nodes", nodes=list(self._nodes()), version=__version__)
+        return self._templates.page(
+            "nodes", processes=list(self._processes()), nodes=self._nodes(), version=__version__
+        )
