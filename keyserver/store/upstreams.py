@@ -21,5 +21,7 @@ class AboutUpstreams(Protocol):
     async def told(self) -> Mapping[str, bytes]:
         """What was kept last of each upstream's disclosures, as `keep_told` got it."""
 
-    async def keep_told(self, told: Mapping[str, bytes]) -> None:
-        """Keep these counts; those of other upstreams stay."""
+    async def keep_told(self, upstream: str, before: bytes | None, counts: bytes) -> bool:
+        """Keep an upstream's counts if those kept so far are still these (None: there are none); were they?
+
+        So nodes that count at the same time lose nothing: who comes too late reads, adds its own, and tries again."""

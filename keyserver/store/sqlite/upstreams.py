@@ -37,11 +37,14 @@ class SqliteUpstreams:
         """As `AboutUpstreams.told`."""
         return await self._connections.read(lambda db: dict(db.execute("SELECT upstream, counts FROM told")), long=True)
 
-    async def keep_told(self, told: Mapping[str, bytes]) -> None:
+    async def keep_told(self, upstream: str, before: bytes | None, counts: bytes) -> bool:
         """As `AboutUpstreams.keep_told`."""
-        sql = "INSERT INTO told VALUES (?1, ?2) ON CONFLICT DO UPDATE SET counts = ?2"
+        if before is None:
+            sql = "INSERT INTO told VALUES (?1, ?3) ON CONFLICT DO NOTHING RETURNING 1"
+        else:
+            sql = "UPDATE told SET counts = ?3 WHERE upstream = ?1 AND counts = ?2 RETURNING 1"
 
-        def work(writing: Writing) -> None:
-            writing.db.executemany(sql, list(told.items()))
+        def work(writing: Writing) -> bool:
+            return bool(writing.db.execute(sql, (upstream, before, counts)).fetchall())
 
-        await self._connections.write(work, durable=False)
+        return await self._connections.write(work, durable=False)

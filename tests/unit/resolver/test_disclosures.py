@@ -37,11 +37,14 @@ class Kept:
     async def told(self) -> Mapping[str, bytes]:
         return dict(self.counts)
 
-    async def keep_told(self, told: Mapping[str, bytes]) -> None:
+    async def keep_told(self, upstream: str, before: bytes | None, counts: bytes) -> bool:
         if self.full:
             raise StoreError("full")
-        self.counts |= told
+        if self.counts.get(upstream) != before:
+            return False
+        self.counts[upstream] = counts
         self.writes += 1
+        return True
 
     async def pauses(self) -> Mapping[str, int]:
         return {}
@@ -177,3 +180,39 @@ async def test_what_could_not_be_kept_is_kept_the_next_time() -> None:
     kept.full = False
     await made.keep()
     assert kept.writes == 1
+
+
+async def test_nodes_that_share_a_cache_count_together() -> None:
+    kept = Kept()
+    first, second = Disclosures(kept, hashed, lambda: 100), Disclosures(kept, hashed, lambda: 50)
+    for n in range(6):
+        first.note("one", ByAddress(f"n{n}", "example.org"))
+        second.note("one", ByAddress(f"n{n + 3}", f"{n}.example.org"))
+    second.note("two", ByKeyId("A" * 16))
+    for _ in range(3):
+        await first.keep()
+        await second.keep()
+        first.note("one", ByAddress("late", "example.org"))
+        second.note("one", ByAddress("late", "example.org"))
+    await first.keep()
+    await second.keep()
+    await first.keep()
+    assert first.shown() == second.shown()
+    again = Disclosures(kept, hashed, lambda: 999)
+    await again.load()
+    one, two = again.shown()
+    assert (one.since, one.questions, one.addresses.count) == (50, 12 + 6, 13)
+    assert two.upstream == "two"
+    assert second.shown() == again.shown()
+
+
+async def test_what_was_told_while_it_could_not_be_kept_is_not_lost() -> None:
+    kept = Kept()
+    made = told(kept, ByKeyId("A" * 16))
+    kept.full = True
+    with pytest.raises(StoreError):
+        await made.keep()
+    made.note("one", ByKeyId("B" * 16))
+    kept.full = False
+    await made.keep()
+    assert (only(made).questions, only(made).key_ids.count) == (2, 2)
