@@ -372,6 +372,10 @@ class Change:
     everything: bool = False
 
 
+EVERYTHING = Change(0, frozenset(), everything=True)
+"""Of no store's making: whatever is held is forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which entries a list, purge or export means; None matches all."""

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -179,9 +179,8 @@ async def _open_face(
         note=_note(parts.observer),
         instance=parts.installation.instance,
         rules=parts.rules.faces,
-        complaint=lambda: "; ".join(
-            filter(None, (parts.upkeep.clockwatch.complaint, parts.operations.pausing.complaint()))
-        ),
+        complaint=lambda: "; ".join(filter(None, _complaints(parts))),
+        detached=lambda: parts.upkeep.membership.detached,
         trust=parts.trust,
     )
     return await face.open(
@@ -194,6 +193,14 @@ async def _open_face(
             closing=listeners.closing,
         )
     )
+
+
+def _complaints(parts: Parts) -> Iterator[str]:
+    """What everybody is told although we are ready."""
+    detached = parts.upkeep.membership.detached
+    yield detached.text if detached is not None else ""
+    yield parts.upkeep.clockwatch.complaint
+    yield parts.operations.pausing.complaint()
 
 
 async def _bind(

@@ -219,6 +219,12 @@ class ServiceMetrics(Collector):
         yield GaugeMetricFamily(
             "keyserver_cluster_leads", "1 where this node purges, tidies and prefetches", value=membership.leads
         )
+        detached = membership.detached
+        yield GaugeMetricFamily(
+            "keyserver_cluster_detached_seconds",
+            "How long the cache database has not been reached, 0 while it is",
+            value=detached.seconds if detached is not None else 0,
+        )
         yield GaugeMetricFamily(
             "keyserver_cluster_lag_seconds", "Time since this node last knew of all changes", value=membership.lag
         )

@@ -26,11 +26,10 @@ from keyserver.config import Config, ConfigError, Problem, load_again
 from keyserver.config.agreeing import agreeing
 from keyserver.config.checks import cross_checks
 from keyserver.config.settings import at_run_time, changes_of
-from keyserver.model import Change
+from keyserver.model import EVERYTHING
 from keyserver.processes.agreed import ROOM
 
 _LOG = logging.getLogger("keyserver")
-_EVERYTHING = Change(0, frozenset(), everything=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +124,7 @@ class Reloader:
         parts.resolver.rules_replaced()
         parts.upkeep.rules_replaced()
         parts.upkeep.membership.settings(agreeing(config))
+        parts.upkeep.membership.max_detached = config.server.max_detached
         for server in self._listeners.servers:
             if server.face in MAIL:
                 server.trust.change(config.mailflow.allowed_clients)
@@ -135,4 +135,4 @@ class Reloader:
             install_log(config)
         if self._listeners.fronts is not None:
             self._listeners.fronts.propose(ready.octets)
-        parts.changes.publish(_EVERYTHING)
+        parts.changes.publish(EVERYTHING)

@@ -15,7 +15,7 @@ from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
 from keyserver.config.agreeing import agreeing
 from keyserver.faces.http.hot import HotCounts
-from keyserver.model import Name
+from keyserver.model import EVERYTHING, Name
 from keyserver.resolver.membership import Membership
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import StoreError
@@ -70,5 +70,13 @@ async def open_upkeep(
 def _membership(context: Context, cache: Cache, lookups: Lookups) -> Membership:
     config, clocks = context.config, context.clocks
     name = config.server.node or socket.gethostname()
-    node = Node(secrets.token_hex(8), name, __version__, agreeing(config))
-    return Membership(cache.store.cluster, node, lookups.paused, clock=clocks.now, counting=clocks.counting)
+    membership = Membership(
+        cache.store.cluster,
+        Node(secrets.token_hex(8), name, __version__, agreeing(config)),
+        lookups.paused,
+        clock=clocks.now,
+        counting=clocks.counting,
+        forget=lambda: cache.changes.publish(EVERYTHING),
+    )
+    membership.max_detached = config.server.max_detached
+    return membership

@@ -87,7 +87,8 @@ class ServerSection(Section):
         "", "this machine's name in a cluster; empty: the host's name", restart=Restart.ALWAYS
     )
     max_detached: Annotated[int, Duration("0", "1h")] = key(
-        "60s", "how long what is known to be current is answered without the database", built=False
+        "60s",
+        "how long answers in memory are still given without PostgreSQL; 0 where a block must hold at once",
     )
 
 

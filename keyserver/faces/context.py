@@ -9,6 +9,7 @@ from keyserver.faces.cache import MemoryLimit
 from keyserver.listen.trust import Trust
 from keyserver.model import Answer, View
 from keyserver.query import Query
+from keyserver.resolver.membership import Detached
 from keyserver.resolver.resolver import Resolver
 from keyserver.store.base import Store
 
@@ -39,4 +40,5 @@ class FaceContext:
     instance: str  # our name in `Via`, and in LDAP's loop control
     rules: Callable[[], FaceRules] = FaceRules
     complaint: Callable[[], str] = lambda: ""  # what /readyz says although we are ready
+    detached: Callable[[], Detached | None] = lambda: None  # from the store; it is not asked then
     trust: Trust = field(default_factory=Trust)  # whose word about its clients counts

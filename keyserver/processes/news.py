@@ -14,15 +14,13 @@ import socket
 from collections.abc import Callable
 
 from keyserver.changes import Changes
-from keyserver.model import Change
+from keyserver.model import EVERYTHING, Change
 
 MOST = 60_000
 """Octets of one message; a change of more names is told as one of all names."""
 
 PATIENCE = 0.25
 """Seconds that a change waits for a front that does not read: it may be many changes at once."""
-
-_EVERYTHING = Change(0, frozenset(), everything=True)
 
 
 class Counter:
@@ -144,7 +142,7 @@ class Replica(Changes):
 
     def _forget(self) -> None:
         number = self.published
-        self.publish(_EVERYTHING)
+        self.publish(EVERYTHING)
         self.published = number
         self._recent.clear()
 

@@ -3,6 +3,9 @@ database's clock says, and which settings differ.
 
 What only one node may do (purge, prefetch, tidying) is done where it leads. It knows that by its own last beat, and
 believes it for less than the others wait: a node that was paused or cut off stops before another begins.
+
+A node that has not known of all changes for a second is detached: what it holds was true then. For a while it still
+answers that; afterwards nothing is answered from memory.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from keyserver.resolver.paused import Paused
 from keyserver.store.cluster import TERM, Beat, Cluster, Member, Node
 
 BEAT_EVERY = 1.0  # seconds
+WATCH_EVERY = 0.25  # seconds
+DETACHED = 1.0  # seconds without all changes: within that a delete elsewhere holds everywhere (rule 7)
 MARGIN = 2.0  # seconds before the end of its term from which on a node that leads does nothing more
 QUICK = 1.0  # seconds: the longest round trip by which clocks are compared
 HALF = 0.5  # of a second, which a clock that counts whole ones is behind on average
@@ -51,8 +56,23 @@ class ClusterNode:
     differences: tuple[Difference, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """The database cannot be reached: since when, and is the time over in which what is held is answered?"""
+
+    seconds: float
+    over: bool
+    bound: int
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        since = f"detached from the cache database for {self.seconds:.0f} s"
+        return f"{since}: nothing is answered from memory" if self.over else f"{since} of {self.bound} s"
+
+
 class Membership:
-    """The node's own. `beat` is called every BEAT_EVERY by upkeep."""
+    """The node's own. Upkeep calls `beat` every BEAT_EVERY, `watch` every WATCH_EVERY, `caught_up` after each poll."""
 
     def __init__(
         self,
@@ -62,14 +82,20 @@ class Membership:
         *,
         clock: Callable[[], int],
         counting: Callable[[], float],
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
-        """clock: Unix seconds; counting: seconds by a clock that nobody sets."""
+        """clock: Unix seconds; counting: seconds by a clock that nobody sets; forget: forgets all answers held."""
         self._cluster = cluster
         self._node = node
         self._paused = paused
         self._clock = clock
         self._counting = counting
+        self._forget = forget
         self.clockwatch = ClockWatch(clock(), counting())
+        self.max_detached = 0
+        """Seconds; see `server.max_detached`."""
+        self.detached: Detached | None = None
+        """None: this node knows of all changes."""
         self._beat: Beat | None = None
         self._beaten = 0.0  # counting clock, before the last beat began
         self._caught_up = counting()
@@ -97,6 +123,23 @@ class Membership:
     def lag(self) -> float:
         """Seconds since then."""
         return self._counting() - self._caught_up
+
+    async def watch(self) -> None:
+        """See whether this node is detached, say when that begins and ends, and forget answers when it lasts. Again
+        and again then: what is answered meanwhile may be wrong a moment later, too."""
+        before, lag = self.detached, self.lag
+        if not self._cluster.shared or lag <= DETACHED:
+            self.detached = None
+            if before is not None:
+                log.warning("the cache database answers again, after %.0f s", before.seconds)
+            return
+        self.detached = found = Detached(lag, lag > max(DETACHED, self.max_detached), self.max_detached)
+        if before is None:
+            log.error("detached from the cache database: what is held is answered for %d s", self.max_detached)
+        if found.over:
+            if before is None or not before.over:
+                log.error("%s", found.text)
+            self._forget()
 
     async def beat(self) -> None:
         """Tell and hear; then go by what was heard. Raises StoreError."""

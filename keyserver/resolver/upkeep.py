@@ -14,7 +14,7 @@ from cachetools import FIFOCache
 from keyserver.model import Name
 from keyserver.policy import absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
-from keyserver.resolver.membership import BEAT_EVERY, Membership
+from keyserver.resolver.membership import BEAT_EVERY, WATCH_EVERY, Membership
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
@@ -68,6 +68,7 @@ class Upkeep:
         await self.begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(lambda: BEAT_EVERY, self.membership.beat))
+            group.create_task(self._every(lambda: WATCH_EVERY, self.membership.watch))
             group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
             group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))

@@ -62,6 +62,9 @@ def make_runner(app: web.Application) -> web.AppRunner:
 async def unready(context: FaceContext) -> str:
     """What keeps us from doing our work, in one line; empty when nothing does."""
     problems: list[str] = []
+    detached = context.detached()
+    if detached is not None:
+        return detached.text if detached.over else ""
     try:
         stats = await context.store.stats()
     except StoreError as problem:

@@ -413,7 +413,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ('[server]\nmax_detached = "5s"', "server.max_detached"),
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[policy]\nsubaddress = "+"', "policy.subaddress"),
         ('[verdict]\nlisten = "127.0.0.1:8372"', "verdict.listen"),

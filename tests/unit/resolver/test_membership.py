@@ -9,7 +9,7 @@ import pytest
 
 from keyserver.model import Source
 from keyserver.resolver.clockwatch import APART, NEAR
-from keyserver.resolver.membership import MARGIN, QUICK, Membership
+from keyserver.resolver.membership import MARGIN, QUICK, Detached, Membership
 from keyserver.resolver.paused import Paused
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import StoreError
@@ -29,7 +29,7 @@ class Scripted:
     others: tuple[Node, ...] = ()
     seen: float = 0.0  # seconds ago
     took: float = 0.0
-    shared = True
+    shared: bool = True
     willing: list[bool] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     heard: list[Node] = field(default_factory=list)
@@ -53,6 +53,7 @@ class Scripted:
 class Kept:
     ground: Ground
     cluster: Scripted = field(default_factory=Scripted)
+    forgotten: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.paused = Paused(self.ground.store.upstreams, lambda: self.ground.now)
@@ -62,7 +63,9 @@ class Kept:
             self.paused,
             clock=lambda: self.ground.now,
             counting=lambda: self.cluster.counting,
+            forget=lambda: self.forgotten.append(self.cluster.counting),
         )
+        self.membership.max_detached = 60
 
     async def beat(self, *, times: int = 1) -> Membership:
         for _ in range(times):
@@ -223,3 +226,38 @@ async def test_lag_is_the_time_since_all_changes_were_known(kept: Kept) -> None:
     kept.cluster.counting += 2.5
     await kept.beat()
     assert kept.cluster.heard[-1].lag == 2.5
+
+
+async def test_cut_off_for_too_long_nothing_held_is_answered(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    membership, cluster = kept.membership, kept.cluster
+    cluster.counting = 1.0
+    await membership.watch()
+    assert membership.detached is None
+    cluster.counting = 60.0
+    await membership.watch()
+    assert membership.detached == Detached(60.0, over=False, bound=60)
+    assert membership.detached.text == "detached from the cache database for 60 s of 60 s"
+    assert kept.forgotten == []
+    for cluster.counting in (60.1, 60.35):
+        await membership.watch()
+    assert membership.detached.over
+    assert kept.forgotten == [60.1, 60.35], "what was answered since falls as well"
+    assert caplog.text.count("nothing is answered from memory") == 1
+    membership.caught_up()
+    await membership.watch()
+    assert membership.detached is None
+    assert "the cache database answers again, after 60 s" in caplog.text
+
+
+async def test_where_a_block_must_hold_at_once_nothing_is_answered_beyond_a_second(kept: Kept) -> None:
+    kept.membership.max_detached = 0
+    for kept.cluster.counting in (1.0, 1.01):
+        await kept.membership.watch()
+    assert kept.forgotten == [1.01]
+
+
+async def test_who_has_the_cache_alone_is_never_detached(kept: Kept) -> None:
+    kept.cluster.shared = False
+    kept.cluster.counting = 1e6
+    await kept.membership.watch()
+    assert kept.membership.detached is None

@@ -41,6 +41,7 @@ from keyserver.model import (
 )
 from keyserver.openpgp.armor import dearmor
 from keyserver.query import Query, parse
+from keyserver.resolver.membership import Detached
 from keyserver.store.base import StoreError, StoreStats
 
 NOW = 1_700_000_000
@@ -873,6 +874,18 @@ async def test_stats_as_page_and_json(face: Face) -> None:
 
 
 # ---- health
+
+
+async def test_a_store_out_of_reach_is_not_asked() -> None:
+    detached = Detached(12.3, over=False, bound=60)
+    async with served(detached=lambda: detached, complaint=lambda: detached.text) as face:
+        face.counts.broken = True
+        reply = await face.get("/readyz")
+        assert (reply.status, reply.body) == (200, b"ok, but detached from the cache database for 12 s of 60 s\n")
+        detached = Detached(61.0, over=True, bound=60)
+        reply = await face.get("/readyz")
+        assert reply.status == 503
+        assert reply.body == b"detached from the cache database for 61 s: nothing is answered from memory\n"
 
 
 async def test_health_and_readiness(face: Face) -> None:
