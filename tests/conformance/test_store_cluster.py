@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
 from keyserver.store.base import Store
-from keyserver.store.cluster import Node
+from keyserver.store.cluster import KEPT, TERM, Beat, Cluster, Node
+from support import postgres
+from tests.conformance.conftest import KINDS, Backend
 
 ONE = Node("1", "one", "0.1", {"cache.ttl": "1d"})
+TWO = Node("2", "two", "0.2", {"cache.ttl": "2d", "upstream[\U0001f511].url": "hkp://x"}, 0.25)
+
+SHARED = [kind for kind in KINDS if kind != "sqlite"]
+"""The stores that several nodes can have."""
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    return Backend(request.param, tmp_path)
+
+
+@pytest.fixture
+async def pair(shared: Backend) -> AsyncIterator[tuple[Cluster, Cluster]]:
+    """Two nodes' view of one database."""
+    async with shared.opened() as (one, _), shared.opened() as (two, _):
+        yield one.cluster, two.cluster
+    shared.close()
+
+
+def pass_(backend: Backend, seconds: float) -> None:
+    """Time passes for what the nodes have written."""
+    postgres.shared().sql(
+        f"UPDATE node SET seen = seen - {seconds}, since = since - {seconds}",
+        f"UPDATE leader SET until = until - {seconds}",
+        database=backend.database,
+    )
+
+
+def names(beat: Beat) -> list[tuple[str, bool]]:
+    return [(member.node.id, beat.living(member)) for member in beat.members]
 
 
 async def test_a_node_alone_leads(store: Store) -> None:
@@ -17,3 +56,91 @@ async def test_a_node_alone_leads(store: Store) -> None:
     assert beat.living(member)
     assert cluster.shared == (beat.at is not None)
     await cluster.leave("1")
+
+
+async def test_each_hears_what_the_others_say_of_themselves(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    await one.beat(ONE, willing=False)
+    first = await two.beat(TWO, willing=False)
+    assert [member.node for member in first.members] == [ONE, TWO]
+    other = replace(ONE, settings={"cache.ttl": "3d"}, lag=1.5)
+    again = await one.beat(other, willing=False)
+    assert [member.node for member in again.members] == [other, TWO]
+    assert first.at is not None
+    assert again.at is not None
+    mine, hers = again.members
+    assert mine.since == first.members[0].since < hers.since == hers.seen == first.at < mine.seen == again.at
+    assert [member.node for member in (await two.beat(TWO, willing=False)).members] == [other, TWO]
+
+
+async def test_hostile_words_of_a_node_are_kept_as_text(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    await one.beat(Node("1\0", "\ud800", "'; --", {"a\0b": "\udfff\\u0000"}), willing=False)
+    beat = await two.beat(TWO, willing=False)
+    assert len(beat.members) == 2
+    await one.leave("1\0")
+    assert len((await two.beat(TWO, willing=False)).members) == 1
+
+
+async def test_only_who_is_willing_leads_and_only_one(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    assert (await one.beat(ONE, willing=False)).leader == ""
+    assert (await two.beat(TWO, willing=True)).leader == "2"
+    assert (await one.beat(ONE, willing=True)).leader == "2"
+    assert (await two.beat(TWO, willing=False)).leader == "", "it gives the lead up"
+    assert (await one.beat(ONE, willing=True)).leader == "1"
+    assert (await two.beat(TWO, willing=True)).leader == "1"
+
+
+async def test_who_does_not_beat_leads_for_a_term_more(shared: Backend, pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    await one.beat(ONE, willing=True)
+    pass_(shared, TERM - 2)
+    beat = await two.beat(TWO, willing=True)
+    assert (beat.leader, names(beat)) == ("1", [("1", True), ("2", True)])
+    pass_(shared, 2)
+    beat = await two.beat(TWO, willing=True)
+    assert (beat.leader, names(beat)) == ("2", [("1", False), ("2", True)])
+    assert (await one.beat(ONE, willing=True)).leader == "2", "who comes back finds another in its place"
+
+
+async def test_who_leaves_is_forgotten_and_leads_no_more(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    await one.beat(ONE, willing=True)
+    await two.beat(TWO, willing=True)
+    await one.leave("1")
+    beat = await two.beat(TWO, willing=True)
+    assert (beat.leader, names(beat)) == ("2", [("2", True)])
+
+
+async def test_who_is_gone_is_told_of_for_a_day_or_until_it_is_back(
+    shared: Backend, pair: tuple[Cluster, Cluster]
+) -> None:
+    one, two = pair
+    await one.beat(ONE, willing=True)
+    pass_(shared, KEPT - 100)
+    assert names(await two.beat(TWO, willing=True)) == [("1", False), ("2", True)]
+    pass_(shared, TERM)
+    again = replace(TWO, id="3")
+    assert names(await two.beat(again, willing=True)) == [("1", False), ("3", True)], "started again"
+    pass_(shared, 100)
+    assert names(await two.beat(again, willing=True)) == [("3", True)]
+
+
+async def test_of_many_that_come_at_once_one_leads(shared: Backend) -> None:
+    nodes = [Node(str(n), f"n{n}", "1") for n in range(12)]
+    async with shared.opened() as (store, _):
+        for _ in range(5):
+            pass_(shared, TERM)  # nobody leads any more
+            beats = await asyncio.gather(*(store.cluster.beat(node, willing=True) for node in nodes))
+            assert sum(beat.leader == node.id for beat, node in zip(beats, nodes, strict=True)) == 1
+    shared.close()
+
+
+async def test_the_nodes_are_no_part_of_what_is_purged(pair: tuple[Cluster, Cluster], shared: Backend) -> None:
+    await pair[0].beat(ONE, willing=True)
+    async with shared.opened() as (store, heard):
+        await store.purge_all(1)
+        heard.clear()
+        assert names(await store.cluster.beat(TWO, willing=True)) == [("1", True), ("2", True)]
+        assert heard == [], "no name changes"

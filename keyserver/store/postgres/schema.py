@@ -169,6 +169,20 @@ VERSION_1: Step = (
     "CREATE INDEX act_certificate ON act (certificate, number)",
     'CREATE TABLE pause (upstream text COLLATE "C" PRIMARY KEY, at bigint NOT NULL)',
     'CREATE TABLE told (upstream text COLLATE "C" PRIMARY KEY, counts bytea NOT NULL)',
+    # Who lives and who leads: said again every second, so nothing is lost where a crash empties them. Times are seconds
+    # since 1970.
+    """CREATE UNLOGGED TABLE node (
+        id text COLLATE "C" PRIMARY KEY,
+        name text COLLATE "C" NOT NULL,
+        version text NOT NULL,
+        settings jsonb NOT NULL,
+        lag float8 NOT NULL,
+        since float8 NOT NULL,
+        seen float8 NOT NULL
+    )""",
+    """CREATE UNLOGGED TABLE leader (
+        one boolean PRIMARY KEY CHECK (one), id text COLLATE "C" NOT NULL, until float8 NOT NULL
+    )""",
     *(
         f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
         for table in ("entry", "name", "record")

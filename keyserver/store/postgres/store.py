@@ -22,9 +22,11 @@ from keyserver.model import Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
+from keyserver.store.cluster import Cluster
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.postgres import deletions, listing, outbox, put, reading, removing, undoing, waiting
 from keyserver.store.postgres.administration import PostgresAdministration
+from keyserver.store.postgres.cluster import PostgresCluster
 from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Connections, errors
 from keyserver.store.postgres.publishing import News
 from keyserver.store.postgres.schema import bring_forward
@@ -67,6 +69,7 @@ class PostgresStore:
         self._written = 0  # transactions since counts were folded
         self.administration: Administration = PostgresAdministration(self)
         self.upstreams: AboutUpstreams = PostgresUpstreams(self)
+        self.cluster: Cluster = PostgresCluster(self)
         self.transfer: Transfer = PostgresTransfer(self)
 
     # --- opening

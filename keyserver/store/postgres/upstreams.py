@@ -37,12 +37,12 @@ class PostgresUpstreams:
         rows = await self._connections.read(lambda db: db.fetch("SELECT upstream, counts FROM told"), long=True)
         return dict(rows)
 
-    async def keep_told(self, told: Mapping[str, bytes]) -> None:
-        """As `AboutUpstreams.keep_told`; always in the same order, so that no two nodes wait for each other."""
-        sql = (
-            "INSERT INTO told (upstream, counts) SELECT * FROM unnest($1::text[], $2::bytea[])"
-            " ON CONFLICT (upstream) DO UPDATE SET counts = excluded.counts"
-        )
-        names = sorted(told)
-        counts = [told[name] for name in names]
-        await self._connections.write(lambda w: w.db.execute(sql, list(map(text, names)), counts), durable=False)
+    async def keep_told(self, upstream: str, before: bytes | None, counts: bytes) -> bool:
+        """As `AboutUpstreams.keep_told`."""
+        if before is None:
+            sql = "INSERT INTO told (upstream, counts) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
+            row: tuple[object, ...] = (text(upstream), counts)
+        else:
+            sql = "UPDATE told SET counts = $2 WHERE upstream = $1 AND counts = $3 RETURNING true"
+            row = (text(upstream), counts, before)
+        return await self._connections.write(lambda w: w.db.fetchval(sql, *row), durable=False) is True
