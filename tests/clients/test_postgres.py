@@ -139,7 +139,8 @@ async def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 async def test_a_server_that_goes_is_missed_but_not_needed_and_is_found_again(tmp_path: Path) -> None:
     async with Scripted({ALICE.fingerprint: key(ALICE.octets)}) as upstream:
-        with Cluster() as cluster, on(cluster.url(cluster.create()), tmp_path / "a", [upstream.url]) as service:
+        soon = {"server.max_detached": '"1s"'}
+        with Cluster() as cluster, on(cluster.url(cluster.create()), tmp_path / "a", [upstream.url], **soon) as service:
 
             async def ready() -> bool:
                 return (await service.get("/readyz"))[0] == 200
