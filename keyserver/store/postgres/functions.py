@@ -126,19 +126,23 @@ begun before must not pass for later than those."""
 
 ORDER_NAMES = """
 CREATE FUNCTION order_names_1(row_id bigint, at_ bigint, rank_ smallint, claimed smallint, vouched text[])
-RETURNS void LANGUAGE sql VOLATILE AS $body$
-    UPDATE name AS n SET at = at_, rank = CASE
-        WHEN n.rank = 1 AND EXISTS (
-            SELECT 1 FROM record AS q JOIN entry AS x ON x.origin = q.upstream
-            WHERE x.id = row_id AND x.source = 'keyserver' AND q.name = n.name AND q.found
-        ) THEN 1
-        WHEN n.name = ANY(vouched) THEN 1
-        WHEN strpos(n.name, ':addr:') > 0 THEN claimed
-        ELSE rank_ END
-    WHERE n.entry = row_id
+RETURNS void LANGUAGE plpgsql VOLATILE AS $body$
+BEGIN
+    UPDATE name AS n SET at = at_, rank = w.rank FROM (
+        SELECT m.ctid, CASE
+            WHEN m.rank = 1 AND EXISTS (
+                SELECT 1 FROM record AS q JOIN entry AS x ON x.origin = q.upstream
+                WHERE x.id = row_id AND x.source = 'keyserver' AND q.name = m.name AND q.found
+            ) THEN 1
+            WHEN m.name = ANY(vouched) THEN 1
+            WHEN strpos(m.name, ':addr:') > 0 THEN claimed
+            ELSE rank_ END AS rank
+        FROM name AS m WHERE m.entry = row_id
+    ) AS w WHERE n.ctid = w.ctid AND (n.at <> at_ OR n.rank <> w.rank);
+END
 $body$
 """
-"""As `sqlite.put.order_names`."""
+"""As `sqlite.put.order_names`; no function of plain SQL, which would be planned at each call."""
 
 FUNCTIONS = (
     GENERATION,
