@@ -17,6 +17,9 @@ NEVER = 2**53
 INSIDE = 3
 """Characters from which on a text is looked for inside identities; a shorter one begins an address."""
 
+UPSTREAM = "upstream "
+"""Begins the word under which entries of an upstream are counted."""
+
 COUNTED = 1000
 """Where counting ends that nobody keeps: "1,000+"."""
 

@@ -417,7 +417,7 @@ async def test_counts_are_kept_where_they_can_be_and_end_somewhere_else(store: S
     assert (stats.held, stats.approved, stats.upstreams) == (0, 0, {"one": COUNTED + 499})
 
 
-async def test_text_is_found_before_it_is_indexed_after_and_when_it_has_changed(store: Store) -> None:
+async def test_text_is_found_before_it_is_indexed_after_and_when_it_has_changed(store: Store, backend: Backend) -> None:
     """Steps of two candidates gather nothing; those of 5,000 go by the index, and by what it does not know yet."""
 
     async def found(text: str) -> list[str]:
@@ -428,23 +428,24 @@ async def test_text_is_found_before_it_is_indexed_after_and_when_it_has_changed(
         assert both[0] == both[1]
         return both[0]
 
+    later = int(backend.kind == "sqlite")  # PostgreSQL's own index is never behind
     made = [Made(n, (f"number{n} <u{n}@x.example>",)) for n in range(20)]
     await store.put([m.find() for m in made], [], await store.begin(), NOW)
     assert await store.index_text(100) == 0, "it waits until there is a batch"
     assert await found("number7") == [made[7].fingerprint]
-    assert await store.index_text(20) == 20
+    assert await store.index_text(20) == 20 * later
     assert await store.index_text(1) == 0
     assert await found("number7") == [made[7].fingerprint]
     await store.put([Made(7, ("renamed <u7@x.example>",)).find()], [], await store.begin(), NOW)
     assert await found("number7") == []
     assert await found("renamed") == [made[7].fingerprint]
-    assert await store.index_text(1) == 1
+    assert await store.index_text(1) == later
     assert (await found("renamed"), await found("number7")) == ([made[7].fingerprint], [])
     await store.delete(made[19].fingerprint, NOW)  # the next one may have its number
     again = Made(50, ("newcomer <n@x.example>",))
     await store.put([again.find()], [], await store.begin(), NOW)
     assert (await found("newcomer"), await found("number19")) == ([again.fingerprint], [])
-    assert await store.index_text(1) == 1
+    assert await store.index_text(1) == later
     assert (await found("newcomer"), await found("number19")) == ([again.fingerprint], [])
     await store.purge_all(NOW)
     assert await found("number7") == []
@@ -452,10 +453,10 @@ async def test_text_is_found_before_it_is_indexed_after_and_when_it_has_changed(
     assert await found("newcomer") == [again.fingerprint]
 
 
-async def test_text_behind_a_nul_is_indexed_too(store: Store) -> None:
+async def test_text_behind_a_nul_is_indexed_too(store: Store, backend: Backend) -> None:
     made = Made(1, ("\0nul <nul@x.example>",))
     await store.put([made.find()], [], await store.begin(), NOW)
-    assert await store.index_text(1) == 1
+    assert await store.index_text(1) == int(backend.kind == "sqlite")
     for text in ("nul@x", "\0nul", "\0nu"):
         page = await store.list(by(what=Filter(Selection(text=text))), None, Budget(clock))
         assert places(page.entries) == [(made.fingerprint, K, "one")], text

@@ -9,10 +9,11 @@ from typing import Any
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
 from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
+from keyserver.store.listing import UPSTREAM
 from keyserver.store.postgres.connections import Connection
-from keyserver.store.postgres.sifting import Values, condition
+from keyserver.store.postgres.sifting import DIALECT, Values, condition
 from keyserver.store.postgres.text import fits, text
-from keyserver.store.postgres.writing import OCTETS, UPSTREAM
+from keyserver.store.postgres.writing import OCTETS
 
 MAX_CERTIFICATES = 64  # of one name
 MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stand there once per origin
@@ -229,10 +230,7 @@ async def matching(db: Connection, what: Selection, after: int, limit: int) -> l
     return [row[0] for row in await db.fetch(sql, *bound.all)]
 
 
-_COUNTED = (
-    "SELECT what, sum(n)::bigint AS n FROM (TABLE tally UNION ALL TABLE delta) AS t GROUP BY what"
-    " UNION ALL SELECT 'blocked', count(*) FROM block"
-)
+_COUNTED = f"{DIALECT.tally} UNION ALL SELECT 'blocked', count(*) FROM block"  # noqa: S608 - our own words
 
 
 async def stats(db: Connection) -> StoreStats:

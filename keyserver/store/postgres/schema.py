@@ -193,6 +193,13 @@ VERSION_1: Step = (
         for table in ("delta", "change")
     ),
     *FUNCTIONS,
+    # Texts within identities are found by trigrams where the server has them for us; else listings go over entries.
+    """DO $$ BEGIN
+        CREATE EXTENSION IF NOT EXISTS pg_trgm;
+        CREATE INDEX entry_folded ON entry USING gin (folded gin_trgm_ops);
+    EXCEPTION WHEN insufficient_privilege OR undefined_file OR feature_not_supported OR undefined_object THEN
+        RAISE WARNING 'keyserver: no index of texts: the extension pg_trgm cannot be made by this user';
+    END $$""",
 )
 
 STEPS: tuple[Step, ...] = (VERSION_1,)

@@ -9,10 +9,9 @@ from zlib import crc32
 
 from keyserver.model import Name, Source
 from keyserver.store.deletion import names_of_fingerprint
+from keyserver.store.listing import UPSTREAM
 from keyserver.store.postgres.connections import Connection
 
-UPSTREAM = "upstream "
-"""Begins the word under which entries of an upstream are counted."""
 OCTETS = "octets"
 DELETING = 0x4B734465
 """Advisory lock: shared by whoever writes entries, exclusive for what must not be undone by them."""

@@ -12,6 +12,7 @@ from typing import Any
 from keyserver.model import Entry, Kind, Name, Record, Source
 from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
+from keyserver.store.listing import UPSTREAM
 from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name
@@ -19,8 +20,6 @@ MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stan
 MAX_ENTRIES = 64  # of one certificate, in a snapshot
 MAX_RECORDS = 256  # of one name: one per upstream
 MAX_OCTETS = 16 << 20  # of one snapshot or page; the certificate or entry that passes it is the last
-UPSTREAM = "upstream "
-"""Begins the word under which entries of an upstream are counted."""
 MAX_PUBLISHED = 10_000  # names; beyond that a poll says "everything" sooner than it reads them all
 
 

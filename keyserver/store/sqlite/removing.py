@@ -10,9 +10,10 @@ from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
 from keyserver.store.base import Undo
 from keyserver.store.deletion import delete_note, purge_note
+from keyserver.store.sifting import Value, selected
 from keyserver.store.sqlite import deletions, trigrams, waiting
+from keyserver.store.sqlite.dialect import DIALECT
 from keyserver.store.sqlite.put import order_names, recount
-from keyserver.store.sqlite.sifting import Value, selected
 from keyserver.store.sqlite.writing import Writing
 from keyserver.store.standing import Standing, storable
 
@@ -44,7 +45,7 @@ def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | None) 
 def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo: Undo | None) -> int:
     """Delete those of the entries `ids` that still match, and the records of their certificates' names."""
     values: dict[str, Value] = {"ids": json.dumps(ids)}
-    where = "".join(f" AND ({part})" for part in selected(what, "w", values))
+    where = "".join(f" AND ({part})" for part in selected(DIALECT, what, "w", values))
     rows = writing.db.execute(
         f"SELECT e.id, e.fingerprint FROM entry AS e WHERE e.id IN (SELECT value FROM json_each(:ids)){where}",  # noqa: S608
         values,

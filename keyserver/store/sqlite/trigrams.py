@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from keyserver.model import Kind, Source
+from keyserver.store.sifting import Asking
+from keyserver.store.sqlite.asking import answer
 from keyserver.store.sqlite.writing import Writing
 
 BEHIND = "text index"
@@ -25,32 +27,38 @@ _TRIGRAMS = 12  # of a long text: enough to be rare, and the entries are looked 
 
 _MARK = "SELECT n FROM tally WHERE what = ?"
 _SET = "INSERT INTO tally VALUES (?1, ?2) ON CONFLICT DO UPDATE SET n = ?2"
-_NEW = "SELECT id FROM entry WHERE id > ? ORDER BY id LIMIT ?"
-_CHANGED = "SELECT entry FROM unindexed LIMIT ?"
 
 
 def tail(db: sqlite3.Connection, limit: int) -> list[int]:
     """Up to `limit` ids of entries that the index does not know as they are now."""
-    new = db.execute(_NEW, (_mark(db), limit)).fetchall()
-    return [id_ for (id_,) in (*new, *db.execute(_CHANGED, (limit - len(new),)))]
+    return answer(db, _tail(limit))
 
 
-def find(db: sqlite3.Connection, text: str, limit: int) -> list[int] | None:
+def _tail(limit: int) -> Asking[list[int]]:
+    marks = yield "SELECT n FROM tally WHERE what = :what", {"what": BEHIND}
+    mark = int(marks[0][0]) if marks else 0
+    new = yield "SELECT id FROM entry WHERE id > :mark ORDER BY id LIMIT :limit", {"mark": mark, "limit": limit}
+    changed = yield "SELECT entry FROM unindexed LIMIT :limit", {"limit": limit - len(new)}
+    return [row[0] for row in (*new, *changed)]
+
+
+def finding(text: str, limit: int) -> Asking[list[int] | None]:
     """Up to `limit` ids of entries that may contain it (case-folded), those that are no more among them.
 
     None: the index cannot say, for it has no such pieces or is too far behind."""
     pieces = _pieces(text)
-    behind = tail(db, limit + 1)
+    behind = yield from _tail(limit + 1)
     if not pieces or len(behind) > limit:
         return None
-    rows = db.execute("SELECT rowid FROM trigram WHERE trigram MATCH ? LIMIT ?", (" AND ".join(pieces), limit))
-    return [*behind, *(id_ for (id_,) in rows)]
+    sql = "SELECT rowid FROM trigram WHERE trigram MATCH :pieces LIMIT :limit"
+    rows = yield sql, {"pieces": " AND ".join(pieces), "limit": limit}
+    return [*behind, *(row[0] for row in rows)]
 
 
 def search(db: sqlite3.Connection, text: str, kind: Kind, limit: int) -> tuple[str, ...]:
     """`Store.search`, newest entry first; blocked certificates are left out. What the index does not narrow down is
     looked for in the newest entries, where a common text is soon found."""
-    ids = find(db, text, _FEW)
+    ids = answer(db, finding(text, _FEW))
     values: dict[str, str | int] = {"kind": str(kind), "text": text}
     if ids is not None and len(ids) < _FEW:
         pool, order = "json_each(:ids) AS j CROSS JOIN entry AS e ON e.id = j.value", " ORDER BY e.id DESC"

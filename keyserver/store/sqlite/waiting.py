@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from keyserver.model import Name, Record, Selection, Source
 from keyserver.store.base import Undo, Waiting
 from keyserver.store.deletion import KEEP
-from keyserver.store.sqlite.sifting import WAITING_NAMED, Value, selected
+from keyserver.store.sifting import Value, selected
+from keyserver.store.sqlite.dialect import DIALECT, WAITING_NAMED
 from keyserver.store.sqlite.writing import Writing
 
 TABLES = ("undo_copy", "undo_entry", "undo_record", "undo")
@@ -88,7 +89,7 @@ def drop_certificate(
 def drop_selected(writing: Writing, what: Selection) -> None:
     """Erase every waiting entry that a purge would take if it were not deleted already."""
     values: dict[str, Value] = {}
-    parts = [f"({part})" for part in selected(what, "w", values, WAITING_NAMED)]
+    parts = [f"({part})" for part in selected(DIALECT, what, "w", values, WAITING_NAMED)]
     _drop(writing, " AND ".join(parts) or "1", values)
 
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from keyserver.model import Change, Name, Source
 from keyserver.store.deletion import names_of_fingerprint
-from keyserver.store.sqlite.reading import MAX_PUBLISHED, UPSTREAM
+from keyserver.store.listing import UPSTREAM
+from keyserver.store.sqlite.reading import MAX_PUBLISHED
 from keyserver.store.sqlite.session import Session
 
 T = TypeVar("T")

@@ -1,42 +1,68 @@
-"""A listing's filter as a condition on `entry AS e`, with named values. Every word of it can be said of one row."""
+"""A listing's filter as a condition on `entry AS e`, with named values. Every word of it can be said of one row.
+
+What SQLite and PostgreSQL say differently stands in a `Dialect`; a value is named `:name` for both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from keyserver.model import Selection, Source
 from keyserver.store.listing import NEVER, Lifetimes, Listing, Needle, Status, needle
 
-Value: TypeAlias = str | int
+T = TypeVar("T")
+Value: TypeAlias = str | int | list[int]
 
-DOMAIN = "instr(n.name, '@') > 0 AND substr(n.name, instr(n.name, '@') + 1)"
-"""The domain of an address, as the index has it."""
+Values: TypeAlias = Mapping[str, Value]
+
+Asking: TypeAlias = Generator[tuple[str, Values], Sequence[Sequence[Any]], T]
+"""Yields statements, is sent their rows, and returns what it came to: for stores that wait and stores that do not."""
 
 AFTER_ALL = "\U0010ffff"
 """Behind every character of a text."""
-_BLOCKED = "EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)"
-_NAMED = "EXISTS (SELECT 1 FROM name AS n INDEXED BY name_entry WHERE n.entry = e.id AND "
-WAITING_NAMED = "EXISTS (SELECT 1 FROM (SELECT json_extract(value, '$[0]') AS name FROM json_each(e.names)) AS n WHERE "
-"""Of `undo_entry AS e`, which keeps its names beside it."""
+BLOCKED = "EXISTS (SELECT 1 FROM block AS b WHERE b.fingerprint = e.fingerprint)"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one kind of database says what a listing asks."""
+
+    true: str
+    contains: str
+    """Does the text of the first pair of braces contain that of the second?"""
+    domain: str
+    """The domain of the address `n.name` is …, as the index has it."""
+    named: str
+    """Of an entry `e`: it has a name `n` of which what comes into the braces is true."""
+    by: str
+    """Behind a table: go by this index; empty where the database decides."""
+    join: str
+    """That keeps the order of the loops, where the database can be told."""
+    among: str
+    """A table `j` whose `value` is each of the numbers `:ids`."""
+    tally: str
+    """Selects words and their counts."""
+    containing: Callable[[str, int], Asking[list[int] | None]]
+    """Up to so many ids of entries that may contain a text, by an index of texts; None where it cannot say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sieve:
-    """SQL that is 1 for an entry that matches; `end`: when one ends."""
+    """SQL that is true for an entry that matches; `end`: when one ends."""
 
     condition: str
     end: str
-    values: Mapping[str, Value]
+    values: Values
 
 
-def sieve(listing: Listing) -> Sieve:
+def sieve(dialect: Dialect, listing: Listing) -> Sieve:
     """Of a listing."""
     values: dict[str, Value] = {"now": listing.now, "never": NEVER}
     end = _end(listing.lifetimes, values)
-    parts = [f"({part})" for part in _parts(listing, end, values)]
-    return Sieve(" AND ".join(parts) or "1", end, values)
+    parts = [f"({part})" for part in _parts(dialect, listing, end, values)]
+    return Sieve(" AND ".join(parts) or dialect.true, end, values)
 
 
 def _end(lifetimes: Lifetimes, values: dict[str, Value]) -> str:
@@ -50,10 +76,10 @@ def _end(lifetimes: Lifetimes, values: dict[str, Value]) -> str:
     return f"CASE e.source WHEN 'local' THEN :never WHEN 'mailflow' THEN e.at + :mailflow ELSE e.at + {ttl_of} END"
 
 
-def _parts(listing: Listing, end: str, values: dict[str, Value]) -> Iterator[str]:
+def _parts(dialect: Dialect, listing: Listing, end: str, values: dict[str, Value]) -> Iterator[str]:
     what = listing.what
-    yield from selected(what.wanted, "w", values)
-    for part in selected(what.unwanted, "n", values):
+    yield from selected(dialect, what.wanted, "w", values)
+    for part in selected(dialect, what.unwanted, "n", values):
         yield f"NOT ({part})"
     if what.status is not None:
         yield _status(what.status, end)
@@ -73,10 +99,13 @@ def _parts(listing: Listing, end: str, values: dict[str, Value]) -> Iterator[str
             yield sql + name
 
 
-def selected(what: Selection, prefix: str, values: dict[str, Value], named: str = _NAMED) -> Iterator[str]:
+def selected(
+    dialect: Dialect, what: Selection, prefix: str, values: dict[str, Value], named: str | None = None
+) -> Iterator[str]:
     """What a selection names, each by itself. Adds the values, whose names begin with `prefix`.
 
-    `named` begins a condition on a name `n` of `e`."""
+    `named`: as the dialect's, where `e` is something else."""
+    named = named or dialect.named
 
     def bound(name: str, value: Value) -> str:
         values[prefix + name] = value
@@ -89,12 +118,12 @@ def selected(what: Selection, prefix: str, values: dict[str, Value], named: str 
     if what.kind is not None:
         yield f"e.kind = {bound('kind', str(what.kind))}"
     if what.domain is not None:
-        yield f"{named}{DOMAIN} = {bound('domain', what.domain.lower())})"
+        yield named.format(f"{dialect.domain} = {bound('domain', what.domain.lower())}")
     if what.text is not None:
-        yield " OR ".join(_texts(needle(what.text), prefix, values, named))
+        yield " OR ".join(_texts(dialect, needle(what.text), prefix, values, named))
 
 
-def _texts(term: Needle, prefix: str, values: dict[str, Value], named: str) -> Iterator[str]:
+def _texts(dialect: Dialect, term: Needle, prefix: str, values: dict[str, Value], named: str) -> Iterator[str]:
     """The ways in which an entry can be meant by a text."""
     if not term.inside:
         ranges = []
@@ -102,27 +131,27 @@ def _texts(term: Needle, prefix: str, values: dict[str, Value], named: str) -> I
             first, last = f"{prefix}a{number}", f"{prefix}z{number}"
             values |= {first: name, last: name + AFTER_ALL}
             ranges.append(f"n.name >= :{first} AND n.name < :{last}")
-        yield f"{named}({' OR '.join(ranges)}))"
+        yield named.format(f"({' OR '.join(ranges)})")
         return
     values[f"{prefix}text"] = term.text
-    yield f"instr(e.folded, :{prefix}text) > 0"
+    yield dialect.contains.format("e.folded", f":{prefix}text")
     if term.digits:
         values |= {f"{prefix}first": term.digits, f"{prefix}last": term.digits + "G"}
         yield f"e.fingerprint >= :{prefix}first AND e.fingerprint < :{prefix}last"
     if term.names:
         values |= {f"{prefix}id{number}": name for number, name in enumerate(term.names)}
-        yield f"{named}n.name IN ({', '.join(f':{prefix}id{number}' for number in range(len(term.names)))}))"
+        yield named.format(f"n.name IN ({', '.join(f':{prefix}id{number}' for number in range(len(term.names)))})")
 
 
 def _status(status: Status, end: str) -> str:
     """As `Status` says it: the first that holds."""
     gone = f"{end} + CASE e.source WHEN '{Source.KEYSERVER}' THEN :stale ELSE 0 END <= :now"
     if status is Status.BLOCKED:
-        return _BLOCKED
+        return BLOCKED
     if status is Status.EXPIRED:
-        return f"{gone} AND NOT {_BLOCKED}"
+        return f"{gone} AND NOT {BLOCKED}"
     if status is Status.HELD:
-        return f"e.held AND NOT {gone} AND NOT {_BLOCKED}"
+        return f"e.held AND NOT {gone} AND NOT {BLOCKED}"
     if status is Status.STALE:
-        return f"NOT e.held AND {end} <= :now AND NOT {gone} AND NOT {_BLOCKED}"
-    return f"NOT e.held AND {end} > :now AND NOT {_BLOCKED}"
+        return f"NOT e.held AND {end} <= :now AND NOT {gone} AND NOT {BLOCKED}"
+    return f"NOT e.held AND {end} > :now AND NOT {BLOCKED}"
