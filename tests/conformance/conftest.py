@@ -28,6 +28,9 @@ from support import postgres
 KINDS = ("sqlite", "postgres")
 """The stores that are held to every promise."""
 
+EXAMPLES = {"sqlite": 60, "postgres": 12}
+"""Generated worlds: each step there goes to another process and back."""
+
 
 def octets_of(fingerprint: str, texts: Iterable[str], revocations: Iterable[str] = (), ballast: int = 0) -> bytes:
     value = {"fpr": fingerprint, "texts": sorted(set(texts)), "rev": sorted(set(revocations)), "ballast": "x" * ballast}
@@ -214,6 +217,18 @@ def _template() -> str:
         thread.submit(asyncio.run, fill()).result()
     cluster.freeze(name)
     return name
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What goes through every order and size of step takes PostgreSQL minutes: of those the short run takes there one
+    in seven, the long run all."""
+    many = [item for item in items if "postgres" in item.name and item.name.startswith(_MANY)]
+    for number, item in enumerate(many):
+        if number % 7:
+            item.add_marker("soak")
+
+
+_MANY = ("test_paging_shows_what_stays", "test_every_age_of_every_origin")
 
 
 @pytest.fixture(params=KINDS)  # a backend that joins is held to every promise below

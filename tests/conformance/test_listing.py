@@ -30,7 +30,7 @@ from keyserver.store.listing import (
     Sort,
     Status,
 )
-from tests.conformance.conftest import KINDS, Backend, Made, fingerprint_of
+from tests.conformance.conftest import EXAMPLES, KINDS, Backend, Made, fingerprint_of
 
 K, M, L = Source.KEYSERVER, Source.MAILFLOW, Source.LOCAL
 NOW = 1_800_000_000
@@ -258,37 +258,46 @@ BUDGETS = st.builds(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    rows=rows_of_a_world(),
-    blocked=st.sets(st.integers(1, 14), max_size=2),
-    indexed=st.integers(0, 30),
-    asked=st.lists(st.tuples(listings(), BUDGETS), min_size=25, max_size=25),
-)
-def test_every_filter_and_order_is_that_of_plain_python(
-    kind: str,
-    rows: list[tuple[int, Kind, tuple[str, ...], Source, str, int, tuple[Voucher, ...]]],
+def test_every_filter_and_order_is_that_of_plain_python(kind: str) -> None:
+    @settings(max_examples=EXAMPLES[kind], deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        rows=rows_of_a_world(),
+        blocked=st.sets(st.integers(1, 14), max_size=2),
+        indexed=st.integers(0, 30),
+        asked=st.lists(st.tuples(listings(), BUDGETS), min_size=25, max_size=25),
+    )
+    def agrees(
+        rows: list[tuple[int, Kind, tuple[str, ...], Source, str, int, tuple[Voucher, ...]]],
+        blocked: set[int],
+        indexed: int,
+        asked: list[tuple[Listing, Budget]],
+    ) -> None:
+        with tempfile.TemporaryDirectory() as directory, Backend(kind, Path(directory)) as backend:
+            asyncio.run(_agrees(backend, rows, blocked, indexed, asked))
+
+    agrees()
+
+
+async def _agrees(
+    backend: Backend,
+    rows: Sequence[tuple[int, Kind, tuple[str, ...], Source, str, int, tuple[Voucher, ...]]],
     blocked: set[int],
     indexed: int,
-    asked: list[tuple[Listing, Budget]],
+    asked: Sequence[tuple[Listing, Budget]],
 ) -> None:
-    async def check(backend: Backend) -> None:
-        world = World(blocked=frozenset(map(fingerprint_of, blocked)))
-        async with backend.opened() as (store, _):
-            for number, (n, kind, texts, source, origin, at, vouchers) in enumerate(rows):
-                await world.put(store, Made(n, texts, kind=kind), source, origin, at, vouchers)
-                if number + 1 == indexed:
-                    await store.index_text(indexed)
-            for fingerprint in world.blocked:
-                await store.block(fingerprint, NOW)
-            for listing, budget in asked:
-                pages = await walked(store, listing, budget)
-                right = expected(world, listing)
-                assert places([e for page in pages for e in page.entries]) == [row.place for row in right], listing
-                bounded(pages, budget, len(right))
-
-    with tempfile.TemporaryDirectory() as directory, Backend(kind, Path(directory)) as backend:
-        asyncio.run(check(backend))
+    world = World(blocked=frozenset(map(fingerprint_of, blocked)))
+    async with backend.opened() as (store, _):
+        for number, (n, kind, texts, source, origin, at, vouchers) in enumerate(rows):
+            await world.put(store, Made(n, texts, kind=kind), source, origin, at, vouchers)
+            if number + 1 == indexed:
+                await store.index_text(indexed)
+        for fingerprint in world.blocked:
+            await store.block(fingerprint, NOW)
+        for listing, budget in asked:
+            pages = await walked(store, listing, budget)
+            right = expected(world, listing)
+            assert places([e for page in pages for e in page.entries]) == [row.place for row in right], listing
+            bounded(pages, budget, len(right))
 
 
 def bounded(pages: Sequence[Page], budget: Budget, right: int) -> None:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from keyserver.model import Find, Selection, Source, Voucher
 from keyserver.store.base import Stored, Undo, Undone
 from support.listed import listed
-from tests.conformance.conftest import KINDS, Backend, Made, addr, fingerprint_of, index_of, merge, said
+from tests.conformance.conftest import EXAMPLES, KINDS, Backend, Made, addr, fingerprint_of, index_of, merge, said
 
 T = TypeVar("T")
 Place = tuple[str, Source, str]
@@ -432,6 +432,9 @@ def test_the_store_agrees_with_its_model(kind: str) -> None:
     run_state_machine_as_test(
         lambda: Model(kind),
         settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=EXAMPLES[kind] // 2,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
