@@ -25,6 +25,8 @@ class Changes:
         self.told: Sequence[int] = (0,)
         """Its first item above `published`: changes were acknowledged that are not published here yet; before anything
         is given from memory, `catch_up` is called. Never so in the process that changes the store."""
+        self.detached: list[int] | memoryview[int] = [0]
+        """Its first item not 0: changes of other nodes are not heard now; what is given from memory says so."""
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with every change, on the loop's thread; it must not raise or block."""

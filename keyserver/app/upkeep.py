@@ -15,7 +15,7 @@ from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
 from keyserver.config.agreeing import agreeing
 from keyserver.faces.http.hot import HotCounts
-from keyserver.model import EVERYTHING, Name
+from keyserver.model import Name
 from keyserver.resolver.membership import Membership
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import StoreError
@@ -76,7 +76,7 @@ def _membership(context: Context, cache: Cache, lookups: Lookups) -> Membership:
         lookups.paused,
         clock=clocks.now,
         counting=clocks.counting,
-        forget=lambda: cache.changes.publish(EVERYTHING),
+        changes=cache.changes,
     )
     membership.max_detached = config.server.max_detached
     return membership

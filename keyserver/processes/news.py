@@ -30,6 +30,8 @@ class Counter:
     def __init__(self) -> None:
         self.cell = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
         """Its first item; to look is one aligned read."""
+        self.detached = self.cell[1:2]
+        """As `Changes.detached`, for all processes."""
 
 
 class Teller:
@@ -48,6 +50,8 @@ class Teller:
         self._fronts: dict[int, socket.socket] = {}
         changes.published += self._cell[0]  # of the core before: numbers only rise
         self._cell[0] = changes.published
+        counter.detached[0] = changes.detached[0]
+        changes.detached = counter.detached
         changes.subscribe(self._tell)
 
     def admit(self, front: int, sock: socket.socket) -> None:
@@ -98,6 +102,7 @@ class Replica(Changes):
     def __init__(self, counter: Counter) -> None:
         super().__init__()
         self.told = counter.cell
+        self.detached = counter.detached
         self.sock: socket.socket | None = None
         """Where changes come; whoever waits for octets there calls `catch_up`."""
         self.over = True

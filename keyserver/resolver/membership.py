@@ -14,7 +14,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from keyserver.changes import Changes
 from keyserver.config.agreeing import differing
+from keyserver.model import EVERYTHING
 from keyserver.resolver.clockwatch import ClockWatch
 from keyserver.resolver.paused import Paused
 from keyserver.store.cluster import TERM, Beat, Cluster, Member, Node
@@ -82,15 +84,15 @@ class Membership:
         *,
         clock: Callable[[], int],
         counting: Callable[[], float],
-        forget: Callable[[], None] = lambda: None,
+        changes: Changes,
     ) -> None:
-        """clock: Unix seconds; counting: seconds by a clock that nobody sets; forget: forgets all answers held."""
+        """clock: Unix seconds; counting: seconds by a clock that nobody sets; changes: heard by all that is held."""
         self._cluster = cluster
         self._node = node
         self._paused = paused
         self._clock = clock
         self._counting = counting
-        self._forget = forget
+        self._changes = changes
         self.clockwatch = ClockWatch(clock(), counting())
         self.max_detached = 0
         """Seconds; see `server.max_detached`."""
@@ -131,15 +133,17 @@ class Membership:
         if not self._cluster.shared or lag <= DETACHED:
             self.detached = None
             if before is not None:
+                self._changes.detached[0] = 0
                 log.warning("the cache database answers again, after %.0f s", before.seconds)
             return
         self.detached = found = Detached(lag, lag > max(DETACHED, self.max_detached), self.max_detached)
         if before is None:
+            self._changes.detached[0] = 1
             log.error("detached from the cache database: what is held is answered for %d s", self.max_detached)
         if found.over:
             if before is None or not before.over:
                 log.error("%s", found.text)
-            self._forget()
+            self._changes.publish(EVERYTHING)
 
     async def beat(self) -> None:
         """Tell and hear; then go by what was heard. Raises StoreError."""

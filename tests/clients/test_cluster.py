@@ -180,6 +180,7 @@ async def test_where_the_leader_dies_another_leads(tmp_path: Path, url: str) -> 
             assert list(await cluster(one)) == ["one"]
 
 
+@pytest.mark.usefixtures("both_shapes")
 async def test_cut_off_from_the_database_what_is_held_answers_for_so_long(tmp_path: Path) -> None:
     made = MADE[0]
     async with Scripted({made.fingerprint: key(made.octets)}) as upstream, asyncio.timeout(120):
@@ -202,7 +203,13 @@ async def test_cut_off_from_the_database_what_is_held_answers_for_so_long(tmp_pa
                 return (await patient.get("/readyz"))[2].startswith(b"ok, but detached from the cache database")
 
             assert await until(ready) < 5
-            assert (await patient.lookup(made.fingerprint))[0] == 200
+
+            async def marked() -> bool:
+                status, headers, _ = await patient.lookup(made.fingerprint)
+                assert status == 200
+                return headers["x-cache"] == "DETACHED"
+
+            assert await until(marked) < 2
             assert (await strict.lookup(made.fingerprint))[0] != 200
             assert float((await metric(patient, "keyserver_cluster_detached_seconds ")).split()[1]) > 1
             refused = patient.cli("cache", "delete", made.fingerprint, code=None)
@@ -214,4 +221,9 @@ async def test_cut_off_from_the_database_what_is_held_answers_for_so_long(tmp_pa
                 return (await strict.get("/readyz"))[2] == b"ok\n"
 
             await until(attached)
+
+            async def unmarked() -> bool:
+                return (await patient.lookup(made.fingerprint))[1]["x-cache"] == "HIT"
+
+            await until(unmarked)
             assert (await strict.lookup(made.fingerprint))[0] == 200

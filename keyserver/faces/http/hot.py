@@ -1,8 +1,8 @@
 """Hot answers: the rendered replies of one listener, by the exact request line, for as long as they are true.
 
-Filled only with replies that the ordinary handlers gave, under the line they gave them for. `Date`, `Age` and
-`max-age` are made anew at most once a second for each answer, when it is asked for: what can wait is done then too, so
-that a hit itself is a look-up and a write.
+Filled only with replies that the ordinary handlers gave, under the line they gave them for. `Date`, `Age`,
+`max-age` and `X-Cache` are made anew at most once a second for each answer, when it is asked for: what can wait is done
+then too, so that a hit itself is a look-up and a write.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_LINE = 2048  # octets of a request line that is remembered
 _OBJECTS = 530  # octets that an answer takes beside head and body: objects and table entries (measured)
 _PER_LINE = 150
 
-_OURS = frozenset({b"connection", b"date", b"age", b"cache-control"})
+_OURS = frozenset({b"connection", b"date", b"age", b"cache-control", b"x-cache"})
 _SINGULAR = frozenset({b"vary", b"set-cookie", b"expires", b"content-range", b"transfer-encoding", b"trailer"})
 _UNKEPT = re.compile(rb"no-store|no-cache|private", re.IGNORECASE)
 _MAX_AGE = re.compile(rb"(?<![\w-])max-age=[0-9]+", re.IGNORECASE)
@@ -131,6 +131,7 @@ class HotAnswers(Cache[bytes, HotAnswer]):
             b"date": self._date,
             b"age": max(0, now - entry.since),
             b"left": min(MAX_AGE, entry.until - now),
+            b"how": b"DETACHED" if self.changes.detached[0] else b"HIT",
         }
         return True
 
@@ -162,6 +163,8 @@ class HotAnswers(Cache[bytes, HotAnswer]):
         fixed = [b"HTTP/1.1 %d %b\r\n" % (reply.status, reply.reason)]
         fixed += [b"%b: %b\r\n" % header for header in reply.headers if header[0].lower() not in _OURS]
         tail = b"Date: %(date)b\r\n"
+        for value in reply.values(b"x-cache"):
+            tail += b"X-Cache: %b\r\n" % (b"%(how)b" if value == b"HIT" else value.replace(b"%", b"%%"))
         if reply.values(b"age"):
             tail += b"Age: %(age)d\r\n"
         for value in reply.values(b"cache-control"):

@@ -89,7 +89,7 @@ class Fronts(RuleBasedStateMachine):
         self.meant: Asks = []
         self.cell = Cell([0])
         self.cell.meanwhile = self.meanwhile
-        self.counter = cast(Counter, type("", (), {"cell": self.cell})())
+        self.counter = cast(Counter, type("", (), {"cell": self.cell, "detached": [0]})())
         self.core()
         self.fronts: list[Front] = []
         for number in range(FRONTS):
@@ -333,3 +333,13 @@ def test_a_change_of_many_names_is_one_of_all() -> None:
     assert replica.published == counter.cell[0] == 2
     teller.close()
     replica.detach()
+
+
+def test_fronts_know_at_once_that_changes_are_not_heard() -> None:
+    counter, changes = Counter(), Changes()
+    changes.detached[0] = 1
+    replica = Replica(counter)
+    Teller(changes, counter, lambda front: None)
+    assert replica.detached[0] == 1
+    changes.detached[0] = 0
+    assert (replica.detached[0], replica.told[0]) == (0, 0)

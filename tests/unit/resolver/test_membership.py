@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from keyserver.changes import Changes
 from keyserver.model import Source
 from keyserver.resolver.clockwatch import APART, NEAR
 from keyserver.resolver.membership import MARGIN, QUICK, Detached, Membership
@@ -53,6 +54,7 @@ class Scripted:
 class Kept:
     ground: Ground
     cluster: Scripted = field(default_factory=Scripted)
+    changes: Changes = field(default_factory=Changes)
     forgotten: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -63,9 +65,10 @@ class Kept:
             self.paused,
             clock=lambda: self.ground.now,
             counting=lambda: self.cluster.counting,
-            forget=lambda: self.forgotten.append(self.cluster.counting),
+            changes=self.changes,
         )
         self.membership.max_detached = 60
+        self.changes.subscribe(lambda change: self.forgotten.append(self.cluster.counting))
 
     async def beat(self, *, times: int = 1) -> Membership:
         for _ in range(times):
@@ -236,6 +239,7 @@ async def test_cut_off_for_too_long_nothing_held_is_answered(kept: Kept, caplog:
     cluster.counting = 60.0
     await membership.watch()
     assert membership.detached == Detached(60.0, over=False, bound=60)
+    assert kept.changes.detached[0], "what is held says so"
     assert membership.detached.text == "detached from the cache database for 60 s of 60 s"
     assert kept.forgotten == []
     for cluster.counting in (60.1, 60.35):
@@ -246,6 +250,7 @@ async def test_cut_off_for_too_long_nothing_held_is_answered(kept: Kept, caplog:
     membership.caught_up()
     await membership.watch()
     assert membership.detached is None
+    assert not kept.changes.detached[0]
     assert "the cache database answers again, after 60 s" in caplog.text
 
 

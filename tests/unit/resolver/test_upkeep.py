@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from keyserver.changes import Changes
 from keyserver.model import Source, Voucher
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import Query, parse
@@ -61,6 +62,7 @@ class Kept:
             Paused(self.ground.store.upstreams, lambda: self.ground.now),
             clock=lambda: self.ground.now,
             counting=lambda: self.counting,
+            changes=Changes(),
         )
         self.upkeep = Upkeep(
             self.ground.store,

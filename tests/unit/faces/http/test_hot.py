@@ -91,6 +91,16 @@ def test_age_and_max_age_follow_the_clock(upkeep) -> None:
         assert b"\r\nCache-Control: max-age=%d\r\n" % min(300, 400 - second) in said
 
 
+def test_it_says_within_a_second_that_changes_are_not_heard(upkeep) -> None:
+    upkeep.fill(head=b"X-Cache: HIT\r\n")
+    upkeep.fill(LINE.replace(b"alice", b"bob"), b"body", "bob")
+    for detached, how in ((0, b"HIT"), (1, b"DETACHED"), (0, b"HIT")):
+        upkeep.changes.detached[0] = detached
+        upkeep.clock.now += 1
+        assert upkeep.get().count(b"\r\nX-Cache: %b\r\n" % how) == 1
+        assert b"X-Cache" not in upkeep.get(LINE.replace(b"alice", b"bob")), "where nothing is explained"
+
+
 def test_what_was_learnt_by_a_clock_that_was_ahead_is_forgotten_when_it_is_right_again(upkeep) -> None:
     """Rule 5: until then, a false "absent" would be given for as long as the clock had been ahead."""
     upkeep.clock.now = START + 30 * 86400
