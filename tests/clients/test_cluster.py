@@ -86,9 +86,12 @@ async def leads(service: Service, name: str) -> bool:
     return (await cluster(service)).get(name, {}).get("leads") is True
 
 
+def bearer(service: Service) -> dict[str, str]:
+    return {"Authorization": f"Bearer {service.token}"}
+
+
 async def metric(service: Service, name: str) -> str:
-    headers = {"Authorization": f"Bearer {service.token}"}
-    _, _, body = await service.get("/metrics", headers=headers, face="admin")
+    _, _, body = await service.get("/metrics", headers=bearer(service), face="admin")
     return "\n".join(line for line in body.decode().splitlines() if line.startswith(name))
 
 
@@ -124,6 +127,8 @@ async def test_faq_6_a_node_that_joins_flushes_nothing_whatever_its_ttl(tmp_path
             assert [name for name, row in seen.items() if row["here"]] == ["one"]
             shown = one.cli("nodes")
             assert "cache.ttl: 2 days there, 1 day here" in shown
+            page = (await one.get("/nodes", headers=bearer(one), face="admin"))[2].decode()
+            assert "<code>cache.ttl</code>: 2 days there, 1 day here" in page
             assert 'keyserver_cluster_differing_settings{node="three"} 1.0' in await metric(one, "keyserver_cluster")
             assert "keyserver_cluster_nodes 3.0" in await metric(two, "keyserver_cluster")
             said = [line for line in one.log if "another cache.ttl" in line]
