@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.mails import attached_key, crlf, head, multipart, text
 from support.openpgp import make
+from support.postgres import shared
 from support.running import Service
 from support.scripted import Scripted, key
 
@@ -55,6 +58,14 @@ PEOPLE = [make([f"<p{n}@partner.example>"], seed=f"clock{n}", encryption=None) f
 
 
 @pytest.fixture
+def database() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, whose clock is right."""
+    name = shared().create()
+    yield shared().url(name)
+    shared().give_back(name)
+
+
+@pytest.fixture
 def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that says by how many seconds the service's clock is off."""
     source, library, offset = tmp_path / "shim.c", tmp_path / "shim.so", tmp_path / "offset"
@@ -93,3 +104,45 @@ async def test_a_clock_that_jumps_ahead_for_three_seconds_deletes_nothing(shim: 
             assert (await service.lookup(f"0x{PEOPLE[0].fingerprint}"))[1]["x-cache"] == "HIT"
             assert "purged 0" in await asyncio.to_thread(service.cli, "cache", "purge", "--expired")
             assert (await service.get("/readyz"))[2] == b"ok\n"
+
+
+async def test_a_node_whose_clock_is_not_the_databases_purges_nothing_and_lets_others_lead(
+    database: str, shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an hour ahead from its start: what expires in an hour would be gone, but for the database's clock."""
+
+    def node(name: str) -> Service:
+        (tmp_path / name).mkdir()
+        settings = {
+            "cache.database": f'"{database}"',
+            "server.state_dir": f'"{tmp_path / name}"',
+            "server.node": f'"{name}"',
+            "cache.ttl": '"1h"',
+            "cache.purge_interval": '"1s"',
+        }
+        return Service(tmp_path / name, upstreams=[upstream.url], settings=settings)
+
+    async def leaders(service: Service) -> list[str]:
+        return [row["name"] for row in (await service.api("/api/v1/nodes"))["cluster"] if row["leads"]]
+
+    off = tmp_path / "off"
+    off.write_text("3605")
+    async with Scripted({p.fingerprint: key(p.octets) for p in PEOPLE}) as upstream, asyncio.timeout(60):
+        with contextlib.ExitStack() as nodes:
+            with monkeypatch.context() as patch:
+                patch.setenv("CLOCK_OFFSET_FILE", str(off))
+                wrong = nodes.enter_context(node("wrong"))
+            right = nodes.enter_context(node("right"))
+            while await leaders(right) != ["right"]:
+                await asyncio.sleep(0.1)
+            for person in PEOPLE:
+                assert (await right.lookup(f"0x{person.fingerprint}"))[0] == 200
+            await asyncio.sleep(3)
+            assert await leaders(wrong) == ["right"]
+            assert (await right.api("/api/v1/cache?limit=1"))["count"] == len(PEOPLE)
+            status, _, body = await wrong.get("/readyz")
+            assert (status, b"60 minutes ahead of the database's" in body) == (200, True)
+            assert (await right.get("/readyz"))[2] == b"ok\n"
+            off.write_text("0")
+            while not any("goes with the database's again" in line for line in wrong.log):
+                await asyncio.sleep(0.1)
