@@ -30,6 +30,7 @@ from keyserver.store.listing import (
     Sort,
     Status,
 )
+from support import postgres
 from tests.conformance.conftest import EXAMPLES, KINDS, Backend, Made, fingerprint_of
 
 K, M, L = Source.KEYSERVER, Source.MAILFLOW, Source.LOCAL
@@ -505,3 +506,20 @@ async def test_a_listing_sees_one_instant_while_others_write(store: Store, other
     rest = await walked(store, by(), Budget(clock, 4))
     assert len(first.entries) == 4
     assert sum(len(page.entries) for page in rest) == 9
+
+
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+async def test_texts_are_found_in_a_database_where_trigrams_are_refused(tmp_path: Path, backend: Backend) -> None:
+    with Backend("postgres", tmp_path) as bare:
+        drop = ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public AUTHORIZATION keyserver")
+        cluster = postgres.shared()
+        cluster.sql(f"ALTER DATABASE {bare.database} OWNER TO postgres")
+        cluster.sql(*drop, database=bare.database)
+        for one, indexed in ((bare, "f"), (backend, "t")):
+            async with one.opened() as (store, _):
+                made = [Made(n, (f"100%_sure{n} <u{n}@x.example>",)) for n in range(20)]
+                await store.put([m.find() for m in made], [], await store.begin(), NOW)
+                pages = await walked(store, by(what=Filter(Selection(text="0%_SURE7"))), Budget(clock, candidates=7))
+                assert [e.fingerprint for page in pages for e in page.entries] == [made[7].fingerprint]
+                assert await store.search("0%_sure7", Kind.OPENPGP, 5) == (made[7].fingerprint,)
+            assert cluster.sql("SELECT to_regclass('entry_folded') IS NOT NULL", database=one.database) == indexed
