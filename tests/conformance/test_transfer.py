@@ -78,7 +78,8 @@ async def fill(store: Store) -> None:
     for n in range(3):
         await kept.note(StoredAct(NOW + n, "admin", "cli", "user 0", "block", BAD.fingerprint, {"n": n}, n == 1))
     await store.upstreams.pause("one", NOW)
-    await store.upstreams.keep_told({"one": b"\x00counts", "two": b""})
+    for upstream, counts in {"one": b"\x00counts", "two": b""}.items():
+        assert await store.upstreams.keep_told(upstream, None, counts)
 
 
 async def all_of(store: Store) -> list[object]:
