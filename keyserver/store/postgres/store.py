@@ -85,7 +85,8 @@ class PostgresStore:
                 finally:
                     await db.close(timeout=CONNECT)
         except (StoreError, asyncpg.PostgresError) as problem:
-            raise StoreRefused(f"cannot open {problem}") from problem
+            why = str(problem).removeprefix("the cache database").lstrip(": ")
+            raise StoreRefused(f"cannot open the cache database: {why}") from problem
         await self._connections.open()
 
     async def close(self) -> None:
