@@ -125,6 +125,10 @@ class Resolver:
         taken, self._asked_names = self._asked_names, {}
         return taken
 
+    async def know_blocks(self) -> None:
+        """Remember what is blocked, for when the store cannot say it. Raises StoreError."""
+        await self._searcher.blocks.renew(self._searcher.store)
+
     async def keep_told(self) -> None:
         """Keep the counts of what upstreams were told. Raises StoreError."""
         if self._disclosures is not None:

@@ -27,6 +27,7 @@ from keyserver.model import (
 )
 from keyserver.policy import OnRecord
 from keyserver.query import ByAddress, ByText
+from keyserver.resolver.blocks import Blocks
 from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.inflight import Search
@@ -54,6 +55,7 @@ class Searcher:
     monotonic: Callable[[], float]
     via: str
     watch: Reported = field(default_factory=Reported)  # over writing
+    blocks: Blocks = field(default_factory=Blocks)
 
     async def run(self, search: Search, known: OnRecord) -> None:
         """Ask until something is proven; settle as soon as waiters can be answered; go on for stragglers.
@@ -281,7 +283,8 @@ class Searcher:
         except StoreError as problem:
             self.watch.trouble(f"nothing can be cached: {problem}")
             self._tell(search, "cache", "not cached", str(problem))
-            verdicts = (Stored.FULL,) * len(finds)
+            blocked = [find.certificate.fingerprint in self.blocks for find in finds]
+            verdicts = tuple(Stored.BLOCKED if one else Stored.FULL for one in blocked)
         for find, verdict in zip(finds, verdicts, strict=True):
             certificate = find.certificate
             if verdict is Stored.FULL:

@@ -69,6 +69,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(lambda: BEAT_EVERY, self.membership.beat))
             group.create_task(self._every(lambda: WATCH_EVERY, self.membership.watch))
+            group.create_task(self._every(lambda: BEAT_EVERY, self._resolver.know_blocks))
             group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
             group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
@@ -86,6 +87,7 @@ class Upkeep:
         """What `run` does first: say at once what is wrong with the store, or the clock, that we begin with."""
         try:
             await self.membership.beat()
+            await self._resolver.know_blocks()
             healthy = (await self._store.stats()).healthy
             self.clockwatch.newest(await self._store.newest(), self._clock(), self._counting())
         except StoreError as problem:

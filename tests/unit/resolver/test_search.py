@@ -191,6 +191,24 @@ async def test_what_cannot_be_kept_is_handed_to_whoever_waits_with_its_revocatio
     assert set(search.revocations) == {made.fingerprint}
 
 
+async def test_what_is_blocked_stays_so_while_the_store_cannot_say_it(ground: Ground) -> None:
+    ground.peer("a").otherwise = sends(BY_ALICE)
+    await ground.store.block(BY_ALICE.fingerprint, NOW)
+
+    async def down(*arguments: object) -> tuple[object, ...]:
+        raise StoreError("nobody answers")
+
+    search, searcher = await ground.search(ALICE), ground.searcher()
+    await searcher.blocks.renew(ground.store)
+    ground.store.put = down  # type: ignore[method-assign, assignment]
+    ground.store.blocked = down  # type: ignore[method-assign, assignment]
+    with pytest.raises(StoreError):
+        await searcher.blocks.renew(ground.store)
+    await searcher.run(search, on_record((), ground.rules().tiers(search.query).names, NOW, ground.terms))
+    assert search.uncached == []
+    assert ("cache", "blocked") in steps(search)
+
+
 async def test_larger_certificates_than_allowed_are_refused(ground: Ground) -> None:
     ground.peer("a").otherwise = sends(BY_ALICE)
     ground.change(max_certificate=100)

@@ -43,6 +43,9 @@ class Searching:
         await asyncio.sleep(0.01)
         self.at_once -= 1
 
+    async def know_blocks(self) -> None:
+        """Nothing is blocked."""
+
     def take_asked(self) -> dict[str, int]:
         taken, self.names = self.names, {}
         return taken
