@@ -75,6 +75,7 @@ class Upkeep:
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
             group.create_task(self._every(lambda: KEEP_EVERY, self._resolver.keep_told))
             group.create_task(self._every(lambda: POLL_EVERY, self.poll))
+            group.create_task(self._store.cluster.listen(self.membership.caught_up))
             group.create_task(self._every(lambda: INDEX_EVERY, self.index))
             group.create_task(self._every(lambda: prefetch_interval(self._rules().terms), self.prefetch))
 

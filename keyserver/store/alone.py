@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from keyserver.store.cluster import Beat, Member, Node
 
 
@@ -13,6 +15,9 @@ class Alone:
     async def beat(self, node: Node, *, willing: bool) -> Beat:
         """As `Cluster.beat`."""
         return Beat(None, node.id, (Member(node, 0.0, 0.0),))
+
+    async def listen(self, caught_up: Callable[[], None]) -> None:
+        """As `Cluster.listen`."""
 
     async def leave(self, id_: str) -> None:
         """As `Cluster.leave`."""

@@ -6,7 +6,7 @@ leaves it alone. Times are Unix seconds by the database's clock, so that all nod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +68,11 @@ class Cluster(Protocol):
         willing: it takes the lead where nobody has it, and keeps it. Only one node leads at a time; who leads stays so
         for TERM after its last beat, unless it leaves or is not willing any more. Nodes that have not beaten for KEPT
         are forgotten, those of our own name after TERM."""
+
+    async def listen(self, caught_up: Callable[[], None]) -> None:
+        """Until cancelled: notice and publish what other nodes change as soon as they have, and call `caught_up` each
+        time that all of it is known. Raises nothing: where nothing can be heard, it goes on when it can. Returns at
+        once where there can be no other node."""
 
     async def leave(self, id_: str) -> None:
         """The node ends: it is forgotten, and leads no more."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from keyserver.store.cluster import KEPT, TERM, Beat, Member, Node
 from keyserver.store.postgres.administration import Connections
+from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.text import text
 
 # One instant for all of it. What a statement writes, its own reads do not see: our own row comes from `mine`, the
@@ -48,15 +50,24 @@ class PostgresCluster:
 
     shared = True
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, bell: Bell) -> None:
         self._connections = connections
+        self._bell = bell
+        self.alone = False
+        """Did the last beat say that no other node lives?"""
 
     async def beat(self, node: Node, *, willing: bool) -> Beat:
         """As `Cluster.beat`."""
         settings = json.dumps({text(key): text(value) for key, value in node.settings.items()})
         row = (text(node.id), text(node.name), text(node.version), settings, node.lag, willing, TERM, KEPT)
         rows = await self._connections.write(lambda w: w.db.fetch(_BEAT, *row), durable=False)
-        return Beat(rows[0]["at"], rows[0]["leader"], tuple(map(_member, rows)))
+        beat = Beat(rows[0]["at"], rows[0]["leader"], tuple(map(_member, rows)))
+        self.alone = not any(beat.living(member) and member.node.id != node.id for member in beat.members)
+        return beat
+
+    async def listen(self, caught_up: Callable[[], None]) -> None:
+        """As `Cluster.listen`."""
+        await self._bell.listen(caught_up)
 
     async def leave(self, id_: str) -> None:
         """As `Cluster.leave`."""

@@ -134,9 +134,12 @@ class Connections:
         for kept in (self._looks, self._writes, self._scans):
             await kept.close()
 
-    async def connect(self, seconds: float) -> Connection:
-        """A new connection, on which no statement takes longer; the caller closes it."""
+    async def connect(self, seconds: float, task: str = "") -> Connection:
+        """A new connection, on which no statement takes longer; the caller closes it. task: what the server's list of
+        sessions calls it besides our name."""
         settings = {} if self.pooled else {**_SESSION, "statement_timeout": str(int(1000 * seconds))}
+        if task and settings:
+            settings["application_name"] += f" {task}"
         connection: Connection = await asyncpg.connect(
             self._url,
             password=self._password,

@@ -26,6 +26,7 @@ from keyserver.store.cluster import Cluster
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.postgres import deletions, listing, outbox, put, reading, removing, undoing, waiting
 from keyserver.store.postgres.administration import PostgresAdministration
+from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.cluster import PostgresCluster
 from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Connections, errors
 from keyserver.store.postgres.publishing import News
@@ -65,11 +66,11 @@ class PostgresStore:
         self._under_way: set[asyncio.Task[Any]] = set()  # what writes
         self._puts = Puts(self._put_all, self._in_background)
         self._news = News(changes, lambda: bool(self._under_way))
-        self._polling = asyncio.Lock()
         self._written = 0  # transactions since counts were folded
         self.administration: Administration = PostgresAdministration(self)
         self.upstreams: AboutUpstreams = PostgresUpstreams(self)
-        self.cluster: Cluster = PostgresCluster(self)
+        self._bell = Bell(self._connections, self._poll_on, lambda: nodes.alone)
+        self.cluster: Cluster = (nodes := PostgresCluster(self, self._bell))
         self.transfer: Transfer = PostgresTransfer(self)
 
     # --- opening
@@ -93,6 +94,7 @@ class PostgresStore:
         """As `Store.close`."""
         while self._under_way:
             await asyncio.wait(self._under_way)
+        await self._bell.close()
         await self._connections.close()
 
     # --- reading
@@ -259,15 +261,27 @@ class PostgresStore:
 
     async def poll(self) -> None:
         """As `Store.poll`; one statement when nothing changed."""
-        async with self._polling:
-            since = self._news.position
-            self._news.polled(await self.read(lambda db: outbox.news(db, since)))
+        await self._learn(lambda since: self.read(lambda db: outbox.news(db, since)))
 
-    def _finished(self, written: Written | None) -> None:
-        """Tell about our own change; from time to time let old rows be tidied away."""
+    async def _poll_on(self, db: Connection) -> None:
+        await self._learn(lambda since: outbox.news(db, since))
+
+    async def _learn(self, news: Callable[[outbox.Position], Awaitable[outbox.News]]) -> None:
+        """Two that poll at once do not wait for each other, one of whose connections may have fallen silent: the later
+        answer, which knows the other's changes again, is not counted."""
+        while True:
+            since = self._news.position
+            found = await news(since)
+            if self._news.position is since:
+                return self._news.polled(found)
+
+    def _finished(self, written: Written | None, *, told: bool = False) -> None:
+        """Tell about our own change; from time to time let old rows be tidied away. told: other nodes know already."""
         if written is None:
             return
         self._news.written(written)
+        if not told:
+            self._bell.ring()
         self._written += 1
         if self._written % _FOLDED == 0:
             self._in_background(self._tidy())
@@ -308,10 +322,10 @@ class PostgresStore:
                     await db.execute(begin)
                 writing = Writing(db)
                 result = await work(writing)
-                return result, await writing.finish()
+                return result, await writing.finish(aloud=exclusive)
 
         result, written = await self._connections.write(carried, long=long)
-        self._finished(written)
+        self._finished(written, told=exclusive)
         return result
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

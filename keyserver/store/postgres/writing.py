@@ -10,6 +10,7 @@ from zlib import crc32
 from keyserver.model import Name, Source
 from keyserver.store.deletion import names_of_fingerprint
 from keyserver.store.listing import UPSTREAM
+from keyserver.store.postgres.bell import CHANNEL
 from keyserver.store.postgres.connections import Connection
 
 OCTETS = "octets"
@@ -77,8 +78,8 @@ class Writing:
         """Count an entry of this kind in (1) or out (-1)."""
         self.tally.update(counted(by, source, origin, octets, held=held, approved=approved))
 
-    async def finish(self) -> Written | None:
-        """Write counts and change row; None where nothing was touched."""
+    async def finish(self, *, aloud: bool) -> Written | None:
+        """Write counts and change row; None where nothing was touched. aloud: tell other nodes with the commit."""
         changed = [(what, n) for what, n in self.tally.items() if n]
         if changed:
             await self.db.execute(
@@ -89,9 +90,10 @@ class Writing:
         if not self.names and not self.everything:
             return None
         names = [] if self.everything else sorted(self.names)
-        xid = await self.db.fetchval(
-            "INSERT INTO change (everything, names) VALUES ($1, $2) RETURNING xid::text", self.everything, names
-        )
+        sql = "INSERT INTO change (everything, names) VALUES ($1, $2) RETURNING xid::text"
+        if aloud:
+            sql += f", pg_notify('{CHANNEL}', '')"
+        xid = await self.db.fetchval(sql, self.everything, names)
         return Written(xid, frozenset(self.names), self.everything)
 
 
