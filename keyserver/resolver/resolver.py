@@ -19,6 +19,7 @@ from keyserver.resolver.lookup import Known, Lookup, Shared
 from keyserver.resolver.ratelimit import SearchRateLimit, network_of
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
+from keyserver.resolver.turns import InTurn
 from keyserver.rules import InForce
 from keyserver.store.base import Store
 
@@ -44,6 +45,7 @@ class Resolver:
         self._parts = Shared(store, rules, hygiene, clock, monotonic, Aside(monotonic), searcher.circuit.paused)
         self._rules = rules
         self._searcher = searcher
+        self._in_turn = InTurn(store, rules, clock, monotonic, searcher.run)
         self._asked = asked
         self._misses = misses
         self._disclosures = disclosures
@@ -167,4 +169,4 @@ class Resolver:
         return self._start(search, known.record)
 
     def _start(self, search: Search, record: OnRecord) -> Search:
-        return self._asked.start(search.key, search, lambda s: self._searcher.run(s, record))
+        return self._asked.start(search.key, search, lambda s: self._in_turn.run(s, record))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyserver.store.cluster import Beat, Member, Node
+from keyserver.model import Name
+from keyserver.store.cluster import NOBODY_ELSE, Beat, Member, Node, Turn
 
 
 class Alone:
@@ -18,6 +19,10 @@ class Alone:
 
     async def listen(self, caught_up: Callable[[], None]) -> None:
         """As `Cluster.listen`."""
+
+    async def turn(self, name: Name, asks: str, begun: int, seconds: float) -> Turn:
+        """As `Cluster.turn`."""
+        return NOBODY_ELSE
 
     async def leave(self, id_: str) -> None:
         """As `Cluster.leave`."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+from keyserver.model import Name
 
 TERM = 10.0
 """Seconds for which a node counts as living, and leads, after its last beat."""
@@ -56,6 +58,21 @@ class Beat:
         return self.at is None or member.seen > self.at - TERM
 
 
+class Turn:
+    """A node's turn to search for something."""
+
+    def __init__(self, *, waited: bool) -> None:
+        self.waited = waited
+        """Another node has searched before: what is known may have changed."""
+
+    async def over(self) -> None:
+        """The search is over. Raises nothing."""
+
+
+NOBODY_ELSE: Final = Turn(waited=False)
+"""Where no other node lives, it is always one's turn."""
+
+
 class Cluster(Protocol):
     """Raises StoreError as `Store` does."""
 
@@ -73,6 +90,13 @@ class Cluster(Protocol):
         """Until cancelled: notice and publish what other nodes change as soon as they have, and call `caught_up` each
         time that all of it is known. Raises nothing: where nothing can be heard, it goes on when it can. Returns at
         once where there can be no other node."""
+
+    async def turn(self, name: Name, asks: str, begun: int, seconds: float) -> Turn:
+        """Wait until no other node searches for `name` by the same upstreams (`asks`), then have the turn.
+
+        begun: as in `Store.put`. Whoever began before a delete is not waited for by who began after it. A node that
+        does not go on (dead, paused, cut off) loses its turn after `seconds` at the latest; one that does keeps it
+        until `Turn.over`. No other node lives: at once and at no cost. Raises StoreError: nobody can say."""
 
     async def leave(self, id_: str) -> None:
         """The node ends: it is forgotten, and leads no more."""

@@ -144,3 +144,76 @@ async def test_the_nodes_are_no_part_of_what_is_purged(pair: tuple[Cluster, Clus
         heard.clear()
         assert names(await store.cluster.beat(TWO, willing=True)) == [("1", True), ("2", True)]
         assert heard == [], "no name changes"
+
+
+# --- whose turn it is to search
+
+
+async def test_a_node_alone_has_every_turn_at_once(store: Store) -> None:
+    cluster = store.cluster
+    await cluster.beat(ONE, willing=True)
+    turns = [await cluster.turn("openpgp:addr:a@x.example", "a", 0, 10.0) for _ in range(3)]
+    assert [turn.waited for turn in turns] == [False] * 3
+    for turn in turns:
+        await turn.over()
+
+
+async def test_one_has_the_turn_and_the_other_waits_for_its_end(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    turn = await one.turn("name", "a", 5, 30.0)
+    assert not turn.waited
+    for name, asks in (("name", "b"), ("other", "a"), ("odd\0\ud800" * 1000, "a")):
+        async with asyncio.timeout(1):
+            await (await two.turn(name, asks, 5, 30.0)).over()
+    waiting = asyncio.create_task(two.turn("name", "a", 5, 30.0))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await turn.over()
+    async with asyncio.timeout(1):
+        taken = await waiting
+    assert taken.waited
+    await turn.over()  # it is not its own any more
+    again = asyncio.create_task(one.turn("name", "a", 4, 30.0))
+    await asyncio.sleep(0.3)
+    assert not again.done()
+    await taken.over()
+    await (await again).over()
+
+
+async def test_who_began_after_a_delete_waits_for_nobody_who_began_before(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    old = await one.turn("name", "a", 5, 30.0)
+    async with asyncio.timeout(1):
+        new = await two.turn("name", "a", 6, 30.0)
+    assert not new.waited
+    await old.over()
+    third = asyncio.create_task(one.turn("name", "a", 6, 30.0))
+    await asyncio.sleep(0.3)
+    assert not third.done()
+    await new.over()
+    await (await third).over()
+
+
+async def test_a_turn_lasts_for_as_long_as_its_node_goes_on(pair: tuple[Cluster, Cluster]) -> None:
+    one, two = pair
+    turn = await one.turn("name", "a", 5, 0.6)
+    waiting = asyncio.create_task(two.turn("name", "a", 5, 0.6))
+    await asyncio.sleep(1.5)
+    assert not waiting.done()
+    await turn.over()
+    await (await waiting).over()
+
+
+async def test_of_many_that_want_it_at_once_one_has_the_turn(pair: tuple[Cluster, Cluster]) -> None:
+    have: list[int] = []
+
+    async def search(number: int) -> None:
+        turn = await pair[number % 2].turn("name", "a", 5, 30.0)
+        have.append(number)
+        assert len(have) == 1
+        await asyncio.sleep(0.02)
+        have.remove(number)
+        await turn.over()
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(search(number) for number in range(10)))

@@ -26,6 +26,8 @@ from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
 from keyserver.rules import InForce
+from keyserver.store.base import Store
+from keyserver.store.postgres import PostgresStore
 from keyserver.store.sqlite import SqliteStore
 from support.openpgp import CREATED, Made
 from support.upstreams import Told
@@ -41,12 +43,17 @@ def sends(*made: Made) -> Found:
 class Ground:
     """One store, its clock, the upstreams around it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, url: str = "") -> None:
+        """url: of a PostgreSQL database with the store, instead of a file in `directory`."""
         self.now = NOW
         self.rules = InForce(Rules(searches=10))
         self.peers: dict[str, Told] = {}
         self.hygiene = hygiene_of()
-        self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
+        self.store: Store
+        if url:
+            self.store = PostgresStore(url, self.hygiene, Changes(), max_size=1 << 30)
+        else:
+            self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
         self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()}, monotonic=self.monotonic)
 
     def peer(self, name: str, **spec: Any) -> Told:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from keyserver.store.cluster import KEPT, TERM, Beat, Member, Node
+from keyserver.changes import Changes
+from keyserver.model import Name
+from keyserver.store.cluster import KEPT, NOBODY_ELSE, TERM, Beat, Member, Node, Turn
 from keyserver.store.postgres.administration import Connections
 from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.text import text
+from keyserver.store.postgres.turns import Turns
 
 # One instant for all of it. What a statement writes, its own reads do not see: our own row comes from `mine`, the
 # leader from `led` where that is us. ON CONFLICT waits for rivals and judges the row that they leave.
@@ -50,9 +53,10 @@ class PostgresCluster:
 
     shared = True
 
-    def __init__(self, connections: Connections, bell: Bell) -> None:
+    def __init__(self, connections: Connections, bell: Bell, changes: Changes) -> None:
         self._connections = connections
         self._bell = bell
+        self._turns = Turns(connections, changes)
         self.alone = False
         """Did the last beat say that no other node lives?"""
 
@@ -68,6 +72,10 @@ class PostgresCluster:
     async def listen(self, caught_up: Callable[[], None]) -> None:
         """As `Cluster.listen`."""
         await self._bell.listen(caught_up)
+
+    async def turn(self, name: Name, asks: str, begun: int, seconds: float) -> Turn:
+        """As `Cluster.turn`."""
+        return NOBODY_ELSE if self.alone else await self._turns.turn(name, asks, begun, seconds)
 
     async def leave(self, id_: str) -> None:
         """As `Cluster.leave`."""

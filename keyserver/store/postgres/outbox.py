@@ -69,7 +69,7 @@ async def news(db: Connection, since: Position) -> News:
 
 
 async def tidy(db: Connection) -> None:
-    """Forget old changes, and fold counts together; nothing where another node is at it."""
+    """Forget old changes and leases, and fold counts together; nothing where another node is at it."""
     async with db.transaction():
         if not await db.fetchval("SELECT pg_try_advisory_xact_lock($1)", _TIDYING):
             return
@@ -79,6 +79,7 @@ async def tidy(db: Connection) -> None:
             " FROM (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1) AS last",
             float(KEEP),
         )
+        await db.execute("DELETE FROM lease WHERE until < clock_timestamp() - interval '1 minute'")
         await db.execute(
             "WITH gone AS (DELETE FROM delta RETURNING what, n)"
             " INSERT INTO tally AS t SELECT what, sum(n) FROM gone GROUP BY what"

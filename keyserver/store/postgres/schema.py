@@ -183,6 +183,10 @@ VERSION_1: Step = (
     """CREATE UNLOGGED TABLE leader (
         one boolean PRIMARY KEY CHECK (one), id text COLLATE "C" NOT NULL, until float8 NOT NULL
     )""",
+    # Whose turn it is to search, by a hash of what is searched for.
+    """CREATE UNLOGGED TABLE lease (
+        search bytea PRIMARY KEY, token bigint NOT NULL, begun bigint NOT NULL, until timestamptz NOT NULL
+    )""",
     *(
         f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
         for table in ("entry", "name", "record")
@@ -190,7 +194,7 @@ VERSION_1: Step = (
     "ALTER TABLE entry SET (toast.autovacuum_vacuum_scale_factor = 0.02)",
     *(  # small tables whose rows all go again soon: what is dead is cleared before scans feel it
         f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000)"
-        for table in ("delta", "change")
+        for table in ("delta", "change", "lease")
     ),
     *FUNCTIONS,
     # Texts within identities are found by trigrams where the server has them for us; else listings go over entries.

@@ -70,7 +70,7 @@ class PostgresStore:
         self.administration: Administration = PostgresAdministration(self)
         self.upstreams: AboutUpstreams = PostgresUpstreams(self)
         self._bell = Bell(self._connections, self._poll_on, lambda: nodes.alone)
-        self.cluster: Cluster = (nodes := PostgresCluster(self, self._bell))
+        self.cluster: Cluster = (nodes := PostgresCluster(self, self._bell, changes))
         self.transfer: Transfer = PostgresTransfer(self)
 
     # --- opening
