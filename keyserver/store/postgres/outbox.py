@@ -17,14 +17,15 @@ KEEP = 3600  # seconds
 
 _FIRST = (
     "SELECT pg_current_snapshot()::text AS snapshot, pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,"
-    " generation_1() >> 40 AS timeline"
+    " generation_1() >> 40 AS timeline, (SELECT mark FROM life)::text AS life"
 )
+_LIFE = "INSERT INTO life (mark) VALUES (gen_random_uuid()) ON CONFLICT DO NOTHING"
 _NEWS = """
 SELECT pg_current_snapshot()::text AS snapshot, pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
-    generation_1() >> 40 AS timeline, (SELECT xid FROM tidied)::text AS tidied,
+    generation_1() >> 40 AS timeline, (SELECT xid FROM tidied)::text AS tidied, (SELECT mark FROM life)::text AS life,
     NULL::text AS xid, NULL::boolean AS everything, NULL::text[] AS names
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, c.xid::text, c.everything, c.names FROM (
+SELECT NULL, NULL, NULL, NULL, NULL, c.xid::text, c.everything, c.names FROM (
     SELECT x.* FROM change AS x WHERE x.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
     UNION ALL
     SELECT x.* FROM pg_snapshot_xip($1::text::pg_snapshot) AS y JOIN change AS x ON x.xid = y
@@ -41,6 +42,8 @@ class Position:
     snapshot: str
     xmin: int
     timeline: int
+    life: str
+    """Of the server, from one crash to the next: numbers of transactions mean something within it only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +56,21 @@ class News:
 
 async def position(db: Connection) -> Position:
     """Now."""
-    row = await db.fetchrow(_FIRST)
-    assert row is not None
-    return Position(row["snapshot"], int(row["xmin"]), row["timeline"])
+    while True:
+        row = await db.fetchrow(_FIRST)
+        assert row is not None
+        if row["life"] is not None:
+            return Position(row["snapshot"], int(row["xmin"]), row["timeline"], row["life"])
+        await db.execute(_LIFE)
 
 
 async def news(db: Connection, since: Position) -> News:
     """What is new since then, in one statement."""
     head, *rows = await db.fetch(_NEWS.format(most=_MOST + 1), since.snapshot)
-    now = Position(head["snapshot"], int(head["xmin"]), head["timeline"])
-    missed = int(head["tidied"]) >= since.xmin or now.timeline != since.timeline
+    if head["life"] is None:
+        return News(await position(db), None)
+    now = Position(head["snapshot"], int(head["xmin"]), head["timeline"], head["life"])
+    missed = int(head["tidied"]) >= since.xmin or (now.timeline, now.life) != (since.timeline, since.life)
     if missed or len(rows) > _MOST or sum(len(row["names"]) for row in rows) > MAX_PUBLISHED:
         return News(now, None)
     return News(now, tuple((row["xid"], row["everything"], frozenset(row["names"])) for row in rows))

@@ -50,7 +50,8 @@ class News:
         if not self._writes():
             self._seen.clear()
         if news.changes is None:
-            self._own = {xid for xid in self._own if xid >= news.position.xmin}
+            self._own.clear()  # their numbers may be given again
+            self._seen.clear()
             self._publish((), everything=True)
             return
         for text, everything, names in news.changes:

@@ -95,6 +95,8 @@ VERSION_1: Step = (
     "CREATE INDEX change_at ON change (at)",
     "CREATE TABLE tidied (single boolean PRIMARY KEY DEFAULT true CHECK (single), xid xid8 NOT NULL)",
     "INSERT INTO tidied (xid) VALUES ('0')",
+    # Empty: the server has crashed, has lost what was not on the disk, and gives numbers of transactions again.
+    "CREATE UNLOGGED TABLE life (single boolean PRIMARY KEY DEFAULT true CHECK (single), mark uuid NOT NULL)",
     # Counts: what writers add, and what was folded together of it.
     'CREATE TABLE tally (what text COLLATE "C" PRIMARY KEY, n bigint NOT NULL)',
     'CREATE TABLE delta (what text COLLATE "C" NOT NULL, n bigint NOT NULL)',
