@@ -22,8 +22,9 @@ from keyserver.resolver.paused import Paused
 from keyserver.store.cluster import TERM, Beat, Cluster, Member, Node
 
 BEAT_EVERY = 1.0  # seconds
-WATCH_EVERY = 0.25  # seconds
-DETACHED = 1.0  # seconds without all changes: within that a delete elsewhere holds everywhere (rule 7)
+WATCH_EVERY = 0.1  # seconds
+BOUND = 1.0  # seconds within which a delete elsewhere holds everywhere (rule 7)
+DETACHED = BOUND - WATCH_EVERY  # seconds without all changes
 MARGIN = 2.0  # seconds before the end of its term from which on a node that leads does nothing more
 QUICK = 1.0  # seconds: the longest round trip by which clocks are compared
 HALF = 0.5  # of a second, which a clock that counts whole ones is behind on average
@@ -117,9 +118,9 @@ class Membership:
         """Other ones hold from here on; see `config.agreeing`."""
         self._node = replace(self._node, settings=settings)
 
-    def caught_up(self) -> None:
-        """This node knows of all changes that there are."""
-        self._caught_up = self._counting()
+    def caught_up(self, at: float | None = None) -> None:
+        """This node knows of all changes that there were at that instant of the counting clock, or now."""
+        self._caught_up = max(self._caught_up, self._counting() if at is None else at)
 
     @property
     def lag(self) -> float:

@@ -99,8 +99,9 @@ class Upkeep:
     async def poll(self) -> None:
         """Notice what other processes changed, and whether the clock has jumped."""
         self.clockwatch.look(self._clock(), self._counting())
+        asked = self._counting()  # what is answered may be as old
         await self._store.poll()
-        self.membership.caught_up()
+        self.membership.caught_up(asked)
 
     async def purge_now(self) -> int:
         """An administrator's word: delete what has expired by the clock as it is."""
