@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import socket
 import ssl
 import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from support.daemons import running
 from support.ports import free_port
 from support.running import Service
 from support.scripted import NOT_FOUND, Scripted
@@ -23,7 +21,6 @@ from support.tls import Authority, Issued
 pytestmark = pytest.mark.usefixtures("both_shapes")
 
 
-PATHS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 MISSES = 5
 
 NGINX = """
@@ -59,27 +56,6 @@ backend keyserver
   {option}
   server one {to} {server}
 """
-
-
-@contextmanager
-def running(command: list[str], port: int, log: Path) -> Iterator[int]:
-    """A proxy, until the block ends."""
-    program = shutil.which(command[0], path=PATHS)
-    assert program, f"this test needs {command[0]} (Debian: the package of that name, or nginx-light)"
-    with log.open("w") as said:
-        process = subprocess.Popen([program, *command[1:]], stdout=said, stderr=said)
-    try:
-        ends = time.monotonic() + 10
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None and time.monotonic() < ends, log.read_text()
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def nginx(folder: Path, to: str) -> list[str]:
