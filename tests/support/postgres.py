@@ -138,6 +138,10 @@ class Cluster:
             raise RuntimeError(f"psql: {done.stderr.strip()}")
         return done.stdout.rstrip("\n")
 
+    def as_owner(self, command: Sequence[str]) -> list[str]:
+        """A command that refuses to run as root, too, run by the server's user."""
+        return _as(_owner(), command)
+
     def _initialize(self) -> None:
         owner = _owner()
         if owner is not None:
