@@ -23,6 +23,7 @@ from support.scripted import Scripted, key
 CONF = ROOT / "conf" / "cluster"
 MADE = [make([f"c{n} <c{n}@example.org>"], seed=f"c{n}") for n in range(12)]
 EMPTY = b"a"  # of a password file that nobody asks for
+AHEAD = "COPY public.tidied (single, xid) FROM stdin;\nt\t4000000000"
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,36 @@ def test_the_role_and_its_time_outs(tmp_path: Path, server: Cluster) -> None:
     assert shown == plain
 
 
+async def test_a_dump_on_another_server_is_a_cache_as_before(tmp_path: Path, server: Cluster) -> None:
+    """Its transactions have smaller numbers there; without the file every poll would say that everything changed."""
+    name = server.create()
+    dump = tmp_path / "dump.sql"
+    async with Scripted({made.fingerprint: key(made.octets) for made in MADE}) as upstream:
+        with nodes(tmp_path, server.url(name, loopback=True), upstream.url) as (one, two):
+            for made in MADE:
+                assert (await one.lookup(made.fingerprint))[0] == 200
+            assert two.stop() == one.stop() == 0
+            place = ("-h", server.folder, "-p", str(server.port), "-U", "keyserver")
+            accepted("pg_dump", *place, "-f", dump, name)
+            # what a server says whose counter is far ahead of the new one's
+            text = dump.read_text().replace("COPY public.tidied (single, xid) FROM stdin;\nt\t0", AHEAD)
+            assert AHEAD in text
+            dump.write_text(text)
+            with Cluster() as other:
+                restored = other.create()
+                there = ("-h", other.folder, "-p", str(other.port), "-U", "keyserver", "-d", restored)
+                accepted("psql", "-Xq", "-v", "ON_ERROR_STOP=1", *there, "-f", dump)
+                accepted("psql", "-Xq", "-v", "ON_ERROR_STOP=1", *there, "-f", CONF / "after-restore.sql")
+                one.settings["cache.database"] = f'"{other.url(restored, loopback=True)}"'
+                one.start()
+                for _ in range(2):  # the second time from memory, and that is not forgotten again and again
+                    for made in MADE:
+                        assert (await one.lookup(made.fingerprint))[1]["x-cache"] == "HIT"
+                await asyncio.sleep(1.2)
+                assert await _forgotten(one) == 0
+                assert len(upstream.requests) == len(MADE)
+
+
 async def test_haproxy_before_two_nodes_one_of_which_is_killed(tmp_path: Path, server: Cluster) -> None:
     url = server.url(server.create(), loopback=True)
     async with Scripted({made.fingerprint: key(made.octets) for made in MADE}) as upstream:
@@ -164,9 +195,19 @@ async def test_haproxy_before_two_nodes_one_of_which_is_killed(tmp_path: Path, s
 
 async def _hits(service: Service) -> float:
     """Lookups that it has answered."""
+    return await _metric(service, "keyserver_lookups_total")
+
+
+async def _forgotten(service: Service) -> float:
+    """Answers in memory that left because something behind them changed."""
+    return await _metric(service, "keyserver_hot_forgotten_total")
+
+
+async def _metric(service: Service, name: str) -> float:
     headers = {"Authorization": f"Bearer {service.token}"}
     _, _, body = await service.get("/metrics", headers=headers, face="admin")
-    lines = [line for line in body.decode().splitlines() if line.startswith("keyserver_lookups_total")]
+    lines = [line for line in body.decode().splitlines() if line.startswith(name)]
+    assert lines, body
     return sum(float(line.split()[-1]) for line in lines)
 
 
