@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="short rounds: under two minutes, for a first look")
     parser.add_argument("--rounds", metavar="N", type=int, help="interleaved rounds of each measurement")
     parser.add_argument("--seconds", metavar="N", type=int, help="of one round")
+    parser.add_argument("--certificates", metavar="N", type=int, help="of cluster-million; a million unless said")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON too")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the picture too")
     options = parser.parse_args(arguments)
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings=dict(options.set),
         before=options.before and options.before.resolve(),
         pinned=not options.unpinned,
+        certificates=options.certificates,
     )
     print(text(report))
     if options.json:

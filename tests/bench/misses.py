@@ -46,7 +46,7 @@ def processor_time(world: World) -> list[Row]:
     rounds = world.setting.rounds
     paths = [lookup(made.fingerprint) for made in world.misses(each * (rounds + 1), "costly")]
     servers: dict[str, Service | Peer] = {**world.services, **world.mirror}
-    loads = _each_once(world, servers, paths, each)
+    loads = each_once(world, servers, paths, each)
     workload = f"misses, {AT_ONCE} at once, upstream of {DELAY * 1000:.0f} ms: CPU of all processes"
     return _costs(workload, loads, {BEFORE: 0.5})
 
@@ -70,12 +70,12 @@ def cold_hits(world: World) -> list[Row]:
                 service = Service(first, folder, world.upstream.url, setting.cpus.server, settings, checkout)
                 ask_each(service.port, paths, AT_ONCE, setting.cpus.load)
             servers[name] = Service(stack, folder, world.upstream.url, setting.cpus.server, settings, checkout)
-        loads = _each_once(world, servers, paths, each)
+        loads = each_once(world, servers, paths, each)
     workload = f"hits of {KEY:,} octets from the store, not memory, {AT_ONCE} at once: CPU of all processes"
     return _costs(workload, loads, {BEFORE: 0.7})
 
 
-def _each_once(
+def each_once(
     world: World, servers: Mapping[str, Service | Peer], paths: Sequence[str], each: int
 ) -> dict[str, list[Load]]:
     """Every path once from every server, `each` in a round; the first so many warm what is not measured."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -15,6 +15,7 @@ from bench.figures import OURS, Figure, Row, percentile
 from bench.world import World
 from keyserver.app import hygiene_of
 from keyserver.changes import Changes
+from keyserver.hygiene import Hygiene
 from keyserver.model import Certificate, Find, Kind, Name, Proof, Source, Validity
 from keyserver.query import name_of
 from keyserver.store.sqlite import SqliteStore
@@ -77,7 +78,11 @@ async def build(path: Path, rows: int) -> None:
 
 
 def _store(path: Path) -> SqliteStore:
-    """One that takes stand-ins for certificates as they are."""
+    return SqliteStore(path, stand_ins(), Changes(), 1 << 40)
+
+
+def stand_ins() -> Mapping[Kind, Hygiene]:
+    """By which a store takes stand-ins for certificates as they are."""
     own = replace(
         hygiene_of()[Kind.OPENPGP],
         merge=lambda copies, _: copies[0],
@@ -85,13 +90,13 @@ def _store(path: Path) -> SqliteStore:
         merge_revocations=lambda a, _: a,
         index=_index,
     )
-    return SqliteStore(path, {Kind.OPENPGP: own}, Changes(), 1 << 40)
+    return {Kind.OPENPGP: own}
 
 
 async def _build(store: SqliteStore, rows: int) -> None:
     now = int(time.time())
     for start in range(0, rows, _BATCH):
-        finds = [Find(c, Source.KEYSERVER, "bench") for c in _certificates(range(start, min(rows, start + _BATCH)))]
+        finds = [Find(c, Source.KEYSERVER, "bench") for c in certificates(range(start, min(rows, start + _BATCH)))]
         await store.put(finds, [], await store.begin(), now)
 
 
@@ -99,7 +104,7 @@ async def _look(store: SqliteStore, rows: int, seed: int) -> list[float]:
     chosen = random.Random(seed)
     times = []
     for _ in range(LOOKS):
-        name = name_of(Kind.OPENPGP, "fpr", _fingerprint(chosen.randrange(rows)))
+        name = name_of(Kind.OPENPGP, "fpr", fingerprint(chosen.randrange(rows)))
         began = time.perf_counter()
         shelf = await store.look(name)
         times.append(1000 * (time.perf_counter() - began))
@@ -108,18 +113,18 @@ async def _look(store: SqliteStore, rows: int, seed: int) -> list[float]:
     return times
 
 
-def _certificates(numbers: Sequence[int]) -> Iterator[Certificate]:
+def certificates(numbers: Sequence[int]) -> Iterator[Certificate]:
     """Stand-ins of the right shape: nothing but the store sees them."""
     for number in numbers:
-        fingerprint = _fingerprint(number)
-        octets = fingerprint.encode() + bytes(_OCTETS - 40)
+        own = fingerprint(number)
+        octets = own.encode() + bytes(_OCTETS - 40)
         yield Certificate(
             octets,
             Proof(
                 kind=Kind.OPENPGP,
                 version=4,
-                fingerprint=fingerprint,
-                key_id=fingerprint[-16:],
+                fingerprint=own,
+                key_id=own[-16:],
                 algorithm=22,
                 bits=255,
                 created=0,
@@ -137,13 +142,14 @@ def _certificates(numbers: Sequence[int]) -> Iterator[Certificate]:
         )
 
 
-def _fingerprint(number: int) -> str:
+def fingerprint(number: int) -> str:
+    """Of the stand-in of this number."""
     return hashlib.sha1(b"%d" % number, usedforsecurity=False).hexdigest().upper()
 
 
 def _index(octets: bytes) -> tuple[frozenset[Name], tuple[str, ...]]:
     """Fingerprint, key ID and an address, as of a common certificate."""
-    fingerprint = octets[:40].decode()
-    address = f"{fingerprint[:12].lower()}@bench.example"
-    names = {"fpr": fingerprint, "kid": fingerprint[-16:], "addr": address}
+    own = octets[:40].decode()
+    address = f"{own[:12].lower()}@bench.example"
+    names = {"fpr": own, "kid": own[-16:], "addr": address}
     return frozenset(name_of(Kind.OPENPGP, type_, value) for type_, value in names.items()), (f"<{address}>",)

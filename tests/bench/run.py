@@ -10,7 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import administrator, cleaning, crowds, fronts, gpg, hits, listings, million, misses, mixed, rows, searches
+from bench import (
+    administrator,
+    cleaning,
+    cluster,
+    crowds,
+    fronts,
+    gpg,
+    hits,
+    listings,
+    million,
+    misses,
+    mixed,
+    rows,
+    searches,
+)
 from bench.figures import Row
 from bench.machine import Cpus, Missing, cpus, describe, missing, raise_limits
 from bench.processes import DidNotStart
@@ -48,6 +62,12 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "page": administrator.weight,
     "million": million.puts,
     "listings": listings.lists,
+    "cluster-hits": cluster.hot_hits,
+    "cluster-known": cluster.known,
+    "cluster-miss-cpu": cluster.miss_cpu,
+    "cluster-delete": cluster.deletes,
+    "cluster-puts": cluster.puts,
+    "cluster-million": cluster.million,
     "ldap-known": searches.known,
     "ldap-parsed": searches.parsed,
     "ldap-connections": searches.connections,
@@ -60,7 +80,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
 LEFT_OUT_BY_QUICK = frozenset({"answer-memory", "hostile", "ldap-hostile", "two-fronts", "two-connections", "cold-hit"})
 """What a quick run leaves out: it would not end within two minutes."""
 
-ONLY_WHEN_NAMED = frozenset({"million", "listings"})
+ONLY_WHEN_NAMED = frozenset({"million", "listings", "cluster-million"})
 """Slow ones that no run has by itself."""
 
 
@@ -73,6 +93,7 @@ def run(
     settings: Mapping[str, str] | None = None,
     before: Path | None = None,
     pinned: bool = True,
+    certificates: int | None = None,
 ) -> tuple[Report, list[str]]:
     """Measure; what could not be measured is left out of the report and named, sentence by sentence."""
     raise_limits()
@@ -83,7 +104,9 @@ def run(
     found: list[Row] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="kb-") as folder, ExitStack() as stack:
-        world = World(Setting(Path(folder), places, quick, rounds, seconds, tell, settings or {}, before), stack)
+        world = World(
+            Setting(Path(folder), places, quick, rounds, seconds, tell, settings or {}, before, certificates), stack
+        )
         left_out = ONLY_WHEN_NAMED | (LEFT_OUT_BY_QUICK if quick else frozenset())
         for name in only or [n for n in MEASUREMENTS if n not in left_out]:
             tell(f"measuring {name}")

@@ -19,6 +19,7 @@ from keyserver.changes import Changes
 from keyserver.model import Certificate, Find, Kind, Record, Source
 from keyserver.openpgp import clean
 from keyserver.query import name_of
+from keyserver.store.base import Store
 from keyserver.store.sqlite import SqliteStore
 
 UPSTREAM = "bench"
@@ -112,11 +113,12 @@ def lookup(search: str) -> str:
 
 def fill(folder: Path, certificates: Sequence[Made], absent: Sequence[str] = ()) -> None:
     """Put certificates, as if the upstream had sent them, and its word that it does not know some addresses."""
-    asyncio.run(_fill(database(folder), certificates, absent, int(time.time())))
+    asyncio.run(fill_store(SqliteStore(database(folder), hygiene_of(), Changes(), 1 << 40), certificates, absent))
 
 
-async def _fill(path: Path, certificates: Sequence[Made], absent: Sequence[str], now: int) -> None:
-    store = SqliteStore(path, hygiene_of(), Changes(), 1 << 40)
+async def fill_store(store: Store, certificates: Sequence[Made], absent: Sequence[str] = ()) -> None:
+    """The same with a store of whatever kind, which is opened for it and closed."""
+    now = int(time.time())
     await store.open()
     try:
         for start in range(0, len(certificates), _BATCH):

@@ -35,6 +35,9 @@ class Setting:
     before: Path | None = None
     """Checkout of another commit, whose service is a contestant with its default settings."""
 
+    certificates: int | None = None
+    """In a store with very many, where the run says how many."""
+
     def scaled(self, quick: int, full: int) -> int:
         """A count that depends on how long the run may take."""
         return quick if self.quick else full

@@ -17,6 +17,7 @@ from bench.processes import DidNotStart
 from bench.service import Service, fill, lookup
 from bench.setting import Setting
 from bench.upstream import Scripted
+from support.postgres import Cluster
 
 DELAY = 0.02  # seconds that the upstream takes
 KEY = 5145  # octets of the one key's answer
@@ -52,6 +53,11 @@ class World:
     def upstream(self) -> Scripted:
         """The service's upstream, with its delay."""
         return Scripted(self.stack, self.setting.folder / "upstream", DELAY, self.setting.cpus.load)
+
+    @cached_property
+    def postgres(self) -> Cluster:
+        """A PostgreSQL whose commits reach the disk as on a real server."""
+        return self.stack.enter_context(Cluster(durable=True, settings={"shared_buffers": "512MB"}))
 
     @cached_property
     def service(self) -> Service:
