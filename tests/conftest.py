@@ -24,6 +24,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often a process of a service under load is killed")
     parser.addoption("--requests", type=int, default=1_000, help="how many different requests leave nothing behind")
+    parser.addoption("--histories", type=int, default=200, help="how often nodes under faults are judged, in the soak")
 
 
 @pytest.fixture(params=[0, 1], ids=["one process", "front and core"])

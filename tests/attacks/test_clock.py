@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,44 +15,8 @@ from support.openpgp import make
 from support.postgres import shared
 from support.running import Service
 from support.scripted import Scripted, key
+from support.shim import clock_shim
 
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-
-static long offset(void) {
-    long seconds = 0;
-    FILE *file = fopen(getenv("CLOCK_OFFSET_FILE"), "r");
-    if (file) { if (fscanf(file, "%ld", &seconds) != 1) seconds = 0; fclose(file); }
-    return seconds;
-}
-
-int clock_gettime(clockid_t id, struct timespec *at) {
-    static int (*real)(clockid_t, struct timespec *);
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    int result = real(id, at);
-    if (result == 0 && id == CLOCK_REALTIME) at->tv_sec += offset();
-    return result;
-}
-
-int gettimeofday(struct timeval *at, void *zone) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    at->tv_sec = now.tv_sec; at->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}
-
-time_t time(time_t *at) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (at) *at = now.tv_sec;
-    return now.tv_sec;
-}
-"""
 PEOPLE = [make([f"<p{n}@partner.example>"], seed=f"clock{n}", encryption=None) for n in range(10)]
 
 
@@ -68,12 +31,9 @@ def database() -> Iterator[str]:
 @pytest.fixture
 def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that says by how many seconds the service's clock is off."""
-    source, library, offset = tmp_path / "shim.c", tmp_path / "shim.so", tmp_path / "offset"
-    source.write_text(SHIM)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
-    offset.write_text("0")
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    monkeypatch.setenv("CLOCK_OFFSET_FILE", str(offset))
+    environment, offset = clock_shim(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     return offset
 
 

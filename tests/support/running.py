@@ -52,11 +52,13 @@ class Service:
         upstreams: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         config: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.config = directory / "keyserver.toml"
         self.config.write_text(config)
         self.upstreams = list(upstreams)
+        self.environment = dict(environment or {})  # besides the test's own
         self.settings = {
             "hkp.listen": '["127.0.0.1:0"]',
             "ldap.listen": '["127.0.0.1:0"]',
@@ -81,7 +83,7 @@ class Service:
             command += ["--set", f"{key}={value}"]
         for url in self.upstreams:
             command += ["--upstream", url]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYSERVER_")} | self.environment
         self.process = _launched(command, environment)
         all_ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self.process, all_ready), daemon=True)
