@@ -355,36 +355,3 @@ async def test_a_newer_database_that_this_release_can_use_is_used(backend: Backe
     await cast(PostgresStore, store).read(lambda db: db.execute("UPDATE keyserver_schema SET version = 99"), long=True)
     async with backend.opened() as (again, _):
         assert (await again.look(ALICE.fpr)).entries == ()
-
-
-async def test_after_a_crash_everything_may_have_changed() -> None:
-    """The numbers of transactions that a crash lost are given again: what has them then is not missed."""
-    with Cluster(settings={"wal_writer_delay": "10s"}) as cluster:
-        url, heard, changes = cluster.url(cluster.create()), Heard(), Changes()
-        changes.subscribe(heard.append)
-        writer, reader = (PostgresStore(url, HYGIENE, c, 1 << 30) for c in (Changes(), changes))
-        await writer.open()
-        await reader.open()
-        begun = await writer.begin()
-        await writer.put([ALICE.find(Source.LOCAL)], [], begun, NOW)
-        await writer.delete(BOB.fingerprint, NOW)
-        await writer.block(BOB.fingerprint, NOW)  # on the disk
-        for n in range(40):
-            await writer.put([Made(n + 10).find()], [], begun, NOW)  # not yet
-        await reader.poll()
-        backend = cluster.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'").split()[0]
-        os.kill(int(backend), signal.SIGKILL)
-        heard.clear()
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await writer.delete(ALICE.fingerprint, NOW)
-                    break
-                except StoreError:
-                    await asyncio.sleep(0.05)
-        await polled(reader)
-        assert any(change.everything or ALICE.fpr in change.names for change in heard)
-        await reader.poll()
-        assert len(heard) == 1, "once"
-        await writer.close()
-        await reader.close()
