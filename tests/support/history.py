@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 BOUND = 1.0
 """Seconds within which what is acknowledged on one node holds on all of them."""
 
+SEARCH = 5.0
+"""Seconds that a search may last: of two that overlap either may be written last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -46,7 +49,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Somebody deleted it, or blocked it until `lifted`, an instant at which that may have ended."""
+    """Somebody deleted it, or hid it by a block until `lifted`, an instant at which that may have ended."""
 
     start: float
     end: float | None = None
@@ -130,7 +133,7 @@ def agree(looks: Iterable[Look]) -> list[str]:
 
 
 def _life(history: History, put: Put) -> _Life:
-    over = [d.end for d in history.deletes if d.end is not None and put.surely_begun < d.start]
+    over = [d.end for d in history.deletes if d.end is not None and d.lifted is None and put.surely_begun < d.start]
     taken = [d.start for d in history.deletes if d.last >= put.start]
     if not put.durable:
         taken += [crash.start for crash in history.crashes if crash.end >= put.start]
@@ -156,7 +159,7 @@ def _too_little(known: Sequence[_Life], finds: Mapping[str, float], look: Look) 
         put = life.put
         if put.version not in look.versions and _there(life, look.start, look.end, look.bound):
             later = look.versions & finds.keys() if put.replaced else frozenset()
-            if not any(finds[other] > put.start for other in later):
+            if not any(finds[other] > put.start - SEARCH for other in later):
                 yield f"{put.version}, there from {put.end:.3f} on, is lost"
         missing = put.revocation and look.versions and put.revocation not in look.revocations
         if missing and put.end is not None and put.end + look.bound < look.start:
