@@ -1,4 +1,5 @@
-"""A PostgreSQL server that crashes, and one whose tables a newer release brings forward, under stores that go on."""
+"""A PostgreSQL server that crashes, one whose tables a newer release brings forward, and a replica that takes its
+place, under stores that go on."""
 
 from __future__ import annotations
 
@@ -111,3 +112,56 @@ async def test_a_newer_release_migrates_under_load_and_no_request_fails() -> Non
     await newer.close()
     for store in (*stores, late):
         await store.close()
+
+
+async def test_a_promoted_replica_goes_on_and_nothing_deleted_comes_back() -> None:
+    """Two nodes put and delete while their server dies and its synchronous replica takes its place."""
+    with Cluster(settings={"synchronous_commit": "on"}) as primary, primary.replica() as replica:
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+        hosts = f"host={primary.folder},{replica.folder}&port={primary.port},{replica.port}"
+        url = f"postgresql://keyserver@/{primary.create()}?{hosts}&target_session_attrs=primary"
+        heard, changes = Heard(), Changes()
+        changes.subscribe(heard.append)
+        stores = [PostgresStore(url, HYGIENE, c, 1 << 30) for c in (changes, Changes())]
+        for store in stores:
+            await store.open()
+        begun = await stores[0].begin()
+        over, kept, deleted = asyncio.Event(), set[int](), set[int]()
+
+        async def work(store: PostgresStore, n: int) -> None:
+            while not over.is_set():
+                n += 1
+                made = Made(n, (f"u{n}@example.org",))
+                try:
+                    if await store.put([made.find(Source.LOCAL)], [], await store.begin(), NOW) == (Stored.NEW,):
+                        kept.add(n)
+                    if n % 3 == 0:
+                        kept.discard(n)  # from here on it may be gone
+                        await store.delete(made.fingerprint, NOW)
+                        deleted.add(n)
+                except StoreError:
+                    await asyncio.sleep(0.05)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(work(stores[number % 2], 100_000 * (number + 1)))
+            await asyncio.sleep(0.7)
+            await asyncio.to_thread(primary.stop, signal.SIGKILL)
+            before = len(deleted)
+            assert before
+            await asyncio.to_thread(replica.sql, "SELECT pg_promote()", "ALTER SYSTEM RESET synchronous_standby_names")
+            await asyncio.to_thread(replica.sql, "SELECT pg_reload_conf()")
+            for store in stores:
+                await polled(store)
+            async with asyncio.timeout(20):
+                while len(deleted) < before + 10:
+                    await asyncio.sleep(0.05)
+            over.set()
+        assert any(change.everything for change in heard), "what was held may be wrong"
+        for n in deleted:
+            assert not (await stores[0].look(Made(n).fpr)).entries, n
+        for n in kept:
+            assert (await stores[1].look(Made(n).fpr)).entries, n
+        assert await stores[0].put([ALICE.find()], [], begun, NOW) == (Stored.DELETED,), "begun on another timeline"
+        for store in stores:
+            await store.close()

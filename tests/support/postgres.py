@@ -40,7 +40,7 @@ STARTS = 5  # attempts: a port that was free may be taken when the server comes 
 WAIT = 30.0  # seconds for the server to answer
 
 _ACCESS = (
-    "local all all trust",
+    "local all,replication all trust",
     "host all keyserver,postgres 127.0.0.1/32 trust",
     "host all all 127.0.0.1/32 scram-sha-256",
 )
@@ -95,6 +95,20 @@ class Cluster:
         if fresh:
             guarded = f"CREATE ROLE guarded LOGIN PASSWORD '{PASSWORD}' IN ROLE keyserver"
             self.sql("CREATE ROLE keyserver LOGIN", guarded)
+
+    def replica(self) -> Cluster:
+        """Another server that follows this one, not started yet."""
+        other = Cluster(settings=self._settings)
+        other.folder.chmod(0o711)
+        owner = _owner()
+        if owner is not None:
+            os.chown(other.folder, owner.pw_uid, owner.pw_gid)
+        command = [_program("pg_basebackup"), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres"]
+        command += ["-D", str(other.folder / "data"), "-R", "-X", "stream", "-c", "fast", "--no-sync"]
+        done = subprocess.run(_as(owner, command), capture_output=True, text=True, cwd="/", check=False)
+        if done.returncode:
+            raise RuntimeError(f"pg_basebackup: {done.stderr.strip()[-2000:]}")
+        return other
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it; what it holds stays. SIGINT ends its sessions, SIGTERM waits for them, SIGQUIT stops at once."""
