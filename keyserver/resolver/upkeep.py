@@ -75,7 +75,7 @@ class Upkeep:
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
             group.create_task(self._every(lambda: KEEP_EVERY, self._resolver.keep_told))
             group.create_task(self._every(lambda: POLL_EVERY, self.poll))
-            group.create_task(self._store.cluster.listen(self.membership.caught_up))
+            group.create_task(self._store.cluster.listen(self._caught_up))
             group.create_task(self._every(lambda: INDEX_EVERY, self.index))
             group.create_task(self._every(lambda: prefetch_interval(self._rules().terms), self.prefetch))
 
@@ -102,6 +102,9 @@ class Upkeep:
         asked = self._counting()  # what is answered may be as old
         await self._store.poll()
         self.membership.caught_up(asked)
+
+    def _caught_up(self, ago: float) -> None:
+        self.membership.caught_up(self._counting() - ago)
 
     async def purge_now(self) -> int:
         """An administrator's word: delete what has expired by the clock as it is."""

@@ -17,7 +17,7 @@ class Alone:
         """As `Cluster.beat`."""
         return Beat(None, node.id, (Member(node, 0.0, 0.0),))
 
-    async def listen(self, caught_up: Callable[[], None]) -> None:
+    async def listen(self, caught_up: Callable[[float], None]) -> None:
         """As `Cluster.listen`."""
 
     async def turn(self, name: Name, asks: str, begun: int, seconds: float) -> Turn:

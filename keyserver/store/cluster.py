@@ -86,10 +86,10 @@ class Cluster(Protocol):
         for TERM after its last beat, unless it leaves or is not willing any more. Nodes that have not beaten for KEPT
         are forgotten, those of our own name after TERM."""
 
-    async def listen(self, caught_up: Callable[[], None]) -> None:
+    async def listen(self, caught_up: Callable[[float], None]) -> None:
         """Until cancelled: notice and publish what other nodes change as soon as they have, and call `caught_up` each
-        time that all of it is known. Raises nothing: where nothing can be heard, it goes on when it can. Returns at
-        once where there can be no other node."""
+        time that all of it is known, with how many seconds ago that was asked for. Raises nothing: where nothing can be
+        heard, it goes on when it can. Returns at once where there can be no other node."""
 
     async def turn(self, name: Name, asks: str, begun: int, seconds: float) -> Turn:
         """Wait until no other node searches for `name` by the same upstreams (`asks`), then have the turn.

@@ -49,7 +49,8 @@ class Listener:
         self.heard = heard
         self.polls = 0
 
-    def caught_up(self) -> None:
+    def caught_up(self, ago: float) -> None:
+        assert 0 < ago <= SOON + 0.1
         self.polls += 1
 
 

@@ -79,7 +79,7 @@ class Bell:
                     self._connection.terminate()
                 await asyncio.sleep(EVERY)
 
-    async def listen(self, caught_up: Callable[[], None]) -> None:
+    async def listen(self, caught_up: Callable[[float], None]) -> None:
         """As `Cluster.listen`."""
         if self._connections.pooled:
             log.info(
@@ -96,10 +96,10 @@ class Bell:
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause, PAUSES[1])
 
-    async def _until_cut(self, caught_up: Callable[[], None]) -> None:
+    async def _until_cut(self, caught_up: Callable[[float], None]) -> None:
         """Listen on one connection for as long as it answers in time: one that is silent says nothing else."""
         every = POOLED if self._connections.pooled else EVERY
-        rung = asyncio.Event()
+        rung, loop = asyncio.Event(), asyncio.get_running_loop()
         connection = await self._connections.connect(LOOK, "listener")
         try:
             if not self._connections.pooled:
@@ -108,9 +108,10 @@ class Bell:
                 connection.add_termination_listener(lambda _: rung.set())
             while True:
                 rung.clear()
+                asked = loop.time()
                 async with asyncio.timeout(LOOK):
                     await self._poll(connection)
-                caught_up()
+                caught_up(loop.time() - asked)
                 self._pause = PAUSES[0]
                 await asyncio.sleep(BETWEEN)
                 with contextlib.suppress(TimeoutError):

@@ -69,7 +69,7 @@ class PostgresCluster:
         self.alone = not any(beat.living(member) and member.node.id != node.id for member in beat.members)
         return beat
 
-    async def listen(self, caught_up: Callable[[], None]) -> None:
+    async def listen(self, caught_up: Callable[[float], None]) -> None:
         """As `Cluster.listen`."""
         await self._bell.listen(caught_up)
 

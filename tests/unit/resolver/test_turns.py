@@ -55,7 +55,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     name = shared().create()
     pair = Pair(tmp_path, shared().url(name))
     await pair.open()
-    listening = [asyncio.create_task(g.store.cluster.listen(lambda: None)) for g in pair.grounds]
+    listening = [asyncio.create_task(g.store.cluster.listen(lambda ago: None)) for g in pair.grounds]
     yield pair
     await pair.close()
     for task in listening:
