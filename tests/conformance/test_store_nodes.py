@@ -355,3 +355,17 @@ async def test_a_newer_database_that_this_release_can_use_is_used(backend: Backe
     await cast(PostgresStore, store).read(lambda db: db.execute("UPDATE keyserver_schema SET version = 99"), long=True)
     async with backend.opened() as (again, _):
         assert (await again.look(ALICE.fpr)).entries == ()
+
+
+async def test_puts_look_for_nothing_by_an_index_that_all_entries_of_an_upstream_share(backend: Backend) -> None:
+    """Plans are made while the tables are empty and nobody has counted them: a put must not get slower with each."""
+    async with backend.opened() as (store, _):
+        for start in range(0, 1200, 200):
+            finds = [Made(n, (f"u{n}@example.org",)).find() for n in range(start, start + 200)]
+            await store.put(finds, [], await store.begin(), NOW)
+    written = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'entry'"
+    async with asyncio.timeout(20):
+        while shared().sql(written, database=backend.database) != "1200":
+            await asyncio.sleep(0.1)
+    read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'entry_age'"
+    assert int(shared().sql(read, database=backend.database)) == 0

@@ -41,7 +41,7 @@ SELECT 'now' AS what, NULL::text AS fingerprint, NULL::text AS source, NULL::tex
 UNION ALL
 SELECT 'entry', e.fingerprint, e.source, e.origin, e.id, e.version, e.vouchers, e.octets FROM entry AS e
     JOIN unnest($1::text[], $2::text[], $3::text[]) AS k(fingerprint, source, origin)
-    USING (fingerprint, source, origin)
+    ON e.fingerprint = k.fingerprint AND e.source || '' = k.source AND e.origin || '' = k.origin
 UNION ALL
 SELECT 'known', e.fingerprint, NULL, NULL, NULL, NULL, NULL, NULL FROM entry AS e WHERE e.fingerprint = ANY($1)
 UNION ALL
