@@ -34,7 +34,7 @@ class Costs:
     poll: float = 0.1e-3  # of PostgreSQL (facts: 91 us of wall time)
     room: float = 7300  # octets of disk for a certificate of 5 KiB with its names (facts: 7.3 GB a million)
     narrow: float = 1644  # of these without the certificates' own octets: what should stay in memory (facts)
-    connections: int = 11  # of a node (keyserver.store.postgres.connections)
+    connections: int = 13  # of a node (keyserver.store.postgres.connections)
     polls: float = 2.0  # a second (keyserver.resolver.upkeep)
 
 
