@@ -56,7 +56,10 @@ def backend(tmp_path: Path) -> Backend:
 def child(script: str, path: Path) -> subprocess.Popen[str]:
     """A process of its own that runs `script`, with `store` on `path` at hand."""
     command = [sys.executable, "-c", PREAMBLE + script, str(path)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 async def fill(store: SqliteStore, count: int = 20, ballast: int = 4000) -> None:

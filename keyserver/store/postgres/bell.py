@@ -20,7 +20,7 @@ import asyncpg
 from keyserver.store.base import StoreError
 from keyserver.store.postgres.connections import CONNECT, LOOK, Connection, Connections, errors
 
-CHANNEL = "keyserver_change"
+CHANNEL = "changes_of_keyserver"
 BETWEEN = 0.005  # seconds between two bells of one node, and between two polls
 EVERY = 0.5  # seconds between two polls where no bell rings
 POOLED = 0.1  # the same behind a pooler that lends connections by the transaction: nobody can listen there

@@ -25,6 +25,7 @@ class Pair:
     """Two nodes that ask the same upstream."""
 
     def __init__(self, directory: Path, url: str) -> None:
+        self._directory, self._url = directory, url
         self.grounds = [Ground(directory, url) for _ in range(2)]
         self.one, self.two = self.grounds
         self.upstream = self.one.peer("a", priority=1)
@@ -32,6 +33,10 @@ class Pair:
         for ground in self.grounds:
             ground.change(upstreams={"a": self.upstream}, deadline=DEADLINE, searches=100)
         self.resolvers: list[Resolver] = []
+
+    def another(self) -> Ground:
+        """A third node, which asks nobody."""
+        return Ground(self._directory, self._url)
 
     async def open(self) -> None:
         for number, ground in enumerate(self.grounds):
@@ -131,9 +136,11 @@ async def test_who_began_after_a_delete_does_not_wait_for_who_began_before(pair:
 
 async def test_a_holder_that_says_no_more_delays_by_a_third_of_the_deadline(pair: Pair) -> None:
     """A node that has died is one that neither renews its lease nor gives it back."""
-    name, store = parse(ALICE).name, pair.one.store
-    turn = await store.cluster.turn(name, "a", await store.begin(), DEADLINE / 3)
-    turn._renewing.cancel()  # type: ignore[attr-defined]
+    gone = pair.another().store
+    await gone.open()
+    await gone.cluster.beat(Node("2", "2", "1"), willing=False)
+    await gone.cluster.turn(parse(ALICE).name, "a", await gone.begin(), DEADLINE / 3)
+    await gone.close()
     pair.upstream.answers[ALICE] = sends(BY_ALICE)
     lookup = asyncio.create_task(pair.lookup(1))
     took = await seconds(lookup)
