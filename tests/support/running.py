@@ -226,7 +226,7 @@ def _launched(
     stderr: IO[bytes] | None = None,
 ) -> subprocess.Popen[str] | warm.Process:
     """A process in the repository's folder, with a pipe for what it says where no file is given."""
-    if list(command[:3]) != KEYSERVER:
+    if list(command[:3]) != KEYSERVER or "LD_PRELOAD" in environment:
         return subprocess.Popen(
             command,
             cwd=ROOT,
