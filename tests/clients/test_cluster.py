@@ -130,7 +130,11 @@ async def test_faq_6_a_node_that_joins_flushes_nothing_whatever_its_ttl(tmp_path
             page = (await one.get("/nodes", headers=bearer(one), face="admin"))[2].decode()
             assert "<code>cache.ttl</code>: 2 days there, 1 day here" in page
             assert 'keyserver_cluster_differing_settings{node="three"} 1.0' in await metric(one, "keyserver_cluster")
-            assert "keyserver_cluster_nodes 3.0" in await metric(two, "keyserver_cluster")
+
+            async def counted() -> bool:  # with its next beat
+                return "keyserver_cluster_nodes 3.0" in await metric(two, "keyserver_cluster")
+
+            await until(counted)
             said = [line for line in one.log if "another cache.ttl" in line]
             assert len(said) == 1, "once"
 

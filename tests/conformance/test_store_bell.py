@@ -87,8 +87,10 @@ async def bells(url: str) -> AsyncIterator[list[str]]:
     rung: list[str] = []
     db = await asyncpg.connect(url)
     await db.add_listener(CHANNEL, lambda *what: rung.append(str(what[-1])))
-    yield rung
-    await db.close()
+    try:
+        yield rung
+    finally:
+        await db.close()
 
 
 class Proxy:
@@ -152,6 +154,7 @@ async def test_a_delete_or_a_block_rings_with_its_commit(backend: Backend, a: Po
         await ACTS[act](a)
         took = await until(lambda: ALICE.fpr in b.heard.names or any(change.everything for change in b.heard))
         assert took < EVERY / 2, "it was heard, not found by a poll"
+        await until(lambda: rung)  # on a connection of its own, perhaps a moment later
         assert rung
         assert set(rung) == {""}, "a bell tells no name"
 
