@@ -105,6 +105,11 @@ class Membership:
         self._said: frozenset[tuple[str, str, str, str]] = frozenset()
 
     @property
+    def shared(self) -> bool:
+        """May there be other nodes?"""
+        return self._cluster.shared
+
+    @property
     def leads(self) -> bool:
         """Does this node do what only one may?"""
         if not self._cluster.shared:

@@ -67,8 +67,9 @@ class Upkeep:
         """Until cancelled; a store in trouble is reported and tried again."""
         await self.begin()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._every(lambda: BEAT_EVERY, self.membership.beat))
-            group.create_task(self._every(lambda: WATCH_EVERY, self.membership.watch))
+            if self.membership.shared:
+                group.create_task(self._every(lambda: BEAT_EVERY, self.membership.beat))
+                group.create_task(self._every(lambda: WATCH_EVERY, self.membership.watch))
             group.create_task(self._every(lambda: BEAT_EVERY, self._resolver.know_blocks))
             group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
             group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))

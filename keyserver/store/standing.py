@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,13 @@ class Standing:
             rank(source, approved=False),
             () if source is Source.LOCAL else tuple(vouched),
         )
+
+
+def recount(tally: Counter[str], before: Iterable[Voucher], stand: Standing) -> None:
+    """Count an entry as held and approved as it now is, no more as it was with the vouchers before."""
+    known = tuple(before)
+    tally["held"] += stand.held - any(v.waits for v in known)
+    tally["approved"] += stand.approved - any(v.approved for v in known)
 
 
 def rank(source: Source, approved: bool) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.openpgp import make
-from support.postgres import PASSWORD, Cluster, shared
+from support.postgres import PASSWORD, Cluster, fresh, shared
 from support.running import ROOT, Gpg, Service
 from support.scripted import Scripted, key
 
@@ -22,9 +22,8 @@ ALICE = make(["Alice <alice@example.org>"])
 @pytest.fixture
 def database() -> Iterator[str]:
     """The name of an empty database."""
-    name = shared().create()
-    yield name
-    shared().give_back(name)
+    with fresh() as name:
+        yield name
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -204,6 +205,17 @@ def shared() -> Cluster:
     atexit.register(cluster.remove)
     cluster.start()
     return cluster
+
+
+@contextmanager
+def fresh() -> Iterator[str]:
+    """The name of an empty database of that cluster, for as long as it lasts."""
+    cluster = shared()
+    name = cluster.create()
+    try:
+        yield name
+    finally:
+        cluster.give_back(name)
 
 
 def _owner() -> pwd.struct_passwd | None:

@@ -18,13 +18,13 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Find, Kind, Name, Record, Source
 from keyserver.query import name_of
 from keyserver.store import vouchers
-from keyserver.store.arriving import Incoming, Put
+from keyserver.store.arriving import Incoming, Put, refusal, settle
 from keyserver.store.base import Stored, StoreError
 from keyserver.store.deletion import Later, names_of_fingerprint
 from keyserver.store.postgres.connections import Connection, Connections
 from keyserver.store.postgres.text import fits, fitting, text
 from keyserver.store.postgres.writing import OCTETS, ROW, Written, buckets, counted
-from keyserver.store.standing import Standing, first_address, folded
+from keyserver.store.standing import Standing, first_address, folded, recount
 
 _ROUNDS = 50
 """Rivals of one certificate: of those that write at the same time one always comes through."""
@@ -99,7 +99,7 @@ async def put_all(
     connections: Connections, puts: Sequence[Put], hygiene: Mapping[Kind, Hygiene], max_size: int
 ) -> tuple[list[tuple[Stored, ...]], Written | None]:
     """Several calls of `Store.put`, one after the other in one transaction: durable if one of them must be."""
-    arrived = await asyncio.to_thread(lambda: [[Incoming.of(find, hygiene) for find in one.finds] for one in puts])
+    arrived = await _arrived(puts, hygiene)
     durable = any(arrival.durable for incoming in arrived for arrival in incoming)
     for number in range(_ROUNDS):
         known = await connections.read(lambda db: _read(db, puts))
@@ -111,6 +111,16 @@ async def put_all(
             return answers, written
         await asyncio.sleep(_PAUSE * (number + 1))
     raise StoreError("the cache database: others write the same certificates all the time")
+
+
+async def _arrived(puts: Sequence[Put], hygiene: Mapping[Kind, Hygiene]) -> list[list[Incoming]]:
+    """In a thread where something is parsed."""
+
+    def read() -> list[list[Incoming]]:
+        return [[Incoming.of(find, hygiene) for find in one.finds] for one in puts]
+
+    parses = any(find.certificate.proof.revocations for one in puts for find in one.finds)
+    return await asyncio.to_thread(read) if parses else read()
 
 
 async def _read(db: Connection, puts: Sequence[Put]) -> _Known:
@@ -149,44 +159,27 @@ def _think(
     room = max_size - known.octets
     answers = []
     for one, incoming in zip(puts, arrived, strict=True):
-        answer = _put_one(known, one, incoming, room)
-        for arrival, stored in zip(incoming, answer, strict=True):
-            if stored is Stored.NEW:
-                room -= len(arrival.find.certificate.octets) + ROW
+        answer, room = _put_one(known, one, incoming, room)
         answers.append(answer)
     return answers, *_document(known, durable=durable)
 
 
-def _put_one(known: _Known, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[Stored, ...]:
+def _put_one(known: _Known, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[tuple[Stored, ...], int]:
+    """The answers, and the room that is left."""
     later = known.later(one.begun)
-    answers: list[Stored] = []
-    gone: set[Name] = set()  # names of what was refused, whose records would hide that nothing is here
-    for arrival in incoming:
-        certificate = arrival.find.certificate
-        stored = _put(known, arrival, later, one.now, room)
-        answers.append(stored)
-        if stored is Stored.NEW:
-            room -= len(certificate.octets) + ROW
-        if stored in (Stored.DELETED, Stored.FULL):
-            gone |= certificate.proof.index
+    settled = settle(one, incoming, later, room, ROW, lambda a, left: _put(known, a, later, one.now, left))
     lifts = [arrival.find.certificate.fingerprint for arrival in incoming]
-    for record in one.records:
-        if not later.hit_name(record.name) and record.name not in gone and fits(record.name):
+    for record in settled.records:
+        if fits(record.name):
             _put_record(known, record, lifts)
-    return tuple(answers)
+    return settled.answers, settled.room
 
 
 def _put(known: _Known, arrival: Incoming, later: Later, now: int, room: int) -> Stored:
     find = arrival.find
     fingerprint, row = find.certificate.fingerprint, known.rows[_key(find)]
     there = row.id is not None or row.written is not None
-    refused = None
-    if fingerprint in known.blocked:
-        refused = Stored.BLOCKED
-    elif later.hit(find):
-        refused = Stored.DELETED
-    elif not there and room <= 0:
-        refused = Stored.FULL
+    refused = refusal(find, later, blocked=fingerprint in known.blocked, full=not there and room <= 0)
     # A full store takes no revocations of strangers either: they would grow it without end.
     stranger = fingerprint not in known.fingerprints and fingerprint not in known.revocations
     if arrival.revocations and not (refused is Stored.FULL and stranger):
@@ -226,8 +219,7 @@ def _renew(known: _Known, row: _Row, arrival: Incoming, now: int) -> Stored:
     proof, new = find.certificate.proof, find.certificate.octets
     before = vouchers.read(row.vouchers)
     stand = Standing.of(find.source, vouchers.merged(before, find.vouchers), chained=find.chained)
-    known.tally["held"] += stand.held - any(v.waits for v in before)
-    known.tally["approved"] += stand.approved - any(v.approved for v in before)
+    recount(known.tally, before, stand)
     known.touched.add(find.certificate.fingerprint)
     columns = _columns(find, now, stand)
     if new != row.octets and (find.source is Source.LOCAL or not find.replace):

@@ -13,7 +13,7 @@ from keyserver.store.postgres import deletions, waiting
 from keyserver.store.postgres.sifting import Values, condition
 from keyserver.store.postgres.text import text
 from keyserver.store.postgres.writing import Writing
-from keyserver.store.standing import Standing
+from keyserver.store.standing import Standing, recount
 
 
 async def delete(
@@ -136,8 +136,7 @@ async def approve(writing: Writing, fingerprint: str, source: Source, origin: st
     before = vouchers.read(row["vouchers"])
     behind = vouchers.merged(before, [Voucher(address, approved=True)])
     stand = Standing.of(source, behind, chained=row["chained"])
-    writing.tally["held"] += stand.held - any(v.waits for v in before)
-    writing.tally["approved"] += stand.approved - any(v.approved for v in before)
+    recount(writing.tally, before, stand)
     await writing.db.execute(
         "UPDATE entry SET approved = $2, held = $3, vouchers = $4, rank = $5, version = nextval('version')"
         " WHERE id = $1",

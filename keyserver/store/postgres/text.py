@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from keyserver.store.standing import storable
+
 MOST = 2000  # octets of a name: an index refuses a key above 2,704
 
 
 def text(value: str) -> str:
     """Hostile text as both sides can hold it."""
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return storable(value.replace("\0", "\ufffd"))
 
 
 def fits(name: str) -> bool:

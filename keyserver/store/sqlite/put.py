@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Entry, Find, Kind, Name, Record, Source, Voucher
+from keyserver.model import Entry, Find, Kind, Name, Record, Source
 from keyserver.query import name_of
 from keyserver.store import vouchers
-from keyserver.store.arriving import Incoming, Put
+from keyserver.store.arriving import Incoming, Put, refusal, settle
 from keyserver.store.base import Stored
 from keyserver.store.deletion import Later, names_of_fingerprint
 from keyserver.store.sqlite import deletions, renaming, trigrams, waiting
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.session import Session
 from keyserver.store.sqlite.writing import Writing, Written, transact
-from keyserver.store.standing import Standing, first_address, folded, storable
+from keyserver.store.standing import Standing, first_address, folded, recount, storable
 
 _ROW = 600  # octets that an entry takes besides its copy, about
 
@@ -31,33 +31,22 @@ def put_all(
         room = max_size - octets(writing.db)
         answers = []
         for one, incoming in zip(puts, arrived, strict=True):
-            answer = _put_one(writing, one, incoming, room)
-            pairs = zip(incoming, answer, strict=True)
-            room -= sum(len(a.find.certificate.octets) + _ROW for a, stored in pairs if stored is Stored.NEW)
+            answer, room = _put_one(writing, one, incoming, room)
             answers.append(answer)
         return answers
 
     return transact(db, work, durable=any(arrival.durable for incoming in arrived for arrival in incoming))
 
 
-def _put_one(writing: Writing, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[Stored, ...]:
+def _put_one(writing: Writing, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[tuple[Stored, ...], int]:
+    """The answers, and the room that is left."""
     later = deletions.later_than(writing.db, one.begun)
-    answers: list[Stored] = []
-    gone: set[Name] = set()  # names of what was refused, whose records would hide that nothing is here
-    for arrival in incoming:
-        certificate = arrival.find.certificate
-        stored = _put(writing, arrival, later, one.now, room)
-        answers.append(stored)
-        if stored is Stored.NEW:
-            room -= len(certificate.octets) + _ROW
-        if stored in (Stored.DELETED, Stored.FULL):
-            gone |= certificate.proof.index
-    for record in one.records:
-        if not later.hit_name(record.name) and record.name not in gone:
-            _put_record(writing, record)
-            if record.found:
-                _lift(writing, record, [a.find.certificate.fingerprint for a in incoming])
-    return tuple(answers)
+    settled = settle(one, incoming, later, room, _ROW, lambda a, left: _put(writing, a, later, one.now, left))
+    for record in settled.records:
+        _put_record(writing, record)
+        if record.found:
+            _lift(writing, record, [a.find.certificate.fingerprint for a in incoming])
+    return settled.answers, settled.room
 
 
 def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int) -> Stored:
@@ -68,13 +57,8 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
         " WHERE e.fingerprint = ? AND e.source = ? AND e.origin = ?",
         (fingerprint, str(find.source), find.origin),
     ).fetchone()
-    refused = None
-    if writing.db.execute("SELECT 1 FROM block WHERE fingerprint = ?", (fingerprint,)).fetchone():
-        refused = Stored.BLOCKED
-    elif later.hit(find):
-        refused = Stored.DELETED
-    elif old is None and room <= 0:
-        refused = Stored.FULL
+    blocked = writing.db.execute("SELECT 1 FROM block WHERE fingerprint = ?", (fingerprint,)).fetchone() is not None
+    refused = refusal(find, later, blocked=blocked, full=old is None and room <= 0)
     # A full store takes no revocations of strangers either: they would grow it without end.
     if arrival.revocations and (refused is not Stored.FULL or _known(writing, fingerprint)):
         _put_revocations(writing, fingerprint, hygiene, arrival.revocations)
@@ -87,7 +71,7 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
     row, vouched, copy = old
     before = vouchers.read(vouched)
     stand = Standing.of(find.source, vouchers.merged(before, find.vouchers), chained=find.chained)
-    recount(writing, before, stand)
+    recount(writing.tally, before, stand)
     _update_entry(writing, row, find, now, stand)
     stored = _update_copy(writing, row, find, now, hygiene, copy, stand.rank)
     order_names(writing, row, find.certificate.proof.kind, now, stand)
@@ -173,13 +157,6 @@ def insert(writing: Writing, entry: Entry, stand: Standing, names: Mapping[Name,
     writing.count(1, str(entry.source), entry.origin, held=stand.held, approved=stand.approved)
     writing.tally["certificates"] += first
     return row
-
-
-def recount(writing: Writing, before: Iterable[Voucher], stand: Standing) -> None:
-    """Count an entry as held and approved as it now is, no more as it was with the vouchers before."""
-    known = tuple(before)
-    writing.tally["held"] += stand.held - any(v.waits for v in known)
-    writing.tally["approved"] += stand.approved - any(v.approved for v in known)
 
 
 def _update_entry(writing: Writing, row: int, find: Find, now: int, stand: Standing) -> None:

@@ -13,9 +13,9 @@ from keyserver.store.deletion import delete_note, purge_note
 from keyserver.store.sifting import Value, selected
 from keyserver.store.sqlite import deletions, trigrams, waiting
 from keyserver.store.sqlite.dialect import DIALECT
-from keyserver.store.sqlite.put import order_names, recount
+from keyserver.store.sqlite.put import order_names
 from keyserver.store.sqlite.writing import Writing
-from keyserver.store.standing import Standing, storable
+from keyserver.store.standing import Standing, recount, storable
 
 
 def delete(
@@ -121,7 +121,7 @@ def approve(writing: Writing, fingerprint: str, source: Source, origin: str, add
     before = vouchers.read(vouched)
     behind = vouchers.merged(before, [Voucher(address, approved=True)])
     stand = Standing.of(source, behind, chained=bool(chained))
-    recount(writing, before, stand)
+    recount(writing.tally, before, stand)
     writing.db.execute(
         "UPDATE entry SET approved = ?, held = ?, vouchers = ?, rank = ? WHERE id = ?",
         (stand.approved, stand.held, stand.column, stand.rank, id_),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.openpgp import make
-from support.postgres import PASSWORD, shared
+from support.postgres import PASSWORD, fresh, shared
 from support.running import Service
 
 ALICE = make(["Alice <alice@example.org>"])
@@ -17,9 +17,8 @@ ALICE = make(["Alice <alice@example.org>"])
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    name = shared().create()
-    yield name
-    shared().give_back(name)
+    with fresh() as name:
+        yield name
 
 
 @pytest.fixture

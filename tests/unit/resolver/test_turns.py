@@ -13,7 +13,7 @@ from keyserver.query import parse
 from keyserver.resolver.resolver import Resolver
 from keyserver.store.cluster import NOBODY_ELSE, Node
 from support.openpgp import make
-from support.postgres import shared
+from support.postgres import fresh, shared
 from support.resolving import Ground, sends, until
 
 ALICE = "alice@example.org"
@@ -57,16 +57,15 @@ class Pair:
 
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
-    name = shared().create()
-    pair = Pair(tmp_path, shared().url(name))
-    await pair.open()
-    listening = [asyncio.create_task(g.store.cluster.listen(lambda ago: None)) for g in pair.grounds]
-    yield pair
-    await pair.close()
-    for task in listening:
-        task.cancel()
-    await asyncio.gather(*listening, return_exceptions=True)
-    shared().give_back(name)
+    with fresh() as name:
+        pair = Pair(tmp_path, shared().url(name))
+        await pair.open()
+        listening = [asyncio.create_task(g.store.cluster.listen(lambda ago: None)) for g in pair.grounds]
+        yield pair
+        await pair.close()
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
 
 
 async def seconds(lookup: asyncio.Future[Answer]) -> float:
