@@ -198,7 +198,7 @@ class Entry:
     seen_at: int  # mailflow: the last mail that carried it; otherwise as cached_at
     vouchers: tuple[Voucher, ...] = ()  # by address; none from before senders were kept
     chained: bool = False  # X.509: its chain verified against the trust anchors
-    message_id: str = ""  # mailflow: of the last mail
+    detail: str = ""  # mailflow: the message-id of the last mail; keyserver: the method by which it was found
     identities: tuple[str, ...] = ()  # for listings
 
     @property
@@ -226,7 +226,7 @@ class Find:
     replace: bool = True  # False: merge with this origin's earlier copy (it came without user IDs, or by mail)
     vouchers: tuple[Voucher, ...] = ()
     chained: bool = False
-    message_id: str = ""
+    detail: str = ""  # as in Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +254,7 @@ class Found:
 
     raw: tuple[Raw, ...]
     damaged: tuple[str, ...] = ()
+    method: str = ""  # how it was asked, where its protocol has several ways: "wkd advanced openpgpkey.example.org"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +263,7 @@ class Absent:
 
     reason: str
     remember: bool = True
+    method: str = ""  # as in Found
 
 
 class Fault(StrEnum):
@@ -280,9 +282,21 @@ class Failed:
     reason: str
     fault: Fault = Fault.TRANSIENT
     retry_after: float | None = None  # seconds, as the upstream asked
+    method: str = ""  # as in Found
 
 
 Outcome: TypeAlias = Found | Absent | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many questions in any span of so many seconds."""
+
+    times: int
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"{self.times} in {self.seconds} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +310,11 @@ class UpstreamSpec:
     timeout: float = 2.0
     template: bool = False  # its host comes from the address asked for
     kinds: frozenset[Kind] = frozenset({Kind.OPENPGP})
+    required: bool = True  # False: when it fails and the others have spoken, the query has not failed
+    rate: Rate | None = None  # how often it is asked at most; None: no limit
+    id_rate: Rate | None = None  # the same for fingerprints and key IDs, where it is another
+    by_owner: bool = False  # what it says of an address is the word of the domain's owner, and may be passed on as such
+    nameless: bool = True  # False: a certificate without user IDs only updates what is known, and is no find
 
 
 @dataclass(frozen=True, slots=True)

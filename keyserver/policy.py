@@ -276,6 +276,7 @@ class OnRecord:
     living: Mapping[str, Record]  # upstream -> its word, where still believed
     negative: bool  # everybody who may be asked has said absent
     until: int  # when the first living record ends; FOREVER without any
+    without: tuple[str, ...] = ()  # negative, although these had failed: they need not speak
 
     @property
     def finished(self) -> bool:
@@ -288,11 +289,18 @@ class OnRecord:
         return record is not None and record.found
 
 
-def on_record(records: Sequence[Record], asked: Sequence[str], now: int, terms: Terms) -> OnRecord:
-    """`asked`: names of the upstreams that may be asked now."""
+def on_record(
+    records: Sequence[Record], asked: Sequence[str], now: int, terms: Terms, missing: Mapping[str, int] | None = None
+) -> OnRecord:
+    """`asked`: names of the upstreams that may be asked now. `missing`: of those that need not speak and have failed a
+    moment ago, until when that does."""
     living = {r.upstream: r for r in records if is_believed(r, now, terms)}
-    negative = bool(asked) and all(name in living and not living[name].found for name in asked)
-    return OnRecord(living, negative, min((record_until(r, terms) for r in living.values()), default=FOREVER))
+    silent = [name for name in asked if name not in living]
+    spoken = [living[name] for name in asked if name in living]
+    negative = bool(spoken) and not any(r.found for r in spoken) and all(name in (missing or {}) for name in silent)
+    without = tuple(silent) if negative else ()
+    ends = [record_until(r, terms) for r in living.values()] + [missing[name] for name in without if missing]
+    return OnRecord(living, negative, min(ends, default=FOREVER), without)
 
 
 def backed(entry: Entry, record: OnRecord, address: str | None) -> bool:

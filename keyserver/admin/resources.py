@@ -16,6 +16,7 @@ from keyserver.model import (
     Outcome,
     Proof,
     Refused,
+    Source,
     State,
     Step,
     Subkey,
@@ -43,7 +44,8 @@ class EntryResource:
     vouchers: tuple[Voucher, ...]  # for which addresses it speaks, and who says so
     status: str  # fresh, stale, expired, held, blocked
     reason: str  # may it be answered to the default view, and why (not)
-    message_id: str
+    message_id: str  # mailflow: of the last mail that carried it
+    method: str  # keyserver: by which it was found, where its protocol has several
     answered: bool = False  # to the default view
 
 
@@ -138,7 +140,8 @@ def row_of(entry: Entry, now: int, terms: Terms, view: View, blocked: frozenset[
         vouchers=entry.vouchers,
         status=status,
         reason="blocked by an administrator" if status == "blocked" else verdict.reason,
-        message_id=entry.message_id,
+        message_id=entry.detail if entry.source is Source.MAILFLOW else "",
+        method=entry.detail if entry.source is Source.KEYSERVER else "",
         answered=verdict.answerable and status != "blocked",
     )
 

@@ -18,7 +18,7 @@ from keyserver.upstreams.base import Upstream
 from keyserver.upstreams.register import BY_SCHEME
 
 BLOCKING_THREADS = 4  # for upstreams whose library blocks
-MAY_CHANGE = ("priority", "domains", "ttl", "timeout")
+MAY_CHANGE = ("priority", "domains", "ttl", "timeout", "required", "rate")
 """Keys of [[upstream]] that say nothing of how it is reached."""
 
 MakeUpstream = Callable[[UpstreamSection, UpstreamSpec], Upstream]
@@ -103,15 +103,7 @@ async def open_upstreams(context: Context, make: MakeUpstream | None = None) -> 
 
 def spec_of(section: UpstreamSection) -> UpstreamSpec:
     """What policy and resolver know of it."""
-    return UpstreamSpec(
-        name=section.name,
-        priority=section.priority,
-        domains=section.domains,
-        ttl=section.ttl,
-        timeout=float(section.timeout),
-        template=section.template,
-        kinds=BY_SCHEME[section.scheme].kinds,
-    )
+    return BY_SCHEME[section.scheme].spec_of(section)
 
 
 def _way(section: UpstreamSection) -> UpstreamSection:

@@ -86,7 +86,7 @@ def _print_certificate(found: dict[str, Any]) -> None:
     for row in found["entries"]:
         table.add_row(
             show.word(row["source"]),
-            show.word(row["origin"]),
+            show.word(row["origin"] + (f", by {row['method']}" if row["method"] else "")),
             show.when(row["cached_at"]),
             show.when(row["expires_at"]),
             show.word("approved" if row["approved"] and row["status"] == "fresh" else row["status"]),

@@ -10,6 +10,7 @@ from keyserver.cli.options import DEFAULTS, DONE, USAGE, ConfigOption, SetOption
 
 if TYPE_CHECKING:
     from keyserver.config import Config, UpstreamSection
+    from keyserver.model import UpstreamSpec
     from keyserver.upstreams.protocol import Protocol
 
 
@@ -57,25 +58,27 @@ def discloses(config: Config) -> list[str]:
     """One line for each upstream, in the order in which they are asked: what it hears of those who ask us."""
     from keyserver.upstreams.register import BY_SCHEME
 
-    ordered = sorted(config.upstream, key=lambda upstream: (upstream.priority, upstream.name))
+    specs = [BY_SCHEME[upstream.scheme].spec_of(upstream) for upstream in config.upstream]
     lines = []
-    for u in ordered:
+    for spec, u in sorted(zip(specs, config.upstream, strict=True), key=lambda both: (both[0].priority, both[0].name)):
         protocol = BY_SCHEME[u.scheme]
-        lines.append(
-            f"{u.priority:>4}  {u.name}  {u.url}\n        {_hears(u, protocol, config)}; {_channel(u, protocol)}"
-        )
+        learns = "" if spec.template else protocol.learns
+        said = [_hears(u, spec, protocol, config), _channel(u, protocol), learns]
+        said += [] if spec.required else ["what it does not say is no failure"]
+        lines.append(f"{spec.priority:>4}  {u.name}  {u.url}\n        {'; '.join(filter(None, said))}")
     return lines or ["nobody: only what is cached is answered"]
 
 
-def _hears(upstream: UpstreamSection, protocol: Protocol, config: Config) -> str:
+def _hears(upstream: UpstreamSection, spec: UpstreamSpec, protocol: Protocol, config: Config) -> str:
     """Which questions reach an upstream."""
     from keyserver.query import ByFingerprint, ByKeyId, ByText
 
     internal = ", ".join(config.policy.internal_domains)
-    if upstream.template:
+    if spec.template:
         which = f"addresses of {', '.join(upstream.domains)}" if upstream.domains else "each address"
         kept = f" (never of {internal})" if internal and not upstream.domains else ""
-        return f"{which}{kept}: the host of its own domain hears it, and name servers hear the domain; no fingerprints"
+        learns = protocol.learns or "the host of its own domain hears it, and name servers hear the domain"
+        return f"{which}{kept}: {learns}; no fingerprints"
     words = {ByFingerprint: "every fingerprint", ByKeyId: "key ID"}
     names = " and ".join(word for query, word in words.items() if query in protocol.hears)
     if upstream.domains:
@@ -86,6 +89,8 @@ def _hears(upstream: UpstreamSection, protocol: Protocol, config: Config) -> str
 
 
 def _channel(upstream: UpstreamSection, protocol: Protocol) -> str:
-    """How it is reached."""
+    """How it is reached; empty where `learns` says it."""
+    if protocol.bare and upstream.scheme not in protocol.encrypted:
+        return ""
     encrypted = upstream.scheme in protocol.encrypted or upstream.starttls
     return f"{'over TLS' if encrypted else 'unencrypted'}{f' through {upstream.proxy}' if upstream.proxy else ''}"

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from keyserver.config.listener import ACCEPTED as LISTENER_ACCEPTED
 from keyserver.config.listener import Listener, read_listener
+from keyserver.model import Rate
 from keyserver.query import parse_domain
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,6 +30,7 @@ _DURATION_WORDS = {
     **dict.fromkeys(("hour", "hours"), 3600),
     **dict.fromkeys(("day", "days"), 86400),
 }
+_SPANS = {1: "s", 60: "min", 3600: "h", 86400: "day"}
 _SIZE = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _QUANTITY = re.compile(r"\s*([0-9]{1,15})\s*([A-Za-z]+)\s*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -160,19 +162,49 @@ class Size(Value):
 
 @dataclass(frozen=True)
 class Whole(Value):
-    """A whole number between two bounds."""
+    """A whole number between two bounds. `optional`: the empty string is None."""
 
     low: int
     high: int
+    optional: bool = False
 
     @property
     def accepts(self) -> str:
         return f"a whole number from {self.low} to {self.high}"
 
-    def read(self, value: Any) -> int:
+    def read(self, value: Any) -> int | None:
         """The number; true and false are no numbers."""
+        if self.optional and value == "":
+            return None
         _require(type(value) is int and self.low <= value <= self.high)
         return int(value)
+
+
+@dataclass(frozen=True)
+class Often(Value):
+    """How often something may happen; the empty string is None."""
+
+    @property
+    def accepts(self) -> str:
+        return 'a rate such as "1/min", "5/s" or "1000/day"; "" for none of its own'
+
+    def read(self, value: Any) -> Rate | None:
+        """So many times in one of the spans."""
+        if value == "":
+            return None
+        _require(isinstance(value, str))
+        return read_rate(value)
+
+    def spell(self, value: Any) -> Any:
+        return "" if value is None else f"{value.times}/{_SPANS[value.seconds]}"
+
+
+def read_rate(text: str) -> Rate:
+    """`5/s`, `1/min`, `100/h` or `1000/day`, at most 10,000 times. Raises ValueError."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})\s*/\s*(s|min|h|day)", text.strip())
+    _require(match is not None and int(match[1]) <= 10_000)
+    assert match is not None
+    return Rate(int(match[1]), next(span for span, word in _SPANS.items() if word == match[2]))
 
 
 @dataclass(frozen=True)
@@ -183,7 +215,7 @@ class Workers(Value):
     def accepts(self) -> str:
         return 'a whole number from 0 to 1024, or "auto"'
 
-    def read(self, value: Any) -> int | str:
+    def read(self, value: Any) -> int | str | None:
         return "auto" if value == "auto" else Whole(0, 1024).read(value)
 
 
@@ -202,13 +234,17 @@ class Rows(Value):
 
 @dataclass(frozen=True)
 class Flag(Value):
-    """A switch."""
+    """A switch. `optional`: the empty string is None."""
+
+    optional: bool = False
 
     @property
     def accepts(self) -> str:
         return "true or false"
 
-    def read(self, value: Any) -> bool:
+    def read(self, value: Any) -> bool | None:
+        if self.optional and value == "":
+            return None
         _require(isinstance(value, bool))
         return bool(value)
 

@@ -32,6 +32,7 @@ from keyserver.config.kinds import (
     Listeners,
     Many,
     Network,
+    Often,
     Rows,
     Size,
     Text,
@@ -47,6 +48,7 @@ from keyserver.config.kinds import (
 from keyserver.config.listener import Listener, Listening
 from keyserver.config.section import Restart, Section, key, required
 from keyserver.config.sources import Sources
+from keyserver.model import Rate
 
 Switch = Annotated[bool, Flag()]
 ListenerList = Annotated[tuple[Listener, ...], Listeners()]
@@ -284,19 +286,24 @@ class UpstreamSection(Section):
     """One keyserver or directory that is asked. There may be any number of these tables."""
 
     name: Title = required("its name, in answers, logs and `cache list --upstream`; each only once")
-    url: Annotated[str, Text("hkp://host, hkps://host, ldap://host/base or ldaps://host/base", r"\S.*", 2000)] = (
-        required(
-            "where it is: hkp (port 11371), hkps (443), ldap (389) or ldaps (636); "
-            "{domain} at the end of the host is the domain of the address asked for"
-        )
+    url: Annotated[str, Text("a URL such as hkps://host, ldap://host/base or wkd:", r"\S.*", 2000)] = required(
+        "where it is: hkp (port 11371), hkps (443), ldap (389), ldaps (636), vks (443) or certs (443); {domain} at the end "
+        "of the host is the domain of the address asked for; `wkd:` and `dane:` ask that domain itself"
     )
-    priority: Annotated[int, Whole(0, 1000)] = key(10, "lower is asked first; equal ones at the same time")
+    priority: Annotated[int | None, Whole(0, 1000, optional=True)] = key(
+        "", "lower is asked first; equal ones at the same time. Empty: 10, for wkd 5"
+    )
     domains: DomainPatterns = key([], "only addresses of these domains are told and believed; empty: any")
     timeout: Annotated[int, Duration("1s", "5m")] = key("2s", "how long one question may take")
-    required: Switch = key(
-        True, "false: when it fails and the others have spoken, the query has not failed", built=False
+    required: Annotated[bool | None, Flag(optional=True)] = key(
+        "",
+        "false: when it fails and the others have spoken, the query has not failed. Empty: true, for vks "
+        "and dane false",
     )
-    rate: Annotated[str, Text("a rate such as 60/min")] = key("", "how often it is asked at most", built=False)
+    rate: Annotated[Rate | None, Often()] = key(
+        "",
+        'how often it is asked at most, such as "60/min". Empty: no limit; vks: addresses 1/min, the rest 5/s',
+    )
     on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
     hkp_version: Annotated[str, Choice(("1", "2", "auto"))] = key("1", "which HKP is spoken", built=False)
     resolver: Annotated[str, Text("a name server")] = key("", "dane: whom it asks", built=False)

@@ -269,7 +269,7 @@ class Intake:
                 ),
             ),
             chained=chained,
-            message_id=seen.message_id,
+            detail=seen.message_id,
         )
         result = Why.HELD if reasons else Why.CACHED
         caught = Caught(certificate.fingerprint, kind, how, result, not own, chained, tuple(reasons), before)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from cachetools import FIFOCache
 
-from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome
+from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, Rate
 from keyserver.query import Query
-from keyserver.resolver.plan import Health, Hold, Question, after, held
+from keyserver.resolver.plan import Health, Hold, Question, after, held, rate_of
+from keyserver.resolver.ratelimit import Pace
 from keyserver.resolver.semaphores import KeyedSemaphore
 from keyserver.upstreams.base import Asking, Upstream, nothing_known
 
@@ -26,6 +27,7 @@ HOST_AT_ONCE = 8  # questions to one host that a template makes
 TEMPLATES_AT_ONCE = 64  # questions to hosts made of addresses, all templates together
 LATENCIES = 512
 HOLDS = 10_000  # queries that failed by themselves
+PACES = 4  # rates of one upstream that are kept to
 ASKERS = 64  # client networks of one upstream that are remembered, each for LATELY
 LATELY = 600.0  # seconds
 PAUSED = "not asked, an administrator has paused it"
@@ -60,11 +62,18 @@ class _Upstream:
     shares: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(CLIENT_AT_ONCE))
     hosts: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(HOST_AT_ONCE))
     askers: FIFOCache[str, float] = field(default_factory=lambda: FIFOCache(ASKERS))  # network -> when
+    paces: FIFOCache[Rate, Pace] = field(default_factory=lambda: FIFOCache(PACES))
 
     def alone(self, client: str, now: float) -> bool:
         """Note that a client asks; has nobody else asked lately?"""
         self.askers[client] = now
         return not any(other != client and now - then < LATELY for other, then in self.askers.items())
+
+    def turn(self, rate: Rate, now: float, most: float) -> float:
+        """Seconds until it may be asked at this rate; the turn is taken unless it is further off than `most`."""
+        if rate not in self.paces:
+            self.paces[rate] = Pace(rate)
+        return self.paces[rate].take(now, most)
 
 
 class CircuitBreaker:
@@ -134,6 +143,12 @@ class CircuitBreaker:
                         return Failed(PAUSED, Fault.LOCAL)
                     if why := silenced():
                         return Failed(f"not asked: {why}", Fault.LOCAL)
+                    if (rate := rate_of(upstream.spec, query)) is not None:
+                        wait = own.turn(rate, self._monotonic(), time)
+                        if wait > time:
+                            return Failed(f"not asked: it is asked {rate} at most, next in {wait:.1f} s", Fault.LOCAL)
+                        await asyncio.sleep(wait)
+                        time -= wait
                     self._tell(upstream.spec.name, query)
                     outcome = await upstream.fetch(query, Asking(time, via, answered))
         except TimeoutError:
@@ -145,7 +160,7 @@ class CircuitBreaker:
         if silenced():
             return outcome
         self._count(own, upstream.spec.name, outcome, self._monotonic() - began)
-        self._judge(target, outcome, Question(query.name, client), alone)
+        self._judge(target, outcome, Question(query.name, client), alone, upstream.spec.rate is not None)
         return outcome
 
     def paused(self, upstream: str) -> bool:
@@ -217,11 +232,11 @@ class CircuitBreaker:
         if isinstance(outcome, Failed):
             own.last_error = outcome.reason
 
-    def _judge(self, target: str, outcome: Outcome, by: Question, alone: bool) -> None:
+    def _judge(self, target: str, outcome: Outcome, by: Question, alone: bool, counted: bool) -> None:
         """What an outcome says of the host, and of the query itself."""
         now = self._monotonic()
         before = self._health.pop(target, Health())
-        health = after(before, outcome, now, self._random(), by, alone=alone)
+        health = after(before, outcome, now, self._random(), by, alone=alone, counted=counted)
         if health != Health():
             self._health[target] = health
         hold = self._holds.pop((target, by.query), Hold())

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, Source, State, Step, View
+from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, Source, State, Step, View, joined
 from keyserver.policy import FOREVER, OnRecord, approved_for, on_record
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
+from keyserver.resolver.missing import Missing
 from keyserver.resolver.plan import combine, lists
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.rules import Rules
@@ -36,6 +37,7 @@ class Shared:
     clock: Callable[[], int]
     monotonic: Callable[[], float]
     aside: Aside
+    missing: Missing
     paused: Callable[[str], bool] = lambda upstream: False
     watch: Reported = field(default_factory=Reported)  # over reading
 
@@ -100,6 +102,9 @@ class Lookup:
         """
         if search is not None and (search.wrote or search.overtaken):  # an overtaken one goes on and may write later
             self._empty = None
+        if search is not None and not search.overtaken:
+            optional = {name: search.outcomes.get(name) for name in self.tiers.optional}
+            self._parts.missing.note(self.query.name, optional)
         snapshot = self._empty
         if snapshot is None:
             snapshot = await self._read(aloud=search is None)
@@ -152,8 +157,10 @@ class Lookup:
     def cached(self, known: Known) -> Answer:
         """By what is cached, or what upstreams said before."""
         if not known.selected.certificates:
-            self.tell("records", "negative", "every upstream that may be asked has said absent")
-            reason = "every upstream said absent"
+            without = known.record.without
+            rest = f", without the word of {joined(without)}, which need not speak" if without else ""
+            self.tell("records", "negative", f"every upstream that may be asked has said absent{rest}")
+            reason = f"every upstream said absent{rest}"
         else:
             on_record = "a finished search for this query is on record"
             self.tell("cache", "hit", "proves the query by itself" if known.selected.alone else on_record)
@@ -202,8 +209,8 @@ class Lookup:
         """By what is known after the search, or by what its upstreams said."""
         if known.selected.certificates:
             return self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
-        said = [search.outcomes.get(name) or NEVER_ANSWERED for name in self.tiers.names]
-        outcome = combine(said or [NEVER_ANSWERED])
+        said = {name: search.outcomes.get(name) or NEVER_ANSWERED for name in self.tiers.names}
+        outcome = combine(said or {"": NEVER_ANSWERED}, self.tiers.optional)
         if isinstance(outcome, Absent):
             return self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
         if isinstance(outcome, Failed):
@@ -244,7 +251,8 @@ class Lookup:
             if (rules := self._parts.rules()) is not self.rules:
                 self.rules, self.tiers = rules, rules.tiers(self.query)
             view, terms = rules.view(self.view), rules.terms
-            record = on_record(snapshot.records, self.tiers.names, now, terms)
+            missing = self._parts.missing.of(self.query.name, now) if self.tiers.optional else None
+            record = on_record(snapshot.records, self.tiers.names, now, terms, missing)
             believed = None if unasked else record
             judge = partial(select, snapshot, self.query, view, now, terms, self._parts.hygiene, believed, stale=stale)
             selected = await self._parts.aside.run(sum(len(e.octets) for e in snapshot.entries), judge)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, UpstreamSpec
+from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, Rate, UpstreamSpec, joined
 from keyserver.policy import Terms, hears, in_domains
-from keyserver.query import ByAddress, Query
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, Query
 
 OPENS_AFTER = 4  # different queries that failed since the last good answer
 SAID_AFTER = 2  # the same, where the upstream itself says that it will not answer now
@@ -49,16 +49,21 @@ class Health:
         return "open" if now < self.closed_until else "half-open"
 
 
-def after(health: Health, outcome: Outcome, now: float, jitter: float, by: Question, *, alone: bool) -> Health:
+def after(
+    health: Health, outcome: Outcome, now: float, jitter: float, by: Question, *, alone: bool, counted: bool = False
+) -> Health:
     """Health after one more outcome. `jitter` in 0…1 spreads the probes of several nodes; `alone`: nobody but this
-    question's client has asked lately."""
+    question's client has asked lately; `counted`: it says how often it may be asked, so that its "not now" is about us
+    and not about the question."""
     if not isinstance(outcome, Failed):
         return Health()
     if outcome.fault is Fault.LOCAL:
         return health
     suspects = (*(s for s in health.suspects if s.query != by.query or s.client != by.client), by)[-SUSPECTS:]
     seen = replace(health, suspects=suspects, reason=outcome.reason)
-    if health.state(now) == "open" or not (health.state(now) == "half-open" or _ill(suspects, outcome, alone)):
+    told_off = counted and outcome.fault is Fault.BUSY
+    ill = health.state(now) == "half-open" or told_off or _ill(suspects, outcome, alone)
+    if health.state(now) == "open" or not ill:
         return seen
     if outcome.fault is Fault.BUSY:
         pause = asked_for(outcome)
@@ -98,6 +103,11 @@ def held(hold: Hold, outcome: Failed, now: float) -> Hold:
     return Hold(failures, now + min(LONGEST_HOLD, FIRST_PAUSE * 2 ** min(16, failures - HELD_AFTER)))
 
 
+def rate_of(spec: UpstreamSpec, query: Query) -> Rate | None:
+    """How often the upstream is asked such a query; None: no limit."""
+    return (isinstance(query, ByFingerprint | ByKeyId) and spec.id_rate) or spec.rate
+
+
 @dataclass(frozen=True, slots=True)
 class Tiers:
     """Upstreams of a search, by priority, and those left out with the reason."""
@@ -109,6 +119,11 @@ class Tiers:
     def names(self) -> list[str]:
         """Of the upstreams that may be asked, in their order."""
         return [spec.name for tier in self.tiers for spec in tier]
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Of those that need not speak."""
+        return frozenset(spec.name for tier in self.tiers for spec in tier if not spec.required)
 
 
 def tiers_of(specs: Iterable[UpstreamSpec], query: Query, terms: Terms) -> Tiers:
@@ -129,14 +144,17 @@ def lists(spec: UpstreamSpec, query: Query) -> bool:
     return isinstance(query, ByAddress) and in_domains(query.domain, spec.domains)
 
 
-def combine(outcomes: Sequence[Outcome]) -> Outcome:
-    """Found wins; else one Failed spoils an Absent; else Absent, to be remembered only if every single one may be."""
-    found = [raw for o in outcomes if isinstance(o, Found) for raw in o.raw]
-    if found or any(isinstance(o, Found) for o in outcomes):
+def combine(outcomes: Mapping[str, Outcome], optional: Collection[str] = ()) -> Outcome:
+    """What the upstreams said, by name. Found wins; else one Failed spoils an Absent, but for those that are `optional`
+    where another has said absent; else Absent, to be remembered only if every single one may be."""
+    found = [raw for o in outcomes.values() if isinstance(o, Found) for raw in o.raw]
+    if found or any(isinstance(o, Found) for o in outcomes.values()):
         return Found(tuple(found))
-    failed = [o for o in outcomes if isinstance(o, Failed)]
-    if failed:
-        return failed[0]
-    reasons = [o.reason for o in outcomes if isinstance(o, Absent)]
-    remember = all(o.remember for o in outcomes if isinstance(o, Absent))
-    return Absent(reasons[0] if len(reasons) == 1 else "every upstream said so", remember)
+    absent = [o for o in outcomes.values() if isinstance(o, Absent)]
+    failed = {name: o for name, o in outcomes.items() if isinstance(o, Failed)}
+    missed = [o for name, o in failed.items() if not absent or name not in optional]
+    if missed:
+        return missed[0]
+    reason = absent[0].reason if len(absent) == 1 else "every upstream said so"
+    without = f", without the word of {joined(list(failed))}" if failed else ""
+    return Absent(reason + without, not failed and all(o.remember for o in absent))

@@ -1,13 +1,15 @@
-"""How many searches the clients of one network may start."""
+"""How many searches the clients of one network may start, and how often an upstream is asked."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections import deque
 from collections.abc import Callable
 
 from cachetools import FIFOCache
 
 from keyserver.listen.trust import Trust, address_of
+from keyserver.model import Rate
 
 NETWORKS = 50_000  # client networks whose misses are counted
 
@@ -18,6 +20,22 @@ def network_of(client: str | None) -> str:
     if address is None:
         return ""
     return str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
+
+
+class Pace:
+    """When something may be done that may be done so often: in no span of `rate.seconds` more than `rate.times`."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._turns: deque[float] = deque(maxlen=rate.times)
+
+    def take(self, now: float, most: float) -> float:
+        """Seconds until its turn, which is taken unless it is further off than `most`."""
+        free = self._turns[0] + self._rate.seconds if len(self._turns) == self._rate.times else now
+        wait = max(0.0, free - now)
+        if wait <= most:
+            self._turns.append(now + wait)
+        return wait
 
 
 class SearchRateLimit:

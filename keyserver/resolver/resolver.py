@@ -16,6 +16,7 @@ from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.disclosures import Disclosures
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Known, Lookup, Shared
+from keyserver.resolver.missing import Missing
 from keyserver.resolver.ratelimit import SearchRateLimit, network_of
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
@@ -42,7 +43,9 @@ class Resolver:
         monotonic: Callable[[], float],
         disclosures: Disclosures | None = None,
     ) -> None:
-        self._parts = Shared(store, rules, hygiene, clock, monotonic, Aside(monotonic), searcher.circuit.paused)
+        self._parts = Shared(
+            store, rules, hygiene, clock, monotonic, Aside(monotonic), Missing(clock), searcher.circuit.paused
+        )
         self._rules = rules
         self._searcher = searcher
         self._in_turn = InTurn(store, rules, clock, monotonic, searcher.run)

@@ -17,7 +17,6 @@ from keyserver.model import (
     Found,
     Kind,
     Outcome,
-    Raw,
     Record,
     Refused,
     Source,
@@ -180,7 +179,7 @@ class Searcher:
                     refused.append(item)
                 elif len(item.octets) > (most := self.rules().max_certificate):
                     refused.append(Refused(f"larger than {most} octets", item.fingerprint))
-                elif proves(item.proof, search.query):
+                elif proves(item.proof, search.query) and (upstream.spec.nameless or _complete(item)):
                     good.append(item)
                 elif not item.proof.user_ids and await self._known(item.fingerprint):
                     others.append(f"{item.fingerprint} has no user IDs")
@@ -195,17 +194,18 @@ class Searcher:
             self.hygiene[c.proof.kind].learn(c.octets, c.proof, now)
         if good:
             whole = not answer.damaged and not any(item.fatal for item in refused)
-            return Found(()), await self._finds(search, upstream, good[:MAX_CLEANED], raws, now, whole=whole)
+            finds = await self._finds(search, upstream, good[:MAX_CLEANED], answer, now, whole=whole)
+            return Found((), method=answer.method), finds
         if others:
             # Which ones is for the trace only: an outcome's reason is logged.
             self._tell(search, name, "dropped", f"does not prove the query: {joined(others)}")
         # Whoever asks chooses what is asked: what cannot be read there says nothing of the host's health.
         if answer.damaged:
-            return Failed(f"it sent damaged armor: {answer.damaged[0]}", Fault.LOCAL), []
+            return Failed(f"it sent damaged armor: {answer.damaged[0]}", Fault.LOCAL, method=answer.method), []
         if unread := next((item for item in refused if item.fatal), None):
             return Failed(unread.reason, Fault.LOCAL), []
         if others:
-            return Absent("what it sent does not prove the query"), []
+            return Absent("what it sent does not prove the query", method=answer.method), []
         if refused:
             return Absent(f"refused: {refused[0].reason}"), []
         return Failed("no certificate in the answer", Fault.LOCAL), []
@@ -215,7 +215,7 @@ class Searcher:
         search: Search,
         upstream: Upstream,
         certificates: Sequence[Certificate],
-        raws: Sequence[Raw],
+        answer: Found,
         now: int,
         *,
         whole: bool,
@@ -227,7 +227,7 @@ class Searcher:
 
         def chains() -> list[bool]:
             of_each = [self.hygiene[c.proof.kind] for c in certificates]
-            middle = [i for raw in raws for i in self.hygiene[raw.kind].intermediates(raw.octets)][:MAX_CLEANED]
+            middle = [i for raw in answer.raw for i in self.hygiene[raw.kind].intermediates(raw.octets)][:MAX_CLEANED]
             return [own.chained(c.octets, middle, now) for own, c in zip(of_each, certificates, strict=True)]
 
         x509 = any(c.proof.kind is Kind.X509 for c in certificates)
@@ -241,7 +241,7 @@ class Searcher:
         if upstream.spec.template and isinstance(search.query, ByAddress):
             behind = (Voucher(search.query.address, authenticated=True, seen_at=now),)
         return [
-            Find(c, Source.KEYSERVER, name, whole and bool(c.proof.user_ids), behind, chained)
+            Find(c, Source.KEYSERVER, name, whole and bool(c.proof.user_ids), behind, chained, answer.method)
             for c, chained in zip(certificates, verdicts, strict=True)
         ]
 
@@ -321,6 +321,7 @@ def _entry(find: Find, now: int) -> Entry:
 
 
 def _words(outcome: Outcome) -> tuple[str, str]:
+    by = f", by {outcome.method}" if outcome.method else ""
     if isinstance(outcome, Found):
-        return "found", "proves the query"
-    return ("absent" if isinstance(outcome, Absent) else "failed"), outcome.reason
+        return "found", f"proves the query{by}"
+    return ("absent" if isinstance(outcome, Absent) else "failed"), outcome.reason + by

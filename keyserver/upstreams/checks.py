@@ -30,10 +30,11 @@ def mistakes(upstream: UpstreamSection) -> Iterator[Problem]:
 def _every(upstream: UpstreamSection, protocol: Protocol) -> Iterator[Mistake]:
     if wrong := _url(upstream, protocol):
         yield "url", wrong
-    for other in PROTOCOLS:
-        for key in sorted(other.keys - protocol.keys):
-            if getattr(upstream, key):
-                yield key, f"accepted only for {' and '.join(other.ports)}"
+    plain = UpstreamSection(name="-", url="-")
+    for key in sorted(frozenset[str]().union(*(other.keys for other in PROTOCOLS)) - protocol.keys):
+        if getattr(upstream, key) != getattr(plain, key):
+            whose = [scheme for other in PROTOCOLS if key in other.keys for scheme in other.ports]
+            yield key, f"accepted only for {' and '.join(whose)}"
     if (ca_file := upstream.tls_ca_file) is not None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
@@ -57,6 +58,8 @@ def _unknown(scheme: str) -> str:
 def _url(upstream: UpstreamSection, protocol: Protocol) -> str:
     """What is wrong with an upstream's URL, up to its port; empty for nothing."""
     url, form = upstream.url, protocol.form
+    if protocol.bare:
+        return "" if url.partition(":")[2] == "" and url.isascii() else f"nothing follows the colon; accepted is {form}"
     try:
         found = read_url(url, protocol.ports, form)
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from keyserver.clocks import Clocks
 from keyserver.config import UpstreamSection
-from keyserver.model import Kind, UpstreamSpec
+from keyserver.model import Kind, Rate, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText
 from keyserver.upstreams.base import Upstream
 
@@ -45,13 +45,46 @@ class Protocol:
     """Keys of [[upstream]] that not every protocol has, and this one does."""
     path: str = ""
     """What may follow host and port in a URL, for people."""
+    bare: bool = False
+    """Its URL is the scheme and a colon: the domain of each address asked for says where to ask."""
+    priority: int = 10
+    required: bool = True
+    rate: Rate | None = None
+    """Of [[upstream]], where the configuration says nothing."""
+    id_rate: Rate | None = None
+    """How often it is asked for fingerprints and key IDs, where that is another matter than addresses."""
+    by_owner: bool = False
+    """What it says is the word of the domain's owner."""
+    nameless: bool = True
+    """False: what it sends without user IDs only updates what is known."""
+    learns: str = ""
+    """Who hears of a question besides the upstream itself, for people."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """Schemes that people write by mistake, with the one to write."""
 
     @property
     def form(self) -> str:
         """How its URLs are written."""
+        if self.bare:
+            return " or ".join(f"{scheme}:" for scheme in self.ports)
         return " or ".join(f"{scheme}://host[:port]{self.path}" for scheme in self.ports)
+
+    def spec_of(self, section: UpstreamSection) -> UpstreamSpec:
+        """What policy and resolver know of an upstream that is configured so."""
+        return UpstreamSpec(
+            name=section.name,
+            priority=self.priority if section.priority is None else section.priority,
+            domains=section.domains,
+            ttl=section.ttl,
+            timeout=float(section.timeout),
+            template=self.bare or section.template,
+            kinds=self.kinds,
+            required=self.required if section.required is None else section.required,
+            rate=section.rate or self.rate,
+            id_rate=self.id_rate,
+            nameless=self.nameless,
+            by_owner=self.by_owner,
+        )
 
 
 def said_by(key: str, check: Callable[[], object]) -> Iterator[Mistake]:

@@ -134,12 +134,12 @@ async def test_all_entries_come_even_where_only_one_copy_has_the_name(store: Sto
 
 async def test_every_field_of_an_entry_comes_back(store: Store) -> None:
     behind = (Voucher("alice@example.org", authenticated=True, held=True, seen_at=NOW),)
-    find = ALICE.find(M, "example.org", chained=True, vouchers=behind, message_id="<1@x>\udcff")
+    find = ALICE.find(M, "example.org", chained=True, vouchers=behind, detail="<1@x>\udcff")
     await put(store, find)
     (entry,) = (await store.look(ALICE.fpr)).entries
     assert (entry.fingerprint, entry.kind, entry.octets) == (ALICE.fingerprint, Kind.OPENPGP, ALICE.octets)
     assert (entry.source, entry.origin, entry.cached_at, entry.seen_at) == (M, "example.org", NOW, NOW)
-    assert (entry.approved, entry.held, entry.chained, entry.message_id) == (False, True, True, "<1@x>?")
+    assert (entry.approved, entry.held, entry.chained, entry.detail) == (False, True, True, "<1@x>?")
     assert entry.identities == ALICE.texts
     assert entry.vouchers == behind
 
@@ -176,7 +176,7 @@ async def test_many_that_only_claim_an_address_push_nobody_off_its_shelf(store: 
         held = (Voucher("m@attacker.example", authenticated=True), Voucher("bob@example.org", held=n > 150))
         await put(store, both.find(M, "attacker.example", vouchers=held[: 1 + (n > 150)]), now=NOW + n)
     assert await store.approve(both.fingerprint, M, "attacker.example", "m@attacker.example")
-    await put(store, own.find(M, "example.org", message_id="<2@x>"), now=NOW + 1)  # no news: it keeps its place
+    await put(store, own.find(M, "example.org", detail="<2@x>"), now=NOW + 1)  # no news: it keeps its place
     shelf = await store.look(addr("bob@example.org"))
     assert shelf.entries[0].fingerprint == own.fingerprint
     assert (await store.look(addr("m@attacker.example"))).entries[0].fingerprint == both.fingerprint
@@ -281,10 +281,10 @@ async def test_local_copies_are_always_merged(store: Store) -> None:
 
 
 async def test_mailflow_entries_are_one_per_sender_domain_with_the_last_mail(store: Store) -> None:
-    await put(store, ALICE.find(M, "example.org", replace=False, message_id="<1@x>"))
-    await put(store, ALICE.find(M, "example.net", replace=False, message_id="<2@x>"))
-    await put(store, ALICE.find(M, "example.org", replace=False, message_id="<3@x>"), now=NOW + 5)
-    found = {e.origin: (e.message_id, e.seen_at) for e in (await store.look(ALICE.fpr)).entries}
+    await put(store, ALICE.find(M, "example.org", replace=False, detail="<1@x>"))
+    await put(store, ALICE.find(M, "example.net", replace=False, detail="<2@x>"))
+    await put(store, ALICE.find(M, "example.org", replace=False, detail="<3@x>"), now=NOW + 5)
+    found = {e.origin: (e.detail, e.seen_at) for e in (await store.look(ALICE.fpr)).entries}
     assert found == {"example.org": ("<3@x>", NOW + 5), "example.net": ("<2@x>", NOW)}
 
 

@@ -743,7 +743,7 @@ async def test_puts_that_wait_go_together_and_each_has_its_own_verdict(backend: 
 async def test_unknown_text_of_any_kind_harms_nothing(backend: Backend) -> None:
     async with backend.opened() as (store, _):
         odd = Made(6, ("\udcff\x00 %'\";--", "Ünï <u@example.org>"))
-        await store.put([odd.find(message_id="\x00'")], [], 0, NOW)
+        await store.put([odd.find(detail="\x00'")], [], 0, NOW)
         (entry,) = (await store.look(odd.fpr)).entries
         assert set(entry.identities) == set(odd.texts)
         assert await store.search("%'\";--", Kind.OPENPGP, 5) == (odd.fingerprint,)

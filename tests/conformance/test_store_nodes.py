@@ -237,12 +237,12 @@ async def test_hostile_text_is_refused_or_kept_but_never_an_error(store: Store, 
     assert (await store.certificate(odd)).entries == ()
     assert not await store.answered(odd, odd)
     begun = await store.begin()
-    find = ALICE.find(origin=odd[:300], message_id=odd)
+    find = ALICE.find(origin=odd[:300], detail=odd)
     assert await store.put([find], [said(name, True, NOW, odd[:300]), said(BOB.fpr, True, NOW)], begun, NOW) == (
         Stored.NEW,
     )
     (entry,) = (await store.look(ALICE.fpr)).entries
-    assert "\x00" not in entry.message_id
+    assert "\x00" not in entry.detail
     assert (await store.look(BOB.fpr)).records
     await store.touch({name: NOW + 1})
     assert await store.search(odd, Kind.OPENPGP, 10) == ()

@@ -65,7 +65,7 @@ async def fill(store: Store) -> None:
     found = said(addr("alice@a.example"), True, NOW)
     held = Voucher("bob@a.example", authenticated=True, held=True, seen_at=NOW)
     await store.put([ALICE.find(), GONE.find()], [found, said(addr("bob@a.example"), False, NOW)], begun, NOW)
-    mailed = BOB.find(Source.MAILFLOW, "a.example", vouchers=(held,), message_id="<1@a.example>")
+    mailed = BOB.find(Source.MAILFLOW, "a.example", vouchers=(held,), detail="<1@a.example>")
     await store.put([mailed], [], begun, 1)
     await store.put([BOB.find(Source.LOCAL, "administrator"), BAD.find()], [], begun, NOW - 5)
     await store.approve(ALICE.fingerprint, Source.KEYSERVER, "one", "alice@b.example")
@@ -194,13 +194,11 @@ async def test_progress_comes_to_the_whole(pair: tuple[Backend, Backend]) -> Non
 async def test_hostile_text_comes_through_as_far_as_the_target_takes_it(pair: tuple[Backend, Backend]) -> None:
     async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
         made = Made(5, ("\0\ud800 <nul@a.example>", "'; DROP TABLE entry; --"))
-        await source.put(
-            [made.find(Source.MAILFLOW, "a.example", message_id="<\0\ud800>")], [], await source.begin(), NOW
-        )
+        await source.put([made.find(Source.MAILFLOW, "a.example", detail="<\0\ud800>")], [], await source.begin(), NOW)
         await source.block(BAD.fingerprint, NOW, "a\\b\0c" if pair[0].kind == "sqlite" else "a\\b")
         await migrate(source, target)
         (one,), (other,) = [(await store.certificate(made.fingerprint)).entries for store in (source, target)]
         assert other.identities == one.identities
         assert other.octets == one.octets
-        assert other.message_id in (one.message_id, "<\ufffd?>")
+        assert other.detail in (one.detail, "<\ufffd?>")
         assert (await target.look(addr("nul@a.example"))).entries == (other,)

@@ -187,9 +187,7 @@ class World:
         certificate = await self.cleaned(name)
         domain = sender.rpartition("@")[2]
         voucher = Voucher(sender, authenticated=authenticated, held=held, seen_at=self.now)
-        find = Find(
-            certificate, Source.MAILFLOW, domain, replace=False, vouchers=(voucher,), message_id=f"<1@{domain}>"
-        )
+        find = Find(certificate, Source.MAILFLOW, domain, replace=False, vouchers=(voucher,), detail=f"<1@{domain}>")
         await self.store.put([find], [], await self.store.begin(), self.now)
 
     async def approve(self, name: str, address: str, source: str | None = None) -> None:

@@ -21,6 +21,7 @@ from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Lookup, Shared
+from keyserver.resolver.missing import Missing
 from keyserver.resolver.ratelimit import SearchRateLimit
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
@@ -75,7 +76,9 @@ class Ground:
 
     @property
     def parts(self) -> Shared:
-        return Shared(self.store, self.rules, self.hygiene, lambda: self.now, self.monotonic, Aside(self.monotonic))
+        clock = lambda: self.now  # noqa: E731
+        aside, missing = Aside(self.monotonic), Missing(clock)
+        return Shared(self.store, self.rules, self.hygiene, clock, self.monotonic, aside, missing)
 
     def searcher(self) -> Searcher:
         return Searcher(

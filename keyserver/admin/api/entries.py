@@ -27,6 +27,7 @@ _COLUMNS = (
     "reason",
     "approved",
     "message_id",
+    "method",
 )
 
 

@@ -269,7 +269,7 @@ def _columns(find: Find, now: int, stand: Standing) -> dict[str, Any]:
         "chained": find.chained,
         "vouchers": text(stand.column),
         "vouched": [name_of(kind, "addr", address) for address in stand.vouched],
-        "message_id": text(find.message_id),
+        "message_id": text(find.detail),
     }
 
 

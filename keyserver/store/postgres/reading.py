@@ -120,7 +120,7 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
         seen_at=row["at"],
         vouchers=vouchers.read(row["vouchers"]),
         chained=row["chained"],
-        message_id=row["message_id"],
+        detail=row["message_id"],
         identities=tuple(json.loads(row["identities"])),
     )
 

@@ -82,7 +82,7 @@ class PostgresTransfer:
         """As `Transfer.kept`: what is no text there is replaced, names too long for an index are left out."""
         if part is Part.ENTRIES:
             entry, names = _entry_of(row)
-            entry = replace(entry, message_id=text(entry.message_id))
+            entry = replace(entry, detail=text(entry.detail))
             return entry, {name: rank for name, rank in names.items() if fits(name)}
         return tuple(map(_plain, row))
 
@@ -132,7 +132,7 @@ async def _write_entries(writing: Writing, given: Sequence[tuple[Entry, dict[Nam
         rows.append(
             (
                 *(entry.fingerprint, str(entry.kind), str(entry.source), entry.origin, entry.cached_at),
-                *(stand.rank, stand.approved, stand.held, entry.chained, stand.column, text(entry.message_id)),
+                *(stand.rank, stand.approved, stand.held, entry.chained, stand.column, text(entry.detail)),
                 *(json.dumps(entry.identities), text(folded(entry.identities)), first_address(filter(fits, names))),
                 entry.octets,
             )

@@ -113,7 +113,7 @@ def _insert(writing: Writing, find: Find, now: int) -> Stored:
         seen_at=now,
         vouchers=vouchers.merged((), find.vouchers),
         chained=find.chained,
-        message_id=find.message_id,
+        detail=find.detail,
         identities=proof.identities,
     )
     stand = Standing.of(entry.source, entry.vouchers, chained=entry.chained)
@@ -145,7 +145,7 @@ def insert(writing: Writing, entry: Entry, stand: Standing, names: Mapping[Name,
             stand.held,
             stand.column,
             entry.chained,
-            storable(entry.message_id),
+            storable(entry.detail),
             json.dumps(entry.identities),
             folded(entry.identities),
             first_address(names),
@@ -163,7 +163,7 @@ def _update_entry(writing: Writing, row: int, find: Find, now: int, stand: Stand
     writing.db.execute(
         "UPDATE entry SET at = ?, rank = ?, approved = ?, held = ?, vouchers = ?, chained = ?, message_id = ?"
         " WHERE id = ?",
-        (now, stand.rank, stand.approved, stand.held, stand.column, find.chained, storable(find.message_id), row),
+        (now, stand.rank, stand.approved, stand.held, stand.column, find.chained, storable(find.detail), row),
     )
 
 

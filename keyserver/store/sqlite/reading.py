@@ -135,7 +135,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
         seen_at=at,
         vouchers=vouchers.read(vouched),
         chained=bool(chained),
-        message_id=message_id,
+        detail=message_id,
         identities=tuple(json.loads(identities)),
     )
 

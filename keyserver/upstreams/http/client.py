@@ -23,6 +23,7 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from keyserver import __version__
+from keyserver.config.kinds import spell_octets
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.coding import RATIO
@@ -53,7 +54,7 @@ class Client:
     hosts, and those that SRV records and redirects lead to, must have public addresses unless `allow_private`; a host
     written in full may redirect to itself. `service`: the SRV service to look for at that host, such as
     `_pgpkey-http._tcp`; empty if the URL has a port. `tls_ca_file` replaces the system's certificate authorities;
-    ValueError if it is of no use.
+    ValueError if it is of no use. `most`: octets of a good answer.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Client:
         proxy: URL | None = None,
         tls_ca_file: str | Path | None = None,
         service: str = "",
+        most: int = MAX_BODY,
     ) -> None:
         self._names = names
+        self._most = most
         self._template = not host
         self._host = host
         self._public = (address := literal(host)) is not None and is_global(address)
@@ -144,9 +147,9 @@ class Client:
         if isinstance(response.content, bytes):
             return response.content
         good, unpacked = response.status in GOOD, RATIO if encoding(response.headers) else 1
-        most = MAX_BODY if good else MAX_ERROR_BODY
+        most = self._most if good else min(self._most, MAX_ERROR_BODY)
         if good and _announced(response.headers) > most:
-            raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
+            raise _too_large(most)
         body = bytearray()
         large = False
         async for chunk in response.content.iter_any():
@@ -154,7 +157,7 @@ class Client:
             if len(body) > most:
                 response.close()
                 if good:
-                    raise _Refused(f"its answer is larger than {MAX_BODY >> 20} MiB", Fault.LOCAL)
+                    raise _too_large(most)
                 break
             if len(body) * unpacked > LARGE and not large:
                 large = True
@@ -270,6 +273,10 @@ class _Refused(Exception):
     def __init__(self, reason: str, fault: Fault = Fault.TRANSIENT) -> None:
         super().__init__(reason)
         self.failed = Failed(reason, fault)
+
+
+def _too_large(most: int) -> _Refused:
+    return _Refused(f"its answer is larger than {spell_octets(most)}", Fault.LOCAL)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from keyserver.config import Config, ConfigError, Listener, load
 from keyserver.config.kinds import Rows, octets, seconds, spell_octets, spell_seconds
 from keyserver.config.listener import read_listener
 from keyserver.config.loading import TABLES, reader_of
+from keyserver.model import Rate
 from keyserver.upstreams import checks
 
 SHIPPED = Path(__file__).parents[3] / "conf" / "keyserver.toml"
@@ -422,8 +423,7 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
         ('[[domain_certificate]]\ndomain = "partner.example"', "[[domain_certificate]]"),
         ('[history]\nkeep = "0"', "history.keep"),
         ("[invite]\nautomatic = true", "invite.automatic"),
-        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\nrequired = false', "upstream[u].required"),
-        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\nrate = "60/min"', "upstream[u].rate"),
+        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
         ('[[view]]\nname = "v"\nusable_only = true', "view[v].usable_only"),
     ],
 )
@@ -461,3 +461,17 @@ def test_a_password_file_goes_with_a_database_server_and_is_not_empty(tmp_path: 
     assert "it is empty" in mistakes(tmp_path, given)["cache.database_password_file"]
     file.write_text("geheim\n")
     assert load(written(tmp_path, given)).cache.database_password_file == file
+
+
+@pytest.mark.parametrize(
+    ("rate", "meant"), [("1/min", Rate(1, 60)), ("5 / s", Rate(5, 1)), ("1000/day", Rate(1000, 86400)), ("", None)]
+)
+def test_a_rate_is_so_many_in_a_span(tmp_path: Path, rate: str, meant: Rate | None) -> None:
+    text = f'[[upstream]]\nname = "u"\nurl = "hkp://u"\nrate = "{rate}"\n'
+    assert load(written(tmp_path, text)).upstream[0].rate == meant
+
+
+@pytest.mark.parametrize("rate", ["0/s", "1", "1/week", "-1/s", "100000/s", "1/s/s"])
+def test_what_is_no_rate_is_refused(tmp_path: Path, rate: str) -> None:
+    text = f'[[upstream]]\nname = "u"\nurl = "hkp://u"\nrate = "{rate}"\n'
+    assert list(mistakes(tmp_path, text)) == ["upstream[u].rate"]

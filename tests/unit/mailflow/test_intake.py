@@ -109,7 +109,7 @@ async def test_a_good_chain_is_cached_and_answered_by_policy_only(world: World) 
     report = await world.mail(from_alice())
     assert (report.verdict, report.certificates[0].chained) == (Why.CACHED, True)
     entry = (await world.entries())[ALICE.fingerprint]
-    assert (entry.source, entry.origin, entry.message_id) == (Source.MAILFLOW, "partner.example", "<1@mail.example>")
+    assert (entry.source, entry.origin, entry.detail) == (Source.MAILFLOW, "partner.example", "<1@mail.example>")
     assert entry.chained and not entry.held
     assert not world.answered(entry)
     assert world.answered(entry, ALWAYS)
@@ -147,7 +147,7 @@ async def test_faq_2_keys_from_mail_live_180_days_from_the_last_mail(world: Worl
     world.now += 100 * DAY
     assert (await world.mail(from_alice(message_id="2@mail.example"))).certificates[0].new is False
     entry = (await world.entries())[ALICE.fingerprint]
-    assert (entry.seen_at, entry.message_id) == (world.now, "<2@mail.example>")
+    assert (entry.seen_at, entry.detail) == (world.now, "<2@mail.example>")
     for days, answered in ((179, True), (180, False), (181, False)):
         now = entry.seen_at + days * DAY
         assert judge(entry, ALWAYS, now, world.terms).answerable is answered

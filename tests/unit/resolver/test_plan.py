@@ -32,12 +32,21 @@ FAILED = Failed("down")
 
 
 def test_combine() -> None:
-    assert isinstance(combine([FAILED, FOUND, ABSENT]), Found)
-    assert combine([ABSENT, FAILED]) == FAILED
-    assert combine([ABSENT]) == ABSENT
-    both = combine([ABSENT, Absent("loop", remember=False)])
+    assert isinstance(combine({"a": FAILED, "b": FOUND, "c": ABSENT}), Found)
+    assert combine({"a": ABSENT, "b": FAILED}) == FAILED
+    assert combine({"a": ABSENT}) == ABSENT
+    both = combine({"a": ABSENT, "b": Absent("loop", remember=False)})
     assert isinstance(both, Absent)
     assert not both.remember
+
+
+def test_the_optional_may_fail_where_another_has_spoken() -> None:
+    outcome = combine({"a": ABSENT, "b": FAILED}, {"b"})
+    assert outcome == Absent("no, without the word of b", remember=False)
+    assert combine({"b": FAILED}, {"b"}) == FAILED  # nobody has spoken
+    required = Failed("required")
+    assert combine({"a": required, "b": FAILED, "c": ABSENT}, {"b"}) == required
+    assert isinstance(combine({"a": FOUND, "b": FAILED}, {"b"}), Found)
 
 
 def test_tiers_by_priority_and_who_is_left_out() -> None:

@@ -66,7 +66,7 @@ async def test_mails_and_changes(admin: Admin) -> None:
 async def test_hostile_texts(admin: Admin, text_: str) -> None:
     made = make([text_])
     held = (Voucher("evil@example.org", held=True),)
-    await admin.put(made.octets, Source.MAILFLOW, "example.org", vouchers=held, message_id=text_[:900])
+    await admin.put(made.octets, Source.MAILFLOW, "example.org", vouchers=held, detail=text_[:900])
     await admin.parts.operations.service.harvest(mail(made.octets, "evil@example.org"))
     status, page, _ = await admin.open("/mailflow")
     assert (status, harmless(page)) == (200, True)
