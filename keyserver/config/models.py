@@ -287,7 +287,7 @@ class UpstreamSection(Section):
 
     name: Title = required("its name, in answers, logs and `cache list --upstream`; each only once")
     url: Annotated[str, Text("a URL such as hkps://host, ldap://host/base or wkd:", r"\S.*", 2000)] = required(
-        "where it is: hkp (port 11371), hkps (443), ldap (389), ldaps (636), vks (443) or certs (443); {domain} at the end "
+        "where it is: hkp (port 11371), hkps, ldap (389), ldaps (636), vks or certs (443); {domain} at the end "
         "of the host is the domain of the address asked for; `wkd:` and `dane:` ask that domain itself"
     )
     priority: Annotated[int | None, Whole(0, 1000, optional=True)] = key(
