@@ -306,7 +306,13 @@ class UpstreamSection(Section):
     )
     on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
     hkp_version: Annotated[str, Choice(("1", "2", "auto"))] = key("1", "which HKP is spoken", built=False)
-    resolver: Annotated[str, Text("a name server")] = key("", "dane: whom it asks", built=False)
+    resolver: Annotated[
+        str, Text('a loopback address such as "127.0.0.1", or "tls:ADDRESS#NAME" such as "tls:9.9.9.9#dns.quad9.net"')
+    ] = key(
+        "",
+        "dane: the name server that is asked, and believed when it says that it has checked DNSSEC. Empty: "
+        "the system's, where that is on this machine",
+    )
     ttl: Annotated[int | None, Duration("1h", "999d", optional=True)] = key("", "overrides cache.ttl")
     proxy: Annotated[str, Text('an HTTP proxy such as "http://proxy.example.org:3128"; "" for none')] = key(
         "", "HTTP proxy for this upstream (hkp, hkps)"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keyserver.upstreams import hkp, ldap
+from keyserver.upstreams import dane, hkp, ldap
 from keyserver.upstreams.protocol import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = (
     hkp.PROTOCOL,
     ldap.PROTOCOL,
+    dane.PROTOCOL,
 )
 
 BY_SCHEME: Mapping[str, Protocol] = {scheme: protocol for protocol in PROTOCOLS for scheme in protocol.ports}
 
-LATER = ("vks", "wkd", "dane", "certs", "certs+http")
+LATER = ("vks", "wkd", "certs", "certs+http")
 """Schemes that are announced and not built."""

@@ -439,7 +439,7 @@ def test_tables_below_a_section_come_from_the_file_only(tmp_path: Path) -> None:
         assert "in the file only" in mistakes(tmp_path, "", setting)[f"--set {setting.partition('=')[0]}"]
 
 
-@pytest.mark.parametrize("url", ["vks://keys.example", "wkd:", "dane:", "certs://h/p", "certs+http://h/p"])
+@pytest.mark.parametrize("url", ["vks://keys.example", "wkd:", "certs://h/p", "certs+http://h/p"])
 def test_a_scheme_that_is_not_built_yet_names_those_that_work(tmp_path: Path, url: str) -> None:
     line = mistakes(tmp_path, f'[[upstream]]\nname = "u"\nurl = "{url}"')["upstream[u].url"]
     assert "is not built yet; accepted schemes: hkp, hkps, ldap, ldaps" in line

@@ -27,6 +27,8 @@ def problems(tmp_path: Path, table: str) -> list[str]:
         'url = "ldap://keys.{domain}"',
         'url = "ldaps://ldap.example.org/ou=people,dc=example,dc=org"\nattributes = ["userCertificate;binary"]',
         'url = "ldap://h"\nfilter = "(&(uid={local})(dc={domain}))"',
+        'url = "dane:"\nresolver = "127.0.0.1:5353"',
+        'url = "dane:"\nresolver = "tls:9.9.9.9#dns.quad9.net"',
     ],
 )
 def test_accepted(tmp_path: Path, table: str) -> None:
@@ -42,6 +44,8 @@ def test_accepted(tmp_path: Path, table: str) -> None:
         ('url = "ldap://h"\nfilter = "(mail={address}"', "filter", "LDAP filter"),
         ('url = "ldap://h"\nfilter = "(=({address}))"', "filter", "RFC 4515"),
         ('url = "ldap://h"\nproxy = "http://p:1"', "proxy", "only for hkp"),
+        ('url = "dane:"\nresolver = "10.0.0.1"', "resolver", "accepted is a loopback address"),
+        ('url = "hkp://h"\nresolver = "127.0.0.1"', "resolver", "only for dane"),
     ],
 )
 def test_refused_once_and_by_name(tmp_path: Path, table: str, key: str, hint: str) -> None:

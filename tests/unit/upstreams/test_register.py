@@ -28,7 +28,9 @@ QUERIES: tuple[Query, ...] = (
 
 
 def section(scheme: str) -> UpstreamSection:
-    return UpstreamSection(name="u", url=f"{scheme}://127.0.0.1:1")  # type: ignore[call-arg]
+    protocol = BY_SCHEME[scheme]
+    own = {"resolver": "127.0.0.1:1"} if "resolver" in protocol.keys else {}
+    return UpstreamSection(name="u", url=f"{scheme}:" if protocol.bare else f"{scheme}://127.0.0.1:1", **own)  # type: ignore[arg-type]
 
 
 def test_no_scheme_is_two_protocols_and_none_is_announced_still() -> None:
