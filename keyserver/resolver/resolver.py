@@ -6,6 +6,7 @@ cache -> what is remembered of earlier searches -> join a search under way -> up
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Answer, Kind, Name, Outcome, State, Step, View
@@ -109,9 +110,12 @@ class Resolver:
                 return search
 
     async def test(self, upstream: str, query: Query) -> Outcome:
-        """Ask one upstream once, past its circuit breaker, and keep nothing. Raises KeyError for an unknown name."""
+        """Ask one upstream once, past its circuit breaker, and keep nothing; for certificates of the other kind where
+        it has none of this. Raises KeyError for an unknown name."""
         searcher = self._searcher
         peer = self._rules().upstreams[upstream]
+        if query.kind not in peer.spec.kinds:
+            query = replace(query, kind=min(peer.spec.kinds))
         return await searcher.circuit.ask(peer, query, peer.spec.timeout, searcher.via, force=True)
 
     def statuses(self) -> list[UpstreamStatus]:
