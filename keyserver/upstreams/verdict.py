@@ -7,7 +7,7 @@ The table behind it was made from what keyservers in use really answer: HKP neve
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Malformed, Outcome, Raw
@@ -40,14 +40,29 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
     404 with `Cache-Control: no-store` is true for this request only: a frontend like us says so to a request that went
     round in a circle.
     """
-    try:
-        body = decoded(body, coding, MAX_BODY) if (coding := encoding(headers)) else body
-    except Malformed as problem:
-        if status in GOOD:
-            return Failed(f"it sent {problem}", Fault.LOCAL)
-        body = b""
+    content = unpacked(headers, body, MAX_BODY)
     if status in GOOD:
-        return contents(body)
+        return content if isinstance(content, Failed) else contents(content)
+    if (outcome := by_status(status, headers, now)) is not None:
+        return outcome
+    words = b"" if isinstance(content, Failed) else content
+    if says_absent(words):
+        return Absent(f"it says that it has no such certificate (with status {status})")
+    if any(phrase in words[:_WORDS].lower() for phrase in _UNSPECIFIC):
+        return Failed("it finds the search too unspecific", Fault.LOCAL)
+    return Failed(f"it answered {status}")
+
+
+def unpacked(headers: Mapping[str, str], body: bytes, most: int) -> bytes | Failed:
+    """A body without its content coding, of at most `most` octets."""
+    try:
+        return decoded(body, coding, most) if (coding := encoding(headers)) else body
+    except Malformed as problem:
+        return Failed(f"it sent {problem}", Fault.LOCAL)
+
+
+def by_status(status: int, headers: Mapping[str, str], now: float) -> Outcome | None:
+    """What a status other than GOOD says by itself, whatever stands in the body; None for those that say nothing."""
     if status in (404, 410):
         return Absent(f"it answered {status}", remember="no-store" not in headers.get("Cache-Control", "").lower())
     if status in UNASKABLE:
@@ -57,11 +72,18 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes, now: float) ->
     wait = retry_after(headers, now)
     if status == 429 or (status == 503 and wait is not None):
         return Failed(f"it asks for a pause (it answered {status})", Fault.BUSY, wait)
-    if says_absent(body):
-        return Absent(f"it says that it has no such certificate (with status {status})")
-    if any(phrase in body[:_WORDS].lower() for phrase in _UNSPECIFIC):
-        return Failed("it finds the search too unspecific", Fault.LOCAL)
-    return Failed(f"it answered {status}")
+    return None
+
+
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """What the answers to all spellings of one question say: absent only where each does."""
+    found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
+    if found:
+        raws = dict.fromkeys(raw for outcome in found for raw in outcome.raw)
+        return Found(tuple(raws), tuple(dict.fromkeys(text for outcome in found for text in outcome.damaged)))
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    for_now = [outcome for outcome in outcomes if isinstance(outcome, Absent) and not outcome.remember]
+    return (failed or for_now or outcomes)[0]
 
 
 def encoding(headers: Mapping[str, str]) -> str:

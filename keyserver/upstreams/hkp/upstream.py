@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from keyserver.model import Absent, Failed, Fault, Found, Kind, Outcome, UpstreamSpec
+from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.hkp.url import PORTS, Endpoint, parse_url
 from keyserver.upstreams.http.client import Client
 from keyserver.upstreams.http.proxy import check_proxy
 from keyserver.upstreams.net import SPECIAL_USE, Names, template_host
-from keyserver.upstreams.verdict import UNASKABLE, verdict
+from keyserver.upstreams.verdict import UNASKABLE, together, verdict
 
 SERVICES = {"hkp": "_pgpkey-http._tcp", "hkps": "_pgpkey-https._tcp"}  # as GnuPG looks for them
 
@@ -86,7 +86,7 @@ class Hkp:
             return Absent("the address has no public domain that could have a keyserver")
 
         spelled: Sequence[Query] = spellings(query) if isinstance(query, ByAddress) else (query,)
-        return _together(await asyncio.gather(*(self._ask(host, one, one is query, asking) for one in spelled)))
+        return together(await asyncio.gather(*(self._ask(host, one, one is query, asking) for one in spelled)))
 
     async def _ask(self, host: str, query: Query, first: bool, asking: Asking) -> Outcome:
         """Ask in one spelling; `first`: in the one that every server understands."""
@@ -113,17 +113,6 @@ class Hkp:
         if not isinstance(query, ByAddress):
             return None
         return template_host(self._endpoint.host, query.domain, self._special_use)
-
-
-def _together(outcomes: Sequence[Outcome]) -> Outcome:
-    """What the answers to all spellings of one question say: absent only where each does."""
-    found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
-    if found:
-        raws = dict.fromkeys(raw for outcome in found for raw in outcome.raw)
-        return Found(tuple(raws), tuple(dict.fromkeys(text for outcome in found for text in outcome.damaged)))
-    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-    for_now = [outcome for outcome in outcomes if isinstance(outcome, Absent) and not outcome.remember]
-    return (failed or for_now or outcomes)[0]
 
 
 def search_of(query: Query) -> str | None:
