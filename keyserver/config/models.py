@@ -315,7 +315,7 @@ class UpstreamSection(Section):
     )
     ttl: Annotated[int | None, Duration("1h", "999d", optional=True)] = key("", "overrides cache.ttl")
     proxy: Annotated[str, Text('an HTTP proxy such as "http://proxy.example.org:3128"; "" for none')] = key(
-        "", "HTTP proxy for this upstream (hkp, hkps)"
+        "", "HTTP proxy for this upstream (hkp, hkps, vks, certs)"
     )
     tls_ca_file: Annotated[Path | None, File("a PEM file with certificate authorities")] = key(
         "", "only these may have signed its TLS certificate; empty: the system's"

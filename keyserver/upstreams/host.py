@@ -17,6 +17,20 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")  # a last label that the C library takes for part of an IPv4 address
 _TEMPLATE = re.compile(r"(?:[^{}]+\.)?\{domain\}(?:\.[^{}]+)?")
+_INSIDE = tuple(
+    # loopback, private (RFC 1918, RFC 4193) and link-local (RFC 3927, RFC 4291)
+    ipaddress.ip_network(n)
+    for n in [
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,12 @@ def literal(host: str) -> Address | None:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
     return None
+
+
+def is_inside(address: Address) -> bool:
+    """Whether an address is loopback or in a private network: what is sent there in the clear stays inside."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return any((mapped or address) in network for network in _INSIDE)
 
 
 def is_name(host: str) -> bool:

@@ -26,7 +26,7 @@ import dns.rdatatype
 import dns.resolver
 from cachetools import FIFOCache
 
-from keyserver.upstreams.host import Address, is_name, literal
+from keyserver.upstreams.host import Address, is_inside, is_name, literal
 from keyserver.upstreams.trouble import ours, starved
 
 MAX_ADDRESSES = 16  # of one host; more are ignored
@@ -92,6 +92,10 @@ class NoSuchHost(OSError):
 
 class NotPublic(NoSuchHost):
     """The name exists, but none of its addresses may be asked."""
+
+
+class NotInside(NoSuchHost):
+    """The name exists, but none of its addresses is loopback or in a private network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,16 @@ class Names:
     so each lookup gets a daemon thread of its own.
     """
 
-    def __init__(self, lookup: Lookup | None = None, srv: SrvLookup | None = None, *, threads: int = 8) -> None:
+    def __init__(
+        self,
+        lookup: Lookup | None = None,
+        srv: SrvLookup | None = None,
+        *,
+        threads: int = 8,
+        inside: bool = False,
+    ) -> None:
+        """`inside`: only loopback and private networks are connected to."""
+        self.inside = inside
         self._lookup: Lookup = lookup or self._system
         self._srv: SrvLookup = srv or srv_lookup
         self._slots = asyncio.Semaphore(threads)
@@ -194,10 +207,15 @@ class Names:
     ) -> tuple[str, ...]:
         """The addresses to connect to, and no others: those that are not global are dropped.
 
-        All are kept with `allow_private`, or when the host itself is written `in_full` in the configuration.
-        Raises NoSuchHost (NotPublic when all were dropped), or OSError where nobody could say.
+        All are kept with `allow_private`, or when the host itself is written `in_full` in the configuration; but
+        `inside`, all that are not loopback or private are dropped.
+        Raises NoSuchHost (NotPublic, NotInside when all were dropped), or OSError where nobody could say.
         """
         found = await self.resolve(host, port, in_full=in_full)
+        if self.inside:
+            found = tuple(a for a in found if is_inside(ipaddress.ip_address(a)))
+            if not found:
+                raise NotInside("its address is public: without TLS only loopback and private networks are asked")
         if allow_private or in_full:
             return found
         kept = tuple(a for a in found if is_global(ipaddress.ip_address(a)))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keyserver.upstreams import dane, hkp, ldap
+from keyserver.upstreams import certs, dane, hkp, ldap, vks
 from keyserver.upstreams.protocol import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = (
     hkp.PROTOCOL,
     ldap.PROTOCOL,
+    vks.PROTOCOL,
+    certs.PROTOCOL,
     dane.PROTOCOL,
 )
 
 BY_SCHEME: Mapping[str, Protocol] = {scheme: protocol for protocol in PROTOCOLS for scheme in protocol.ports}
 
-LATER = ("vks", "wkd", "certs", "certs+http")
+LATER = ("wkd",)
 """Schemes that are announced and not built."""

@@ -20,7 +20,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from support.openpgp import armored
 
@@ -230,5 +230,12 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     method, target, _ = first.split(" ", 2)
     headers = {n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    term = parse_qs(urlsplit(target).query).get("search", [""])[0]
-    return Request(head, method, target, headers, term, body)
+    return Request(head, method, target, headers, _term(target), body)
+
+
+def _term(target: str) -> str:
+    """What is asked for: `search`, else the value of the first parameter, else the last segment of the path."""
+    parts = urlsplit(target)
+    if fields := parse_qs(parts.query):
+        return fields.get("search", next(iter(fields.values())))[0]
+    return unquote(parts.path.rpartition("/")[2])

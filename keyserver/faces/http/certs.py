@@ -7,9 +7,7 @@ accepts only that, as a PKCS#7 certs-only message.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
@@ -21,13 +19,12 @@ from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, finish, ho
 from keyserver.model import Answered, Kind, State
 from keyserver.query import BadQuery, ByAddress, ByHash, Query, parse
 from keyserver.smime import pack
+from keyserver.wire.certs import HASHES, read_hash
 
 FACE = "certs"
 ADDRESSES = frozenset({"uri", "email"})
-HASHES = {name.lower(): name for name in ("certHash", "iHash", "sHash", "iAndSHash", "sKIDHash")}
 ACCEPTED = ", ".join([*sorted(ADDRESSES), *HASHES.values()])
 PKCS7 = "application/pkcs7-mime"
-_BASE64 = re.compile(r"[A-Za-z0-9+/]{27}\Z")  # a SHA-1 value; any other character is refused (section 2.1)
 
 
 def routes(context: FaceContext, pages: Pages) -> Iterable[web.RouteDef]:
@@ -84,9 +81,10 @@ def read(raw_query: str) -> Query:
         return query
     if name not in HASHES:
         raise BadQuery(f"the attributes are {ACCEPTED}")
-    if not _BASE64.match(text):
-        raise BadQuery(f"{HASHES[name]} takes a SHA-1 value in base64: 27 letters, digits, + and /, without padding")
-    return ByHash(name, base64.b64decode(text + "=").hex().upper())
+    try:
+        return ByHash(name, read_hash(text))
+    except ValueError as problem:
+        raise BadQuery(f"{HASHES[name]} takes {problem}") from None
 
 
 def render(certificates: Sequence[Answered], accept: str) -> web.Response:

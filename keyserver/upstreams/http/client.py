@@ -27,10 +27,10 @@ from keyserver.config.kinds import spell_octets
 from keyserver.model import Absent, Failed, Fault, Outcome
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.coding import RATIO
-from keyserver.upstreams.host import is_name, literal
+from keyserver.upstreams.host import is_inside, is_name, literal
 from keyserver.upstreams.http.addresses import Addresses
 from keyserver.upstreams.http.kept import MAX_HEADERS, MAX_LINE, Keeping, Reply
-from keyserver.upstreams.net import MIN_PATIENCE, Names, NoSuchHost, Resolved, is_global
+from keyserver.upstreams.net import MIN_PATIENCE, Names, NoSuchHost, NotInside, Resolved, is_global
 from keyserver.upstreams.trouble import ours, proves_nothing, starved
 from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
@@ -190,6 +190,8 @@ class Client:
             raise _Refused("it redirects from TLS to plain HTTP")
         if address is not None and not is_global(address) and self._guarded(host):
             raise _Refused("it redirects to an address that is not public")
+        if address is not None and self._names.inside and not is_inside(address):
+            raise _Refused("it redirects to an address that is public")
         if self._proxy and (host != url.raw_host or not (target.port == url.port or target.is_default_port())):
             raise _Refused("it redirects to another host or port, which cannot be checked behind a proxy")
         return target
@@ -323,6 +325,8 @@ def explain(error: BaseException) -> Failed:
             return Failed(f"its TLS certificate is not good: {what}", Fault.CONFIGURATION)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():
             return Failed("its TLS certificate is not good", Fault.CONFIGURATION)
+        case aiohttp.ClientConnectorDNSError(os_error=NotInside() as why):
+            return Failed(str(why), Fault.CONFIGURATION)
         case aiohttp.ClientConnectorDNSError(os_error=NoSuchHost() as why):
             return Failed(str(why) or "no such host")
         case aiohttp.ClientConnectorDNSError():

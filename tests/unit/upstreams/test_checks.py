@@ -29,6 +29,9 @@ def problems(tmp_path: Path, table: str) -> list[str]:
         'url = "ldap://h"\nfilter = "(&(uid={local})(dc={domain}))"',
         'url = "dane:"\nresolver = "127.0.0.1:5353"',
         'url = "dane:"\nresolver = "tls:9.9.9.9#dns.quad9.net"',
+        'url = "vks://keys.openpgp.org"\nproxy = "http://proxy.example.org:3128"',
+        'url = "certs://pki.example.org/ejbca/search.cgi"\nproxy = "http://proxy.example.org:3128"',
+        'url = "certs+http://127.0.0.1:8080"',
     ],
 )
 def test_accepted(tmp_path: Path, table: str) -> None:
@@ -43,9 +46,16 @@ def test_accepted(tmp_path: Path, table: str) -> None:
         ('url = "hkps://keys.{domain}"\nproxy = "http://p:1"', "proxy", "do not go together"),
         ('url = "ldap://h"\nfilter = "(mail={address}"', "filter", "LDAP filter"),
         ('url = "ldap://h"\nfilter = "(=({address}))"', "filter", "RFC 4515"),
-        ('url = "ldap://h"\nproxy = "http://p:1"', "proxy", "only for hkp"),
         ('url = "dane:"\nresolver = "10.0.0.1"', "resolver", "accepted is a loopback address"),
         ('url = "hkp://h"\nresolver = "127.0.0.1"', "resolver", "only for dane"),
+        ('url = "ldap://h"\nproxy = "http://p:1"', "proxy", "only for hkp and hkps and vks and certs"),
+        ('url = "vks://keys.{domain}"', "url", "one host"),
+        ('url = "vks://h/path"', "url", "nothing may follow"),
+        ('url = "vks://h"\nproxy = "socks5://p:1"', "proxy", "http://host:port"),
+        ('url = "vks://h"\nfilter = "(mail={address})"', "filter", "only for ldap"),
+        ('url = "certs://pki.{domain}"', "url", "one host"),
+        ('url = "certs+http://8.8.8.8"', "url", "private networks"),
+        ('url = "certs+http://h"\nproxy = "http://p:1"', "proxy", "only for certs"),
     ],
 )
 def test_refused_once_and_by_name(tmp_path: Path, table: str, key: str, hint: str) -> None:

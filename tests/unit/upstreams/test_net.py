@@ -6,14 +6,17 @@ import asyncio
 import ipaddress
 import socket
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from keyserver.upstreams import net
+from keyserver.upstreams.host import is_inside
 from keyserver.upstreams.net import (
     SPECIAL_USE,
     Names,
     NoSuchHost,
+    NotInside,
     NotPublic,
     Resolved,
     Service,
@@ -134,6 +137,27 @@ async def test_only_public_addresses_are_kept() -> None:
     with pytest.raises(NotPublic):
         await names.guarded_addresses("private.de", 443)
     assert await names.guarded_addresses("private.de", 443, allow_private=True) == ("10.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("address", [*PUBLIC, "0.0.0.0", "64:ff9b:1:808:8:800::", "::8.8.8.8", "100.64.0.1", "ff02::1"])
+def test_what_is_not_surely_inside_is_outside(address: str) -> None:
+    assert not is_inside(ipaddress.ip_address(address))
+
+
+async def test_inside_public_addresses_are_dropped_even_of_names_written_in_full() -> None:
+    table = {"mixed.lan": ["8.8.8.8", "10.0.0.1", "fd00::1", "::ffff:127.0.0.1"], "public.de": ["8.8.8.8", "2a00::1"]}
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        return table[host]
+
+    names = Names(lookup, inside=True)
+    kept = ("10.0.0.1", "fd00::1", "::ffff:127.0.0.1")
+    assert await names.guarded_addresses("mixed.lan", 80, in_full=True) == kept
+    for allowed in (False, True):
+        with pytest.raises(NotInside):
+            await names.guarded_addresses("public.de", 80, allowed, in_full=True)
+    with pytest.raises(NotPublic):  # a redirect's host, which must be public
+        await names.guarded_addresses("10.0.0.1", 80)
 
 
 async def test_literals_are_not_looked_up() -> None:
