@@ -11,7 +11,7 @@ from keyserver.config import Problem, UpstreamSection
 from keyserver.config.problem import show
 from keyserver.upstreams.host import read_url
 from keyserver.upstreams.protocol import Mistake, Protocol
-from keyserver.upstreams.register import BY_SCHEME, LATER, PROTOCOLS
+from keyserver.upstreams.register import BY_SCHEME, PROTOCOLS
 
 
 def mistakes(upstream: UpstreamSection) -> Iterator[Problem]:
@@ -49,8 +49,6 @@ def _every(upstream: UpstreamSection, protocol: Protocol) -> Iterator[Mistake]:
 def _unknown(scheme: str) -> str:
     """What is accepted instead of a scheme that no protocol has."""
     working = f"accepted schemes: {', '.join(BY_SCHEME)}"
-    if scheme in LATER:
-        return f"{scheme} is not built yet; {working}"
     instead = next((p.instead[scheme] for p in PROTOCOLS if scheme in p.instead), None)
     return f"{working}; for a keyserver that speaks {scheme} write {instead}://" if instead else working
 

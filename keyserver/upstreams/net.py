@@ -18,7 +18,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import dns.asyncresolver
 import dns.exception
@@ -31,8 +31,12 @@ from keyserver.upstreams.trouble import ours, starved
 
 MAX_ADDRESSES = 16  # of one host; more are ignored
 MIN_PATIENCE = 1.0  # seconds that must have gone by before silence at a new host counts as absence
+GONE_KEPT = 900.0  # seconds that a template's host is taken for not existing
+MAX_GONE = 10_000  # such hosts that are remembered
 SRV_TIMEOUT = 1.0  # seconds; a pool's SRV records are worth no longer wait
 HOSTS_FILE = Path("/etc/hosts")
+
+_T = TypeVar("_T")
 
 SPECIAL_USE = frozenset(
     # IANA's special-use domain names (RFC 6761, 6762, 7686, 8375, 9476, …), ICANN's `internal`, and the names that
@@ -335,3 +339,12 @@ class Resolved:
 
     def __len__(self) -> int:
         return len(self._hosts)
+
+
+def recall(kept: FIFOCache[str, tuple[_T, float]], host: str, now: float) -> _T | None:
+    """What is remembered of a host, unless its time is over."""
+    what, until = kept.get(host, (None, 0.0))
+    if what is not None and now >= until:
+        del kept[host]
+        return None
+    return what

@@ -18,6 +18,7 @@ MAX_BODY = 16 << 20  # octets of an answer, also when it has been unpacked
 GOOD = (200, 203)  # 203: a proxy on the way has changed it (RFC 9110 section 15.3.4); signatures tell what counts
 MAX_RETRY_AFTER = 3600.0  # seconds; who asks for more is asked again after this
 
+PAGE = Failed("it sent a page without a certificate")
 UNASKABLE = (400, 501)  # statuses that say nothing of what it holds
 _PHRASES = (b"no results found", b"no keys found", b"not found")
 _UNSPECIFIC = (b"insufficiently specific", b"too many responses", b"too many results")
@@ -111,7 +112,7 @@ def contents(body: bytes) -> Outcome:
     if says_absent(body):
         return Absent("it says that it has no such certificate")
     if re.match(rb"\s*<", body):
-        return Failed("it sent a page without a certificate")
+        return PAGE
     return Failed("it sent text without a certificate")
 
 

@@ -23,7 +23,8 @@ from support.keyservers import onak, sks
 from support.openpgp import make
 from support.running import Gpg, Service
 from support.scripted import Scripted, key
-from support.x509 import authority
+from support.tls import Authority
+from support.x509 import authority as company_ca
 from support.x509 import person as certificate_of
 
 ALICE = make(["Alice Adams <alice@example.org>"], seed="alice", algorithm="rsa2048", encryption=None)
@@ -108,7 +109,7 @@ async def test_gpg_through_the_service(kind: str, tmp_path: Path) -> None:
         service.kill()
 
 
-@pytest.mark.parametrize("protocol", ["ldap", "hkp"])
+@pytest.mark.parametrize("protocol", ["ldap", "hkp", "hkps"])
 async def test_gpg_through_a_template_to_each_domains_own_host(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ async def test_gpg_through_a_template_to_each_domains_own_host(
         raise NoSuchHost("no such host")
 
     monkeypatch.setattr(keyserver.upstreams.net, "blocking_lookup", names)
+    authority = Authority(tmp_path)
     base = "dc=partner-firm,dc=com"
     keyspace = f"ou=PGP Keys,{base}"
     rows = [base_entry(base), base_entry(keyspace), server_info(base, keyspace)]
@@ -131,14 +133,16 @@ async def test_gpg_through_a_template_to_each_domains_own_host(
         if protocol == "ldap":
             url = await stack.enter_async_context(slapd(tmp_path, rows))
         else:
-            url = (await stack.enter_async_context(Scripted({"paul@partner-firm.com": key(partner.octets)}))).url
+            tls = authority.server("keys.partner-firm.com") if protocol == "hkps" else None
+            routes = {"paul@partner-firm.com": key(partner.octets)}
+            url = (await stack.enter_async_context(Scripted(dict(routes), tls))).url
         port = url.rstrip("/").rpartition(":")[2]
         file = tmp_path / "keyserver.toml"
         file.write_text(
             f'[hkp]\nlisten = ["127.0.0.1:0"]\n[ldap]\nlisten = []\n[admin]\nlisten = ""\n'
             f'[cache]\ndatabase = "sqlite:///{tmp_path}/keyserver.db"\n'
             f'[[upstream]]\nname = "keys.<domain>"\nurl = "{protocol}://keys.{{domain}}:{port}"\n'
-            'allow_private = true\ntimeout = "10s"\n'
+            f'allow_private = true\ntimeout = "10s"\ntls_ca_file = "{authority.ca_file}"\n'
         )
         lines: list[str] = []
         stop = asyncio.Event()
@@ -165,7 +169,7 @@ async def test_gpg_through_a_template_to_each_domains_own_host(
 
 async def test_the_command_line_shows_both_kinds_of_an_address(tmp_path: Path) -> None:
     people = "ou=people,dc=example,dc=org"
-    card = certificate_of("alice@example.org", authority("Company CA"))
+    card = certificate_of("alice@example.org", company_ca("Company CA"))
     rows = [base_entry(ORG), base_entry(people), person(people, "alice@example.org", userCertificate__binary=card.der)]
     routes = {"alice@example.org": key(ALICE.octets)}
     async with Scripted(routes) as public, slapd(tmp_path, rows, people) as directory:
@@ -186,7 +190,7 @@ async def test_the_command_line_shows_both_kinds_of_an_address(tmp_path: Path) -
 
 
 async def test_x509_certificates_are_imported_and_exported(tmp_path: Path) -> None:
-    company = authority("Company CA")
+    company = company_ca("Company CA")
     cards = [certificate_of(f"{name}@example.org", company) for name in ("alice", "bob")]
     bundle = tmp_path / "cards.pem"
     bundle.write_text("some words\n" + "".join(ssl.DER_cert_to_PEM_cert(c.der) for c in (*cards, company)))

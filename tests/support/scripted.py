@@ -33,7 +33,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str]  # lower-case names
-    term: str  # the search, decoded
+    term: str  # the search, or the local part that a Web Key Directory is asked for, decoded
     body: bytes = b""
 
     @property

@@ -14,7 +14,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 from cachetools import FIFOCache
 
@@ -25,7 +24,17 @@ from keyserver.upstreams.ldap.kinds import X509_ATTRIBUTES, Directory, holds_ope
 from keyserver.upstreams.ldap.link import Entrance, Link, LinkError
 from keyserver.upstreams.ldap.plan import Plan
 from keyserver.upstreams.ldap.url import check_attributes, check_credentials, check_filter, parse_url
-from keyserver.upstreams.net import MIN_PATIENCE, SPECIAL_USE, Names, NoSuchHost, Resolved, template_host
+from keyserver.upstreams.net import (
+    GONE_KEPT,
+    MAX_GONE,
+    MIN_PATIENCE,
+    SPECIAL_USE,
+    Names,
+    NoSuchHost,
+    Resolved,
+    recall,
+    template_host,
+)
 from keyserver.upstreams.trouble import ours, proves_nothing
 
 __all__ = ["Ldap", "parse_url"]
@@ -34,15 +43,12 @@ MAX_ANSWER = 4 << 20  # octets of everything that comes back for one question
 MAX_ADDRESSES = 3  # of a host, tried one after the other
 KIND_KEPT = 3600.0  # seconds that a server's kind is remembered
 MAX_KINDS = 1000  # hosts of a template whose kind is remembered
-GONE_KEPT = 900.0  # seconds that a template's host is taken for not existing
-MAX_GONE = 10_000
 IDLE = 30.0  # seconds that an unused connection is kept
 TEMPLATE_THREADS = 2  # of one template at once: strangers' hosts must not hold all threads
 TEMPLATE_CONNECTING = 32  # connections of one template being made at once
 GRACE = 0.1  # seconds between the guard's deadline and ours, so that the guard says what was wrong
 
 
-_T = TypeVar("_T")
 
 
 class Ldap:
@@ -116,7 +122,7 @@ class Ldap:
             return Absent("the address has no public domain that could have a keyserver")
         if self._closed:
             return Failed("closed", Fault.LOCAL)
-        if (gone := _recall(self._gone, host, self._monotonic())) is not None:
+        if (gone := recall(self._gone, host, self._monotonic())) is not None:
             return Absent(gone)
         began = self._monotonic()
         try:
@@ -171,7 +177,7 @@ class Ldap:
 
     async def _exchange(self, host: str, link: Link, query: Query, via: str, end: float, *, kept: bool) -> Outcome:
         """One question over one connection, in a thread; whatever happens, the connection is kept or closed."""
-        known = _recall(self._kinds, host, self._monotonic())
+        known = recall(self._kinds, host, self._monotonic())
 
         def work() -> tuple[Outcome, Directory]:
             link.arm(end, MAX_ANSWER)
@@ -308,12 +314,3 @@ async def _slot(
         yield
     finally:
         places.release()
-
-
-def _recall(kept: FIFOCache[str, tuple[_T, float]], host: str, now: float) -> _T | None:
-    """What is remembered of a host, unless its time is over."""
-    what, until = kept.get(host, (None, 0.0))
-    if what is not None and now >= until:
-        del kept[host]
-        return None
-    return what

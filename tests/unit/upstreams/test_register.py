@@ -17,7 +17,7 @@ from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Q
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.checks import mistakes
 from keyserver.upstreams.protocol import Protocol
-from keyserver.upstreams.register import BY_SCHEME, LATER, PROTOCOLS
+from keyserver.upstreams.register import BY_SCHEME, PROTOCOLS
 
 QUERIES: tuple[Query, ...] = (
     ByAddress("alice", "example.org"),
@@ -36,7 +36,6 @@ def section(scheme: str) -> UpstreamSection:
 
 def test_no_scheme_is_two_protocols_and_none_is_announced_still() -> None:
     assert sum(len(protocol.ports) for protocol in PROTOCOLS) == len(BY_SCHEME)
-    assert not set(LATER) & set(BY_SCHEME)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: "-".join(protocol.ports))

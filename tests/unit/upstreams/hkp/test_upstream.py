@@ -26,6 +26,7 @@ from keyserver.upstreams.http import client as http
 from keyserver.upstreams.http.client import explain
 from keyserver.upstreams.net import Names, NoSuchHost, Service
 from support import scripted
+from support.internet import PUBLIC, Internet, names
 from support.openpgp import armored, make_certificate
 from support.scripted import NOT_FOUND, Scripted, chunked, drip, endless, gzipped, key, redirect, reply, slow
 from support.tls import Authority
@@ -35,7 +36,6 @@ Ask: TypeAlias = Callable[..., Awaitable[Outcome]]
 FOUND = Found((Raw(Kind.OPENPGP, ALICE),))
 ALICE_QUERY = ByAddress("alice", "example.org")
 PARTNER = ByAddress("alice", "partner.de")
-PUBLIC = "8.8.8.8"
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -83,21 +83,6 @@ def failed(outcome: Outcome, fault: Fault = Fault.TRANSIENT, words: str = "") ->
     assert isinstance(outcome, Failed), outcome
     assert outcome.fault is fault, outcome
     assert words in outcome.reason, outcome
-
-
-def names(table: dict[str, Sequence[str] | OSError], services: dict[str, list[Service]] | None = None) -> Names:
-    """A name service by table; absent names do not exist."""
-
-    async def lookup(host: str, port: int) -> Sequence[str]:
-        found = table.get(host.rstrip("."), ())
-        if isinstance(found, OSError):
-            raise found
-        return found
-
-    async def srv(name: str) -> Sequence[Service]:
-        return (services or {}).get(name, ())
-
-    return Names(lookup, srv)
 
 
 # What is asked
@@ -408,21 +393,6 @@ async def test_from_plain_to_tls(server: Scripted, authority: Authority) -> None
         failed(await ask(hkp(server)), Fault.CONFIGURATION, "certificate")
 
 
-class Internet:
-    """Makes public addresses lead to 127.0.0.1 for one test, by connecting elsewhere than asked."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.connected: list[str] = []
-        original = aiohttp.TCPConnector._wrap_create_connection  # type: ignore[attr-defined]
-
-        async def connect(connector: Any, *arguments: Any, addr_infos: list[Any], **options: Any) -> Any:
-            self.connected += [info[4][0] for info in addr_infos]
-            local = [(*info[:4], ("127.0.0.1", info[4][1])) for info in addr_infos]
-            return await original(connector, *arguments, addr_infos=local, **options)
-
-        monkeypatch.setattr(aiohttp.TCPConnector, "_wrap_create_connection", connect)
-
-
 @pytest.fixture
 def internet(monkeypatch: pytest.MonkeyPatch) -> Internet:
     return Internet(monkeypatch)
@@ -661,6 +631,34 @@ async def test_srv_keeps_the_pools_name_for_tls(authority: Authority, internet: 
     async with Scripted({"*": key(ALICE)}, authority.server("pool.de")) as tls:
         table = names({"a.pool.de": [PUBLIC]}, {"_pgpkey-https._tcp.pool.de": [Service("a.pool.de", tls.port)]})
         assert await ask(hkp("hkps://pool.de", names=table, tls_ca_file=authority.ca_file)) == FOUND
+
+
+async def test_srv_records_of_each_domains_key_host_by_tls(authority: Authority, internet: Internet) -> None:
+    """`hkps://keys.{domain}` as GnuPG asks `hkps://keys.partner.de`: its service, and the certificate for its name."""
+    tls = authority.server("keys.partner.de", "keys.moved.de")
+    async with Scripted({"*": key(ALICE)}, tls) as server:
+        services = {
+            f"_pgpkey-https._tcp.keys.{domain}": [Service(f"{host}.hoster.de", server.port)]
+            for domain, host in {"partner.de": "a", "moved.de": "inside", "other.de": "a"}.items()
+        }
+        services["_pgpkey-http._tcp.keys.plain.de"] = [Service("a.hoster.de", server.port)]
+        table = names({"a.hoster.de": [PUBLIC], "inside.hoster.de": ["10.0.0.1"], "keys.moved.de": [PUBLIC]}, services)
+        upstream = hkp("hkps://keys.{domain}", names=table, tls_ca_file=authority.ca_file)
+        try:
+            for _ in range(2):
+                assert await upstream.fetch(PARTNER, Asking(5, "t")) == FOUND
+            assert server.requests[0].headers["host"] == "keys.partner.de"
+            assert (server.connections, internet.connected) == (1, [PUBLIC]), "it is kept"
+            for domain, reason in {
+                "moved.de": "no public address",
+                "other.de": "nothing answers at its host, and never did",  # its certificate is for others
+                "plain.de": "no such host",
+            }.items():
+                assert await upstream.fetch(ByAddress("a", domain), Asking(5, "t")) == Absent(reason)
+        finally:
+            await upstream.close()
+        assert len(server.requests) == 2
+        assert internet.connected == [PUBLIC, PUBLIC]
 
 
 async def test_srv_targets_of_templates_are_guarded(server: Scripted, internet: Internet) -> None:
