@@ -11,6 +11,9 @@ from ipaddress import ip_address
 
 SPARE = 8  # file descriptors that must be free for what libraries say to be worth anything
 
+WRONG_NAME = frozenset({62, 64})
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH: the words that it has for them name the host."""
+
 _OURS = frozenset(
     {
         errno.EMFILE,

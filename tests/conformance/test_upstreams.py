@@ -325,7 +325,9 @@ async def test_statuses(stage: Stage, protocol: str, behaviour: Behaviour, expec
 
 @BY_TLS
 @pytest.mark.parametrize("case", ["another name", "expired", "nobody's authority", "no TLS", "no handshake"])
-async def test_tls_that_is_no_good(stage: Stage, authority: Authority, tmp_path: Path, protocol: str, case: str) -> None:
+async def test_tls_that_is_no_good(
+    stage: Stage, authority: Authority, tmp_path: Path, protocol: str, case: str
+) -> None:
     spoken = PROTOCOLS[protocol]
     if case in ("no TLS", "no handshake"):
         behaviour = hang if case == "no handshake" else raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -105,9 +105,10 @@ def endless(start: bytes = b"", chunk: bytes = b"A" * 65536, head: str = "HTTP/1
 
     async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(head.encode() + start)
-        while True:
+        while not writer.is_closing():  # when TLS has ended, writing raises nothing and drain does not wait
             writer.write(chunk)
             await writer.drain()
+            await asyncio.sleep(0)
 
     return behave
 

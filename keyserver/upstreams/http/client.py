@@ -31,7 +31,7 @@ from keyserver.upstreams.host import is_inside, is_name, literal
 from keyserver.upstreams.http.addresses import Addresses
 from keyserver.upstreams.http.kept import MAX_HEADERS, MAX_LINE, Keeping, Reply
 from keyserver.upstreams.net import MIN_PATIENCE, Names, NoSuchHost, NotInside, Resolved, is_global
-from keyserver.upstreams.trouble import ours, proves_nothing, starved
+from keyserver.upstreams.trouble import WRONG_NAME, ours, proves_nothing, starved
 from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
 MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
@@ -317,10 +317,7 @@ def explain(error: BaseException) -> Failed:
         case aiohttp.ClientSSLError() if starved():
             return Failed("not asked: file descriptors are running out here", Fault.LOCAL)
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as why):
-            wrong_name = getattr(why, "verify_code", 0) in (
-                62,
-                64,
-            )  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
+            wrong_name = getattr(why, "verify_code", 0) in WRONG_NAME
             what = "it is for another name" if wrong_name else getattr(why, "verify_message", "") or "not verified"
             return Failed(f"its TLS certificate is not good: {what}", Fault.CONFIGURATION)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ServerFingerprintMismatch():

@@ -16,7 +16,7 @@ from typing import Any
 
 from keyserver.model import Fault, Malformed
 from keyserver.upstreams.ldap.guard import Guard, GuardError, LinkFault, page_cookie
-from keyserver.upstreams.trouble import ours, starved
+from keyserver.upstreams.trouble import WRONG_NAME, ours, starved
 from keyserver.wire.loop import LOOP_CONTROL, LOOP_MARK, via_value
 
 with warnings.catch_warnings():  # ldap3 2.9.1 imports two names that pyasn1 0.6 calls deprecated
@@ -241,7 +241,8 @@ class Link:
         except ssl.SSLCertVerificationError as error:
             if starved():
                 raise LinkError("file descriptors are running out here", Fault.LOCAL) from error
-            why = error.verify_message or "not trusted"
+            # OpenSSL's own words name the host, and reasons are logged
+            why = "it is for another name" if error.verify_code in WRONG_NAME else error.verify_message or "not trusted"
             raise LinkError(f"it shows a bad certificate: {why}", Fault.CONFIGURATION, unmade=unmade) from error
         except GuardError as error:
             raise self._broken() from error

@@ -49,8 +49,6 @@ TEMPLATE_CONNECTING = 32  # connections of one template being made at once
 GRACE = 0.1  # seconds between the guard's deadline and ours, so that the guard says what was wrong
 
 
-
-
 class Ldap:
     """One LDAP upstream: a directory, or with `{domain}` in its host each domain's own."""
 

@@ -31,6 +31,7 @@ PROTOCOL = Protocol(
     encrypted=frozenset({"wkd"}),
     kinds=frozenset({Kind.OPENPGP}),
     hears=frozenset({ByAddress}),
-    learns="the web host of the domain hears the address, and the name servers on the way learn the domain",
+    by_owner=True,
+    learns="the web host of its own domain hears it, and name servers hear the domain",
     make=_make,
 )
