@@ -323,6 +323,7 @@ class View:
 
     name: str = "default"
     answer_mailflow: bool = False
+    directory: bool = False  # speaks as the Web Key Directory of the address's domain: the owner's word alone
 
 
 class How(StrEnum):

@@ -153,7 +153,8 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
 
     A certificate names whom it likes: an upstream speaks while it would be told the address (a template, one upstream
     of many hosts, where the address's own host has sent it), mail for the address that it came from, an administrator's
-    own entries for all. An approval lifts neither `domains` nor `internal_domains`.
+    own entries for all. An approval lifts neither `domains` nor `internal_domains`. A view that speaks as the domain's
+    own directory takes local entries and its owner's word, nobody else's.
     """
     domain = address.rpartition("@")[2]
     if entry.source is Source.LOCAL:
@@ -167,11 +168,13 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
         voucher = entry.voucher(address)
         if spec.template and (voucher is None or not (voucher.authenticated or voucher.approved)):
             return f"{entry.origin} is another host for each domain, and this address's own did not send it"
-        return ""
+        return not_owners(spec, domain) if view.directory else ""
     if in_domains(domain, with_subdomains(terms.internal_domains)):
         return f"{domain} is internal, and no mail speaks for it"
     if "." not in domain:
         return f"{domain} is no public domain, and no mail speaks for it"
+    if view.directory:
+        return "seen in mail, which is not the word of its domain's owner"
     voucher = entry.voucher(address)
     if voucher is None:
         return "seen in mail, but in none from this address that is on record"
@@ -189,13 +192,24 @@ def approved_for(entry: Entry, address: str | None) -> bool:
     return any(v.approved for v in entry.vouchers if address is None or v.address == address)
 
 
-def keeps(entry: Entry, claim: Claim, view: View, terms: Terms) -> bool:
-    """May a user ID of this entry stand in an answer that goes by its origin's word (rule 6)?
+def not_owners(spec: UpstreamSpec, domain: str) -> str:
+    """Why this upstream's word is not that of the domain's owner; empty where it is."""
+    if spec.by_owner or in_domains(domain, spec.domains):
+        return ""
+    return f"{spec.name} does not list {domain}, whose directory this answer is"
+
+
+def keeps(entry: Entry, claim: Claim, view: View, terms: Terms, asked: str | None = None) -> bool:
+    """May a user ID of this entry stand in an answer that goes by its origin's word (rule 6)? `asked`: the address.
+
+    In a directory's answer nothing stands but that very address (draft-koch-openpgp-webkey-service-21 §3.1).
 
     Clients read more loosely than the strict rule (gpg takes `ceo@here.example <m@attacker.example>` for either): what
     it shows beside its address must be the origin's to say, too. One without an address stays only where nothing in it
     could be taken for one, and the origin speaks for whatever it likes.
     """
+    if view.directory and shown_by(claim) != {asked}:
+        return False
     if entry.source is Source.LOCAL:
         return True
     if claim.address is not None:

@@ -75,7 +75,11 @@ def mail_rules(config: Config) -> MailRules:
 def face_rules(config: Config) -> FaceRules:
     """What faces go by."""
     return FaceRules(
-        explain=config.hkp.explain, text_search=config.policy.text_search != "off", max_size=config.cache.max_size
+        explain=config.hkp.explain,
+        text_search=config.policy.text_search != "off",
+        max_size=config.cache.max_size,
+        own_domains=with_subdomains(config.policy.internal_domains),
+        relaying=frozenset(view.name for view in config.view if view.wkd_relay),
     )
 
 

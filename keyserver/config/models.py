@@ -354,7 +354,10 @@ class ViewSection(Section):
     ldap_listen: ListenerList = key([], "its LDAP listeners", restart=Restart.ALWAYS)
     answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed out here?")
     usable_only: Switch = key(False, "only what can be encrypted to now", built=False)
-    wkd_relay: Switch = key(False, "WKD for other domains too", built=False)
+    wkd_relay: Switch = key(
+        False,
+        "WKD for other domains too: what is local, came by WKD, or from an upstream that lists the domain",
+    )
     domain_certificates: Switch = key(
         False, "answer with the domain's certificate where an address has none", built=False
     )

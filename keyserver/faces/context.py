@@ -24,6 +24,8 @@ class FaceRules:
     explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
     text_search: bool = False
     max_size: int = 0  # octets of the database above which /readyz complains; 0: never
+    own_domains: tuple[str, ...] = ()  # whose Web Key Directory we are, as `policy.in_domains` has them
+    relaying: frozenset[str] = frozenset()  # views that are one for every other domain, too
 
 
 @dataclass(frozen=True, slots=True)

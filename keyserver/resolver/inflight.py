@@ -21,6 +21,7 @@ class Search:
     begun: int  # the store's deletion counter when it started
     asks: tuple[tuple[Upstream, ...], ...] = ()  # one tier after the other
     refresh: bool = False  # what is cached stays whatever upstreams say
+    directory: bool = False  # only those are asked whose word is the domain owner's
     via: str = ""  # instances that the question which started it came through
     client: str = ""  # the network of whoever started it; empty: ourselves, or a Unix socket
     settled: asyncio.Event = field(default_factory=asyncio.Event)

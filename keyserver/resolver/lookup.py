@@ -72,7 +72,7 @@ class Lookup:
         self.view = view
         self.rules = parts.rules()
         """By which the latest look was judged; what follows it without a wait goes by the same."""
-        self.tiers = self.rules.tiers(query)
+        self.tiers = self.rules.tiers(query, directory=view.directory)
         """The upstreams that may be asked."""
         self.client = client
         self.via = via
@@ -249,7 +249,7 @@ class Lookup:
         """Judged by the rules of the moment at which it is done."""
         while True:
             if (rules := self._parts.rules()) is not self.rules:
-                self.rules, self.tiers = rules, rules.tiers(self.query)
+                self.rules, self.tiers = rules, rules.tiers(self.query, directory=self.view.directory)
             view, terms = rules.view(self.view), rules.terms
             missing = self._parts.missing.of(self.query.name, now) if self.tiers.optional else None
             record = on_record(snapshot.records, self.tiers.names, now, terms, missing)

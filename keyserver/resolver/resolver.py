@@ -155,14 +155,24 @@ class Resolver:
     def rules_replaced(self) -> None:
         """Other rules hold from now on: nobody waits for a search that asks others than they say."""
         rules = self._rules()
-        self._asked.overtake(lambda search: search.asks == rules.asks(rules.tiers(search.query)))
+        self._asked.overtake(
+            lambda search: search.asks == rules.asks(rules.tiers(search.query, directory=search.directory))
+        )
 
     def _search(self, lookup: Lookup, known: Known, *, again: bool) -> Search | str:
         """The search for this that is under way, else a new one; why not, where none may start. `again`: this lookup
         has started one already, which the rules of now have overtaken."""
         client, started = network_of(lookup.client), self._parts.monotonic()
         asks = lookup.rules.asks(lookup.tiers)
-        search = Search(lookup.query, known.snapshot.begun, asks, via=lookup.via, client=client, started=started)
+        search = Search(
+            lookup.query,
+            known.snapshot.begun,
+            asks,
+            directory=lookup.view.directory,
+            via=lookup.via,
+            client=client,
+            started=started,
+        )
         if under_way := self._asked.under_way(search.key):
             lookup.tell("search", "joined", "a search for it is under way")
             return under_way

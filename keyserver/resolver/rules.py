@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from keyserver.model import View
 from keyserver.policy import Terms, hears
@@ -31,13 +31,14 @@ class Rules:
 
     def view(self, view: View) -> View:
         """The policy of the view of that name; one that they do not name keeps its own."""
-        return self.views.get(view.name, view)
+        found = self.views.get(view.name, view)
+        return replace(found, directory=True) if view.directory else found
 
-    def tiers(self, query: Query) -> Tiers:
-        """Who may be told this query, in which order."""
+    def tiers(self, query: Query, *, directory: bool = False) -> Tiers:
+        """Who may be told this query, in which order. `directory`: the answer is one of its domain's own directory."""
         if isinstance(query, ByText) and self.text_search != "upstream":
             return Tiers((), {})
-        return tiers_of((u.spec for u in self.upstreams.values()), query, self.terms)
+        return tiers_of((u.spec for u in self.upstreams.values()), query, self.terms, directory=directory)
 
     def asks(self, tiers: Tiers) -> tuple[tuple[Upstream, ...], ...]:
         """Their upstreams: what makes one search another than the next, by these rules or by others."""

@@ -105,7 +105,8 @@ def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, own:
         return entry
 
     claims = own.prove(entry.octets, now).claims
-    gone = {claim.text for claim in claims if not keeps(entry, claim, view, terms)}
+    asked = query.address if isinstance(query, ByAddress) else None
+    gone = {claim.text for claim in claims if not keeps(entry, claim, view, terms, asked)}
     if not gone:
         return entry
     if own.cut is None:  # to an address and to a fingerprint it answers whole: mail that names others is held

@@ -128,6 +128,11 @@ class Store(Protocol):
 
         The domain as names have it. A scan of what this upstream has brought."""
 
+    async def addresses(self, domain: str, limit: int) -> tuple[str, ...]:
+        """Addresses of the domain that entries of OpenPGP certificates are indexed under, each once, at most `limit`.
+
+        The domain as names have it, nothing below it. Names of any entry, blocked and expired ones too."""
+
     async def certificate(self, fingerprint: str) -> Snapshot:
         """All entries of one certificate (blocked ones too) and its revocations; `records` is empty."""
 

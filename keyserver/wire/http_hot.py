@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from keyserver.wire.wkd import domain_of
+
 MAX_HEAD = 16 * 1024
 """Octets of a request line with its header block."""
 
@@ -48,6 +50,7 @@ class Block:
     close: bool = False  # `Connection: close`
     stays: bool = False  # `Connection: keep-alive`
     tags: tuple[bytes, ...] = ()  # of If-None-Match, opaque parts with their quotes; `*` for any
+    domain: bytes = b""  # that Host names, as `wkd.domain_of` has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,9 @@ def classify(block: bytes, own: bytes = b"") -> Block:
     if b"if-none-match" in given:
         tags = _tags(given[b"if-none-match"])
         answering = answering if tags else Answering.HANDLER
-    return Block(answering, b"host" in given, connection == b"close", connection == b"keep-alive", tags)
+    domain = domain_of(given.get(b"host", b"").decode("ascii")) or ""
+    stays = connection == b"keep-alive"
+    return Block(answering, b"host" in given, connection == b"close", stays, tags, domain.encode("ascii"))
 
 
 def without(block: bytes, header: bytes) -> bytes:

@@ -118,6 +118,20 @@ async def test_whether_an_upstream_ever_answered_for_a_domain(store: Store) -> N
     assert not await store.answered("one", "example.org")
 
 
+async def test_the_addresses_of_a_domain(store: Store) -> None:
+    assert await store.addresses("example.org", 10) == ()
+    await put(store, ALICE.find(origin="one"), ALICE.find(origin="two"), CAROL.find(M, "example.net"))
+    await put(store, records=[said(addr("bob@example.org"), True, 5)])
+    mine = sorted(name.removeprefix("openpgp:addr:") for name in ALICE.names if name.endswith("@example.org"))
+    assert mine
+    assert sorted(await store.addresses("example.org", 10)) == mine
+    assert len(await store.addresses("example.org", 0)) == 0
+    for domain in ("xample.org", "org", "EXAMPLE.ORG", "%", ""):
+        assert await store.addresses(domain, 10) == (), domain
+    await store.delete(ALICE.fingerprint, NOW + 1)
+    assert await store.addresses("example.org", 10) == ()
+
+
 async def test_a_certificate_is_found_under_each_name_of_its_index_and_no_other(store: Store) -> None:
     await put(store, ALICE.find())
     for name in ALICE.names:

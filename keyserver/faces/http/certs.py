@@ -15,7 +15,8 @@ from aiohttp import web
 
 from keyserver.faces.context import FaceContext
 from keyserver.faces.http.pages import Pages
-from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, finish, hops, looped, plain
+from keyserver.faces.http.question import Question, unanswered
+from keyserver.faces.http.replies import plain
 from keyserver.model import Answered, Kind, State
 from keyserver.query import BadQuery, ByAddress, ByHash, Query, parse
 from keyserver.smime import pack
@@ -41,30 +42,17 @@ class Certs:
 
     async def search(self, request: web.Request) -> web.StreamResponse:
         """`GET /certificates/search.cgi?<attribute>=<value>`."""
-        began = self._context.monotonic()
+        question = Question(self._context, FACE, request)
         try:
             query = read(request.rel_url.raw_query_string)
         except BadQuery as problem:
             return plain(400, f"Bad request: {problem}.")
-        client = client_of(self._context, request)
-        number = self._context.budget.number
-        answer = await self._context.lookups.lookup(
-            query,
-            self._context.view,
-            client=client,
-            looped=looped(request, self._context.instance),
-            via=",".join(hops(request)),
-        )
-        if answer.state is State.FOUND:
-            response = render(answer.certificates, request.headers.get("Accept", ""))
-            response.headers["Vary"] = "Accept"
-            if self._context.rules().explain:
-                response.headers["X-Key-Source"] = answer.certificates[0].source.value
-        else:
-            response = plain(STATUS[answer.state], REFUSALS[answer.state])
-        response = finish(self._context, request, response, answer, number)
-        self._context.note(FACE, query, answer, response.status, self._context.monotonic() - began, client)
-        return response
+        answer = await question.ask(query)
+        if answer.state is not State.FOUND:
+            return question.reply(unanswered(answer), query, answer)
+        response = render(answer.certificates, request.headers.get("Accept", ""))
+        response.headers["Vary"] = "Accept"
+        return question.reply(response, query, answer, answer.certificates)
 
 
 def read(raw_query: str) -> Query:

@@ -18,6 +18,7 @@ from keyserver.faces.http.hot import HotAnswer, HotAnswers
 from keyserver.listen.server import peer_of
 from keyserver.listen.trust import UNIX, Trust
 from keyserver.wire.http_hot import Answering, Block, Unread, head_end
+from keyserver.wire.wkd import hot_line
 
 MAX_CONNECTIONS = 65536  # of one listener; the file limit comes first
 
@@ -142,8 +143,10 @@ class HttpConnection(asyncio.Protocol):
                 server.changes.catch_up()
             cut = data.find(b"\r\n") + 2
             answer = server.lines.get(data[:cut])
+            block = data[cut:]
+            if answer is None and block in server.plain:
+                answer = server.lines.get(hot_line(data[:cut], server.known[block].domain))
             if answer is not None:
-                block = data[cut:]
                 if block in server.plain and data[cut - 3] == 0x31:  # HTTP/1.1
                     now = server.clock()
                     if answer.at == now or server.hot.fresh(answer, now):
@@ -300,7 +303,8 @@ class HttpConnection(asyncio.Protocol):
             return False
         self._server.cold += 1
         self._tick = self._server.tick
-        self._behind().ask(request, line, block.answering is Answering.MEMORY and (old or block.host))
+        keep = block.answering is Answering.MEMORY and (old or block.host)
+        self._behind().ask(request, hot_line(line, block.domain) if keep else b"")
         return True
 
     def _hot(self, line: bytes, block: Block) -> bool:
@@ -309,7 +313,7 @@ class HttpConnection(asyncio.Protocol):
         if block.answering is not Answering.MEMORY or (block.close or block.stays if old else not block.host):
             return False
         server = self._server
-        answer = server.hot.find(line)
+        answer = server.hot.find(hot_line(line, block.domain))
         if answer is None:
             return False
         self._tick = server.tick

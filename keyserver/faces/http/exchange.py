@@ -109,12 +109,12 @@ class Exchange(asyncio.Transport):
 
     # what the front calls
 
-    def ask(self, request: bytes, line: bytes, keep: bool) -> None:
-        """Hand in one simple request. `keep`: the reply may become a hot answer under `line`."""
+    def ask(self, request: bytes, line: bytes) -> None:
+        """Hand in one simple request. `line`: under which the reply may become a hot answer; empty: under none."""
         self.busy = True
-        self._line = line if keep else None
+        self._line = line or None
         self._facts = None
-        self._bodiless = line.startswith(b"HEAD ")
+        self._bodiless = request.startswith(b"HEAD ")
         self._head = b""
         self._reply = None
         self._body = []

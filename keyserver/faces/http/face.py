@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyserver.faces.face import Face, Opening
-from keyserver.faces.http import certs, hkp
+from keyserver.faces.http import certs, hkp, hkp2, vks, wkd
 from keyserver.faces.http.app import make_app, make_runner
 from keyserver.faces.http.connection import HttpLimits
 from keyserver.faces.http.hot import HotAnswers
@@ -11,6 +11,9 @@ from keyserver.faces.http.server import HttpServer
 
 ROUTES = (
     hkp.routes,
+    hkp2.routes,
+    vks.routes,
+    wkd.routes,
     certs.routes,
 )
 

@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from aiohttp import web
 
 from keyserver import __version__
 from keyserver.faces.context import FaceContext
 from keyserver.faces.http.pages import Pages
-from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, document, finish, hops, looped, plain
+from keyserver.faces.http.question import Question, refused, rendered
+from keyserver.faces.http.replies import REFUSALS, STATUS, document, plain
 from keyserver.model import Answer, Answered, How, Kind, Malformed, State
 from keyserver.openpgp.armor import armor
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByKeyId, ByText, Query, ShortKeyId, parse
 from keyserver.store.base import StoreError
 from keyserver.wire import hkp as wire
 
-T = TypeVar("T")
-
 FACE = "hkp"
-MAX_SUBMISSION = 2 << 20  # octets of a submitted body that are read before it is refused
-PIECE = 4096  # octets of it that are read before others have their turn
-SUBMISSION_TIME = 30.0  # seconds for that
-SMALL = 65536  # octets of certificates up to which a reply is made on the loop
 
 NOT_LISTED = "Not listed: what is known for this search has no user ID, which an index needs; op=get answers it."
 NOT_HERE = (
@@ -70,8 +64,7 @@ class Hkp:
 
     async def lookup(self, request: web.Request) -> web.StreamResponse:
         """`GET /pks/lookup`."""
-        began = self._context.monotonic()
-        client = client_of(self._context, request)
+        question = Question(self._context, FACE, request)
         query: Query | None = None
         answer: Answer | None = None
         given = wire.Parameters()
@@ -80,77 +73,46 @@ class Hkp:
             if given.op == "stats":
                 return await self._stats(given)
             query = _query(given, self._context.rules().text_search)
-            number = self._context.budget.number
             other = in_x509(query) if given.for_people else None
             if other is None:
-                answer = await self._lookup(request, query, client)
+                answer = await question.ask(query)
             else:
-                asked = (self._lookup(request, q, client) for q in (query, other))
-                answer = both(*await asyncio.gather(*asked))
-            response = finish(self._context, request, await self._render(given, query, answer), answer, number)
+                answer = both(*await asyncio.gather(question.ask(query), question.ask(other)))
+            response, shown = await self._render(given, query, answer)
         except _Refused as refusal:
-            response = self._refusal(given, refusal.status, refusal.text)
-        self._context.note(FACE, query, answer, response.status, self._context.monotonic() - began, client)
-        return response
-
-    async def _lookup(self, request: web.Request, query: Query, client: str) -> Answer:
-        return await self._context.lookups.lookup(
-            query,
-            self._context.view,
-            client=client,
-            looped=looped(request, self._context.instance),
-            via=",".join(hops(request)),
-        )
+            response, shown = self._refusal(given, refusal.status, refusal.text), ()
+        return question.reply(response, query, answer, shown)
 
     async def add(self, request: web.Request) -> web.StreamResponse:
         """`POST /pks/add`: read (clients write the whole form before they listen), then refused."""
-        size = 0
-        whole = False
-        try:
-            async with asyncio.timeout(SUBMISSION_TIME):
-                async for chunk in request.content.iter_chunked(PIECE):
-                    await asyncio.sleep(0)  # each of its octets may have been a chunk of its own
-                    size += len(chunk)
-                    if size > MAX_SUBMISSION:
-                        break
-                else:
-                    whole = True
-        except TimeoutError:
-            pass
-        response = plain(403, READ_ONLY)
-        if not whole:
-            response.force_close()
-        return response
+        return await refused(request, plain(403, READ_ONLY))
 
-    async def _render(self, given: wire.Parameters, query: Query, answer: Answer) -> web.Response:
+    async def _render(
+        self, given: wire.Parameters, query: Query, answer: Answer
+    ) -> tuple[web.Response, Sequence[Answered]]:
+        """The reply, and the certificates in it."""
         if answer.state is not State.FOUND:
-            return self._refusal(given, STATUS[answer.state], REFUSALS[answer.state])
+            return self._refusal(given, STATUS[answer.state], REFUSALS[answer.state]), ()
         shown = may = presentable(query, answer.certificates)
         if given.op != "get":
             shown = tuple(a for a in may if any(u.text for u in a.certificate.proof.user_ids))
         if given.for_people:
             shown += tuple(a for a in answer.certificates if a.certificate.proof.kind is Kind.X509)
         if not shown:
-            return self._refusal(given, 404, NOT_LISTED if may else NOT_HERE)
-        response = await self._found(given, shown)
-        if self._context.rules().explain:
-            response.headers["X-Key-Source"] = shown[0].source.value
-        return response
+            return self._refusal(given, 404, NOT_LISTED if may else NOT_HERE), ()
+        return await self._found(given, shown), shown
 
     async def _found(self, given: wire.Parameters, shown: Sequence[Answered]) -> web.Response:
         proofs = [a.certificate.proof for a in shown]
         if given.op == "get":
-            octets = b"".join(a.certificate.octets for a in shown)
-            checked = all(p.version < 6 for p in proofs)  # RFC 9580 §6.1: no CRC-24 behind v6
-            armored = await _rendered(len(octets), partial(armor, octets, crc=checked))
-            return web.Response(body=armored, content_type="application/pgp-keys")
+            return await armored(shown)
         now, size = self._context.clock(), sum(len(a.certificate.octets) for a in shown)
         if given.machine:
-            index = await _rendered(size, partial(wire.write_index, proofs, now))
+            index = await rendered(size, partial(wire.write_index, proofs, now))
             return web.Response(body=index.encode("ascii"), content_type="text/plain")
         detailed = given.op == "vindex"
         return document(
-            await _rendered(size, partial(self._pages.results, given.search or "", proofs, now, detailed=detailed))
+            await rendered(size, partial(self._pages.results, given.search or "", proofs, now, detailed=detailed))
         )
 
     def _refusal(self, given: wire.Parameters, status: int, text: str) -> web.Response:
@@ -180,9 +142,12 @@ class Hkp:
         return document(self._pages.stats(facts))
 
 
-async def _rendered(octets: int, render: Callable[[], T]) -> T:
-    """What `render` makes of so many octets of certificates."""
-    return render() if octets <= SMALL else await asyncio.to_thread(render)
+async def armored(shown: Sequence[Answered]) -> web.Response:
+    """Certificates as one block of text."""
+    octets = b"".join(a.certificate.octets for a in shown)
+    checked = all(a.certificate.proof.version < 6 for a in shown)  # RFC 9580 §6.1: no CRC-24 behind v6
+    text = await rendered(len(octets), partial(armor, octets, crc=checked))
+    return web.Response(body=text, content_type="application/pgp-keys")
 
 
 def presentable(query: Query, certificates: Sequence[Answered]) -> tuple[Answered, ...]:

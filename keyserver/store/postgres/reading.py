@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
+from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
 from keyserver.store.listing import UPSTREAM
@@ -73,6 +74,12 @@ SELECT EXISTS (
 )
 """
 
+_ADDRESSES = """
+SELECT DISTINCT substr(name, length($1::text) + 1) FROM name
+WHERE strpos(name, '@') > 0 AND substr(name, strpos(name, '@') + 1) = $2 AND starts_with(name, $1::text)
+LIMIT $3
+"""
+
 _MAX_OF_ONE = 10_000  # entries of one certificate
 
 
@@ -89,6 +96,12 @@ async def certificate(db: Connection, fingerprint: str) -> Snapshot:
 async def answered(db: Connection, upstream: str, domain: str) -> bool:
     """`Store.answered`."""
     return bool(await db.fetchval(_ANSWERED, text(upstream), text(domain)))
+
+
+async def addresses(db: Connection, domain: str, limit: int) -> tuple[str, ...]:
+    """`Store.addresses`."""
+    rows = await db.fetch(_ADDRESSES, name_of(Kind.OPENPGP, "addr", ""), text(domain), limit)
+    return tuple(row[0] for row in rows)
 
 
 def _snapshot(rows: Sequence[Any]) -> Snapshot:

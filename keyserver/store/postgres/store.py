@@ -111,6 +111,10 @@ class PostgresStore:
         """As `Store.answered`."""
         return await self.read(lambda db: reading.answered(db, upstream, domain), long=True)
 
+    async def addresses(self, domain: str, limit: int) -> tuple[str, ...]:
+        """As `Store.addresses`."""
+        return await self.read(lambda db: reading.addresses(db, domain, limit), long=True)
+
     async def certificate(self, fingerprint: str) -> Snapshot:
         """As `Store.certificate`."""
         return await self.read(lambda db: reading.certificate(db, fingerprint))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyserver.model import Entry, Kind, Name, Record, Source
+from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
 from keyserver.store.listing import UPSTREAM
@@ -115,6 +116,16 @@ def answered(db: sqlite3.Connection, upstream: str, domain: str) -> bool:
         " AND e.source = 'keyserver' AND e.origin = ? LIMIT 1"
     )
     return db.execute(entry, (domain, upstream)).fetchone() is not None
+
+
+def addresses(db: sqlite3.Connection, domain: str, limit: int) -> tuple[str, ...]:
+    """`Store.addresses`."""
+    sql = (
+        "SELECT DISTINCT substr(name, length(?1) + 1) FROM name INDEXED BY name_domain"
+        " WHERE instr(name, '@') > 0 AND substr(name, instr(name, '@') + 1) = ?2 AND substr(name, 1, length(?1)) = ?1"
+        " LIMIT ?3"
+    )
+    return tuple(row[0] for row in db.execute(sql, (name_of(Kind.OPENPGP, "addr", ""), domain, limit)))
 
 
 def _entries(db: sqlite3.Connection, fingerprint: str, limit: int) -> list[Entry]:

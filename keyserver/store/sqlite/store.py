@@ -184,6 +184,10 @@ class SqliteStore:
         """As `Store.answered`."""
         return await self._read(self._scanner, lambda db: reading.answered(db, upstream, domain))
 
+    async def addresses(self, domain: str, limit: int) -> tuple[str, ...]:
+        """As `Store.addresses`."""
+        return await self._read(self._scanner, lambda db: reading.addresses(db, domain, limit))
+
     async def certificate(self, fingerprint: str) -> Snapshot:
         """As `Store.certificate`."""
         return await self._read(self._reader, lambda db: reading.certificate(db, fingerprint))
