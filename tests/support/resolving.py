@@ -50,11 +50,12 @@ class Ground:
         self.rules = InForce(Rules(searches=10))
         self.peers: dict[str, Told] = {}
         self.hygiene = hygiene_of()
+        self.changes = Changes()
         self.store: Store
         if url:
-            self.store = PostgresStore(url, self.hygiene, Changes(), max_size=1 << 30)
+            self.store = PostgresStore(url, self.hygiene, self.changes, max_size=1 << 30)
         else:
-            self.store = SqliteStore(directory / "keyserver.db", self.hygiene, Changes(), max_size=1 << 30)
+            self.store = SqliteStore(directory / "keyserver.db", self.hygiene, self.changes, max_size=1 << 30)
         self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()}, monotonic=self.monotonic)
 
     def peer(self, name: str, **spec: Any) -> Told:
