@@ -182,6 +182,47 @@ def test_what_could_be_taken_for_an_address_is_cut(text: str, address: str | Non
     assert keeps(MAIL, claim, OPEN, terms) is (address == "a@example.org")
 
 
+DIRECTORY = View(directory=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "spec", "speaks_for"),
+    [
+        (ENTRY, UpstreamSpec("a"), False),
+        (ENTRY, UpstreamSpec("a", by_owner=True), True),
+        (ENTRY, UpstreamSpec("a", domains=("example.org",)), True),
+        (ENTRY, UpstreamSpec("a", domains=("other.example",)), False),
+        (ENTRY, UpstreamSpec("a", by_owner=True, template=True), False),  # this address's own host did not send it
+        (replace(ENTRY, vouchers=(GOOD,)), UpstreamSpec("a", by_owner=True, template=True), True),
+        (replace(ENTRY, origin="gone"), UpstreamSpec("a", by_owner=True), False),
+        (LOCAL, UpstreamSpec("a"), True),
+        (MAIL, UpstreamSpec("a"), False),
+        (replace(MAIL, vouchers=(replace(GOOD, approved=True),)), UpstreamSpec("a"), False),
+    ],
+)
+def test_a_directory_passes_on_its_domains_own_word(entry: Entry, spec: UpstreamSpec, speaks_for: bool) -> None:
+    terms = Terms(upstreams={"a": spec})
+    view = replace(DIRECTORY, answer_mailflow=True)
+    assert (not speaks(entry, "a@example.org", view, terms)) is speaks_for
+    assert judge(entry, view, NOW, terms, "a@example.org").answerable is speaks_for
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "stays"),
+    [
+        ("A <a@example.org>", "a@example.org", True),
+        ("a@example.org", "a@example.org", True),
+        ("B <b@example.org>", "b@example.org", False),
+        ("b@example.org <a@example.org>", "a@example.org", False),
+        ("Just a name", None, False),
+    ],
+)
+def test_in_a_directorys_answer_stands_the_address_alone(text: str, address: str | None, stays: bool) -> None:
+    terms = Terms(upstreams={"a": UpstreamSpec("a", by_owner=True)})
+    for entry in (ENTRY, LOCAL):
+        assert keeps(entry, Claim(text, address), DIRECTORY, terms, "a@example.org") is stays
+
+
 def test_records_are_believed_for_ttl_and_negative_ttl() -> None:
     terms = Terms(ttl=DAY, negative_ttl=900, upstreams={"quick": UpstreamSpec("quick", ttl=600)})
     assert record_until(Record("n", "a", True, NOW), terms) == NOW + DAY

@@ -72,7 +72,7 @@ class Hkp2:
         """Anything below `/pks/v2/`."""
         path = path_of(request)
         asked = read(path)
-        if (request.method, path.removeprefix(ROOT).partition("/")[0]) in SUBMISSIONS:
+        if (request.method, asked.category or path.removeprefix(ROOT)) in SUBMISSIONS:
             refusal = web.json_response({"error": READ_ONLY}, status=403, headers={"Cache-Control": "no-store"})
             return await refused(request, refusal)
         if not asked.category:
