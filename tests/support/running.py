@@ -257,15 +257,17 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str],
 class Gpg:
     """A real gpg with a home of its own; its dirmngr ends with it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, before: Sequence[str] = ()) -> None:
+        """before: what the commands begin with, such as `names.among`."""
         self.home = home
+        self.before = list(before)
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (home / "dirmngr.conf").write_text("disable-ipv6\n")
 
     def run(self, *words: str, check: bool = True, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """`gpg --batch WORDS`."""
         done = subprocess.run(
-            ["gpg", "--homedir", str(self.home), "--batch", "--no-tty", "--status-fd", "1", *words],
+            [*self.before, "gpg", "--homedir", str(self.home), "--batch", "--no-tty", "--status-fd", "1", *words],
             capture_output=True, text=True, errors="backslashreplace", timeout=seconds, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert not check or done.returncode == 0, (done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,93 @@
+"""Our Web Key Directory over TLS, asked by gpg, gpg-wks-client and sq, each among host names of the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.names import among
+from support.openpgp import Made, make
+from support.running import Gpg, Service
+from support.tls import Authority
+
+WHERE = "127.0.0.44"
+HOSTS = ("openpgpkey.keys.example.org", "plain.example.org")
+ALICE = make(("Alice <alice@keys.example.org>", "Alice <alice@elsewhere.example>"), seed="alice")
+BOB = make(("Bob <bob+x@plain.example.org>",), seed="bob")
+BOTH = (("alice@keys.example.org", ALICE), ("bob+x@plain.example.org", BOB))
+"""The first domain has the advanced method's host, the second is asked directly."""
+
+
+@dataclass
+class World:
+    """A service that is the directory of two domains."""
+
+    folder: Path
+    authority: Authority
+    before: list[str]
+    """What commands begin with."""
+
+    def gpg(self) -> Gpg:
+        gpg = Gpg(self.folder / "gpg", self.before)
+        (gpg.home / "dirmngr.conf").write_text("disable-ipv6\nstandard-resolver\n")
+        return gpg
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    authority = Authority(tmp_path / "tls")
+    issued = authority.issue(HOSTS)
+    settings = {
+        "hkp.listen": f'["127.0.0.1:0", "tls:{WHERE}:443"]',
+        "hkp.tls_certificate": f'"{issued.certificate}"',
+        "hkp.tls_key_file": f'"{issued.key}"',
+        "policy.internal_domains": '["example.org"]',
+    }
+    names = among(tmp_path / "names", dict.fromkeys(HOSTS, WHERE), authority.ca_file)
+    with Service(tmp_path, settings=settings, config="upstream = []\n") as service, names as before:
+        for made in (ALICE, BOB):
+            (tmp_path / "one.asc").write_text(made.armored)
+            service.cli("cache", "import", str(tmp_path / "one.asc"))
+        yield World(tmp_path, authority, before)
+
+
+@pytest.mark.parametrize(("address", "made"), BOTH)
+def test_gpg_locates_by_both_methods(world: World, address: str, made: Made) -> None:
+    locate = ("--auto-key-locate", "clear,wkd", "--locate-external-keys")
+    with world.gpg() as gpg:
+        found = gpg.run(*locate, address)
+        assert f"<{address}>" in found.stdout
+        assert "elsewhere.example" not in found.stdout + found.stderr
+        assert gpg.fingerprints() == {made.fingerprint}
+        assert gpg.run(*locate, f"no.{address}", check=False).returncode == 2
+
+
+def test_gpg_wks_client_is_content(world: World) -> None:
+    client = ["/usr/lib/gnupg/gpg-wks-client", "--verbose", "--check"]
+    with world.gpg() as gpg:
+        environment = {**os.environ, "GNUPGHOME": str(gpg.home)}
+        for address, known in (*((address, True) for address, _ in BOTH), ("no@keys.example.org", False)):
+            command = [*world.before, *client, address]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+            assert (done.returncode == 0) is known, done.stderr
+
+
+def test_sq_gets_and_reads(world: World) -> None:
+    environment = {**os.environ, "SSL_CERT_FILE": str(world.authority.ca_file)}
+
+    def get(address: str) -> subprocess.CompletedProcess[bytes]:
+        command = [*world.before, "sq", "wkd", "get", address]
+        return subprocess.run(command, capture_output=True, env=environment, timeout=60)
+
+    for address, made in BOTH:
+        done = get(address)
+        assert done.returncode == 0, done.stderr.decode()
+        shown = subprocess.run(["sq", "inspect"], input=done.stdout, capture_output=True, check=True, timeout=60)
+        assert made.fingerprint in shown.stdout.decode()
+        assert "elsewhere" not in shown.stdout.decode()
+    assert get("no@keys.example.org").returncode != 0
