@@ -1,15 +1,19 @@
-"""Our Web Key Directory over TLS, asked by gpg, gpg-wks-client and sq, each among host names of the test."""
+"""Our Web Key Directory over TLS, asked by gpg, gpg-wks-client, sq and openpgp.js, among host names of the test."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from keyserver.openpgp.armor import dearmor
 from support.names import among
 from support.openpgp import Made, make
 from support.running import Gpg, Service
@@ -91,3 +95,37 @@ def test_sq_gets_and_reads(world: World) -> None:
         assert made.fingerprint in shown.stdout.decode()
         assert "elsewhere" not in shown.stdout.decode()
     assert get("no@keys.example.org").returncode != 0
+
+
+class NotTried(UserWarning):
+    """Something that this machine cannot try; pytest lists it at the end of the run."""
+
+
+@pytest.mark.filterwarnings("always::tests.clients.test_web_key_directory.NotTried")
+@pytest.mark.parametrize(("address", "made"), BOTH)
+def test_openpgpjs_clients_by_hkp_and_by_both_methods(world: World, address: str, made: Made) -> None:
+    clients = world.folder / "clients"
+    shutil.copytree(Path(__file__).with_name("openpgpjs"), clients)
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        warnings.warn("NOT TRIED: openpgp.js's HKP and WKD clients, for want of node and npm", NotTried, stacklevel=1)
+        return
+    installed = subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund"], cwd=clients, capture_output=True, text=True, timeout=120
+    )
+    assert installed.returncode == 0, installed.stderr
+    environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(world.authority.ca_file)}
+    nobody = f"no.{address}"
+    done = subprocess.run(
+        [*world.before, "node", "lookup.js", f"https://{HOSTS[1]}", address, nobody, made.key_id],
+        cwd=clients, capture_output=True, text=True, env=environment, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    for text in (got["byAddress"], got["byKeyId"]):
+        (octets,) = dearmor(text.encode())
+        assert made.primary.body in octets
+    assert made.primary.body in bytes.fromhex(got["directory"])
+    assert b"elsewhere.example" not in bytes.fromhex(got["directory"])
+    assert got["nobody"] is None
+    assert "WKD lookup failed" in got["directoryOfNobody"] or "fetch failed" in got["directoryOfNobody"]
+    assert got["submitted"] == 403
