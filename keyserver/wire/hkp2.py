@@ -81,4 +81,4 @@ def _key(version: int, key: Proof | Subkey, revoked: bool) -> dict[str, Any]:
 
 def _time(instant: int) -> str:
     """UTC as RFC 3339 §5.6 has it; the last second of the year 9999 for what is beyond."""
-    return datetime.fromtimestamp(min(instant, 253402300799), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(min(instant, 253402300799), UTC).isoformat().replace("+00:00", "Z")

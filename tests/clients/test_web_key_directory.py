@@ -81,6 +81,7 @@ def test_gpg_wks_client_is_content(world: World) -> None:
             assert (done.returncode == 0) is known, done.stderr
 
 
+@pytest.mark.usefixtures("both_shapes")
 def test_sq_gets_and_reads(world: World) -> None:
     environment = {**os.environ, "SSL_CERT_FILE": str(world.authority.ca_file)}
 
@@ -88,7 +89,7 @@ def test_sq_gets_and_reads(world: World) -> None:
         command = [*world.before, "sq", "wkd", "get", address]
         return subprocess.run(command, capture_output=True, env=environment, timeout=60)
 
-    for address, made in BOTH:
+    for address, made in BOTH * 3:  # from memory, too
         done = get(address)
         assert done.returncode == 0, done.stderr.decode()
         shown = subprocess.run(["sq", "inspect"], input=done.stdout, capture_output=True, check=True, timeout=60)

@@ -203,3 +203,22 @@ async def test_the_replacement_waits_for_what_is_being_stored(ground: Ground) ->
     await asyncio.wait_for(replaced, 1)
     assert (await ground.store.certificate(BY_ALICE.fingerprint)).entries, "it was judged before"
     assert found(await waiting) == [], "and is answered by nobody now"
+
+
+async def test_a_directorys_search_goes_on_where_those_whose_word_counts_there_stay(ground: Ground) -> None:
+    owner = ground.peer("owner", by_owner=True)
+    public = ground.peer("public")
+    owner.otherwise = public.otherwise = sends(BY_ALICE)
+    resolver = ground.resolver(misses=2)
+    owner.open.clear()
+    waiting = asyncio.ensure_future(resolver.lookup(parse(ALICE), View(directory=True)))
+    await until(lambda: owner.asked)
+    reload(ground, resolver, owner, public)
+    reload(ground, resolver, owner)
+    joined = asyncio.ensure_future(resolver.lookup(parse(ALICE), View(directory=True)))
+    await asyncio.sleep(0.01)
+    owner.open.set()
+    for answer in await asyncio.gather(waiting, joined):
+        assert (answer.state, found(answer)) == (State.FOUND, [BY_ALICE.fingerprint])
+        assert ("search", "overtaken") not in told(answer.steps)
+    assert (len(owner.asked), public.asked) == (1, [])
