@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -349,3 +350,35 @@ async def test_two_hosts_and_octets_that_are_no_text(ground: Ground) -> None:
             assert (await face.get(target)).status in (400, 404)
         whole = f"GET http://example.org{direct('alice')} HTTP/1.1\r\nHost: other.example\r\n\r\n"
         assert (await face.raw(whole.encode())).status in (400, 404), "what a proxy is told"
+
+
+async def test_memory_says_what_the_handler_says_whatever_host_and_spelling_come_in_turn(ground: Ground) -> None:
+    """A header that memory does not know has the handler answer."""
+    ours(ground)
+    other = make(("Alice <alice@hu>", "Alice <alice@sub.example.org>"), seed="other")
+    for made in (ALICE, other):
+        await ground.put(made, Source.LOCAL, "admin")
+    hosts = ("example.org", "EXAMPLE.org:443", "home.example", "sub.example.org", "hu", "hu.", "x", "[::1]", "a/b")
+    paths = (
+        direct("alice"),
+        direct("alice").replace("?l=alice", ""),
+        direct("alice").replace("/hu/", "/h%75/"),
+        direct("alice") + "&l=bob",
+        advanced("hu", "alice"),
+        advanced("example.org", "alice"),
+        advanced("Example.org", "alice"),
+        advanced("home.example", "alice"),
+        f"{ROOT}/example.org/hu/hu/{HASH}?l=alice",
+        f"{ROOT}/hu/hu/hu/{HASH}?l=alice",
+        f"{ROOT}//hu/{HASH}?l=alice",
+    )
+    turns = [(host, path, method) for host in hosts for path in paths for method in ("GET", "HEAD")]
+    random.Random(7).shuffle(turns)
+    async with faces(ground, own_domains=("example.org", "*.example.org", "home.example", "hu")) as face:
+        for _ in range(3):
+            for host, path, method in turns:
+                told = await face.get(path, host=host, method=method)
+                true = await face.get(path, "X-Unknown: x", host=host, method=method)
+                assert (told.status, told.body) == (true.status, true.body), (method, host, path)
+                assert told.headers.get("etag") == true.headers.get("etag"), (method, host, path)
+        assert face.hits > 100
