@@ -20,7 +20,7 @@ _LETTERS = "ybndrfg8ejkmcpqxot1uwisza345h769"  # z-base-32 (RFC 6189 §5.1.6)
 _UPPER = {ord(c): c.lower() for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _HASH = re.compile(rf"[{_LETTERS}]{{32}}\Z")
 _TARGET = re.compile(re.escape(ROOT) + r"(?:/([^/]+))?/(?:hu/([^/]+)|(policy|submission-address))\Z")
-_DIRECT_LINES = (f"GET {ROOT}/hu/".encode(), f"HEAD {ROOT}/hu/".encode())
+_DIRECT_LINE = re.compile(rb"(?:GET|HEAD) " + re.escape(ROOT).encode() + rb"/hu/[^/? ]*[? ]")
 _HOST_FIELD = re.compile(r"([A-Za-z0-9_.-]*[A-Za-z0-9_-])\.?(?::[0-9]{0,5})?\Z")
 
 
@@ -79,8 +79,8 @@ def domain_of(host: str) -> str | None:
 def hot_line(line: bytes, domain: bytes) -> bytes:
     """The request line under which the reply to this one may be remembered; empty: under none.
 
-    The direct form says only with its Host what it asks for, so it is remembered as the advanced form. `domain`: as
-    `domain_of` has it, empty where there is none."""
-    if not line.startswith(_DIRECT_LINES):
+    The direct form says only with its Host what it asks for, so it is remembered as the advanced form, and nothing is
+    ever found under its own line. `domain`: as `domain_of` has it, empty where there is none."""
+    if not _DIRECT_LINE.match(line):
         return line
     return line.replace(b"/openpgpkey/", b"/openpgpkey/%b/" % domain, 1) if domain else b""

@@ -120,3 +120,6 @@ def test_the_direct_form_is_remembered_as_the_advanced_one(method: bytes) -> Non
     ):
         for domain in (b"example.org", b""):
             assert hot_line(line % (method, other), domain) == line % (method, other)
+    assert hot_line(mine.replace(b"?l=joe", b"?l=a/b"), b"x.example").count(b"/x.example/hu/") == 1
+    domain_named_hu = line % (method, b"/.well-known/openpgpkey/hu/hu/a")
+    assert hot_line(domain_named_hu, b"x.example") == domain_named_hu
