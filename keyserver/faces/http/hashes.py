@@ -44,6 +44,7 @@ class HashIndex:
         if known is None:
             known = self._domains[domain] = _Domain()
             known.read = asyncio.get_running_loop().create_task(self._read(domain, known))
+            known.read.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever asked may be gone
         assert known.read is not None
         await asyncio.shield(known.read)
         return known.locals.get(hashed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from keyserver import openpgp
 from keyserver.faces.http.hashes import HashIndex
 from keyserver.model import Certificate, Change, Failed, Source, View
+from keyserver.store.base import StoreError
 from keyserver.wire.wkd import advanced, direct, hash_of
 from support.http_faces import Faces, faces
 from support.openpgp import make
@@ -169,6 +171,17 @@ async def test_without_the_local_part_the_hash_alone_finds_what_is_cached(ground
             assert (await face.asked(direct_path, host=domain))[0] == status
         await ground.put(carol, Source.LOCAL, "admin")
         assert (await face.asked(advanced("sub.example.org", "carol+x").split("?")[0]))[0] == 200
+
+
+async def test_a_store_that_cannot_be_read_is_no_absence(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours(ground)
+    await ground.put(ALICE, Source.LOCAL, "admin")
+    path = advanced("example.org", "alice").split("?")[0]
+    async with faces(ground, **OURS) as face:
+        with monkeypatch.context() as broken:
+            broken.setattr(ground.store, "addresses", AsyncMock(side_effect=StoreError("away")))
+            assert (await face.asked(path))[0] == 500
+        assert (await face.asked(path))[0] == 200
 
 
 async def test_one_read_of_a_domain_serves_until_everything_changes(ground: Ground) -> None:
