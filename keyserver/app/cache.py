@@ -11,13 +11,14 @@ from pathlib import Path
 from keyserver import openpgp, smime
 from keyserver.app.context import CannotStart, Context
 from keyserver.changes import Changes
+from keyserver.clocks import Clocks
 from keyserver.config.models import CacheSection
 from keyserver.config.passwords import read_password
 from keyserver.hygiene import Hygiene
 from keyserver.listen.tls import Stamp, stamp_of
 from keyserver.model import Kind
 from keyserver.resolver.proof_cache import ProofCache
-from keyserver.store.base import Store, StoreRefused
+from keyserver.store.base import Store, StoreError, StoreRefused
 from keyserver.store.opening import open_store
 
 
@@ -68,9 +69,21 @@ async def open_cache(context: Context) -> AsyncIterator[Cache]:
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from None
     try:
+        await _set(context.clocks, store)
         yield Cache(hygiene, anchors, changes, store)
     finally:
         await store.close()
+
+
+async def _set(clocks: Clocks, store: Store) -> None:
+    """Set the clock by the database's before anything is judged by it. Raises CannotStart."""
+    began = clocks.counting()
+    try:
+        at = await store.cluster.at()
+    except StoreError as problem:
+        raise CannotStart(f"cannot open the cache database: {problem}") from None
+    if at is not None:
+        clocks.heard(at, (began + clocks.counting()) / 2)
 
 
 def password_of(cache: CacheSection) -> str | None:

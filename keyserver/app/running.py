@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,11 +51,12 @@ async def serve(
     `whole` is called when everything is open, `reloaded` when what SIGHUP began is over, whatever came of it."""
     state = State(config.state_dir, config.cache.path)
     with _owned(state):
-        await _serve(config, state, stop, ready, hangup, reloaded, lambda parts, listeners: whole)
+        await _serve(config, Clocks.system(), state, stop, ready, hangup, reloaded, lambda parts, listeners: whole)
 
 
 async def _serve(
     config: Config,
+    clocks: Clocks,
     state: State,
     stop: asyncio.Event,
     ready: Callable[[str], None],
@@ -63,7 +65,7 @@ async def _serve(
     among: Callable[[Parts, Listeners], Callable[[], None]] | None = None,
 ) -> None:
     """`among`: joins other processes, whose listeners it enters; what it returns is called when everything is open."""
-    async with opened(config, Clocks.system()) as parts, asyncio.TaskGroup() as group:
+    async with opened(config, clocks) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners(parts.clocks.monotonic)
         joined = among(parts, listeners) if among is not None else None
         upkeep: asyncio.Task[None] | None = None
@@ -200,7 +202,8 @@ async def _core(
         return join
 
     state = State(config.state_dir, config.cache.path)
-    await _serve(config, state, stop, lines.append, again.append, reloaded, among)
+    clocks = replace(Clocks.system(), base=counter.base)
+    await _serve(config, clocks, state, stop, lines.append, again.append, reloaded, among)
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from keyserver.app.context import CannotStart
@@ -48,6 +49,7 @@ def supervise(
     except InstallError as problem:
         raise CannotStart(str(problem)) from None
     counter, ledger, agreed = Counter(), Ledger(config.workers), Agreed()
+    shared = replace(clocks, base=counter.base)
     lines: list[str] = []
     fronts: list[dict[Listening, Sequence[socket.socket]]] = [{} for _ in range(config.workers)]
     cores: dict[Listening, Sequence[socket.socket]] = {}
@@ -65,7 +67,7 @@ def supervise(
         manager.ready((*lines, *more))
 
     def front(number: int, bound: Bound) -> Main:
-        setting = Setting(config, clocks, counter, agreed, ledger, number, instance, bound)
+        setting = Setting(config, shared, counter, agreed, ledger, number, instance, bound)
         return lambda control: run(lambda: FrontProcess(setting).run(control))
 
     def core_main(control: Control) -> int:

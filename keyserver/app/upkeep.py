@@ -54,8 +54,7 @@ async def open_upkeep(
         resolver,
         lookups.rules,
         _membership(context, cache, lookups),
-        clock=clocks.now,
-        counting=clocks.counting,
+        clocks,
         asked=gather,
     )
     try:
@@ -74,9 +73,8 @@ def _membership(context: Context, cache: Cache, lookups: Lookups) -> Membership:
         cache.store.cluster,
         Node(secrets.token_hex(8), name, __version__, agreeing(config)),
         lookups.paused,
-        clock=clocks.now,
-        counting=clocks.counting,
-        changes=cache.changes,
+        clocks,
+        cache.changes,
     )
     membership.max_detached = config.server.max_detached
     return membership

@@ -28,10 +28,13 @@ class Counter:
     made; only the core writes it."""
 
     def __init__(self) -> None:
-        self.cell = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+        self.cell = memory.cast("Q")
         """Its first item; to look is one aligned read."""
         self.detached = self.cell[1:2]
         """As `Changes.detached`, for all processes."""
+        self.base: memoryview[float] = memory[16:24].cast("d")
+        """As `Clocks.base`, for all processes."""
 
 
 class Teller:

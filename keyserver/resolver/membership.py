@@ -11,10 +11,11 @@ answers that; afterwards nothing is answered from memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from keyserver.changes import Changes
+from keyserver.clocks import Clocks
 from keyserver.config.agreeing import differing
 from keyserver.model import EVERYTHING
 from keyserver.resolver.clockwatch import ClockWatch
@@ -82,19 +83,17 @@ class Membership:
         cluster: Cluster,
         node: Node,
         paused: Paused,
-        *,
-        clock: Callable[[], int],
-        counting: Callable[[], float],
+        clocks: Clocks,
         changes: Changes,
     ) -> None:
-        """clock: Unix seconds; counting: seconds by a clock that nobody sets; changes: heard by all that is held."""
+        """clocks: go by the database's from the first beat on; changes: heard by all that is held."""
         self._cluster = cluster
         self._node = node
         self._paused = paused
-        self._clock = clock
-        self._counting = counting
+        self._clocks = clocks
+        self._counting = counting = clocks.counting
         self._changes = changes
-        self.clockwatch = ClockWatch(clock(), counting())
+        self.clockwatch = ClockWatch(clocks.own(), counting())
         self.max_detached = 0
         """Seconds; see `server.max_detached`."""
         self.detached: Detached | None = None
@@ -154,12 +153,13 @@ class Membership:
     async def beat(self) -> None:
         """Tell and hear; then go by what was heard. Raises StoreError."""
         node = replace(self._node, lag=round(self.lag, 3))
-        began, at = self._counting(), self._clock()
+        began, at = self._counting(), self._clocks.own()
         # who has not yet compared its clock does not take the lead
         beat = await self._cluster.beat(node, willing=self._beat is not None and self.clockwatch.near)
         took = self._counting() - began
         if beat.at is not None and took <= QUICK:
             self.clockwatch.compared(at + HALF + took / 2 - beat.at)
+            self._clocks.heard(beat.at, began + took / 2)
         self._beat, self._beaten = beat, began
         self._compare(beat)
         await self._paused.look()

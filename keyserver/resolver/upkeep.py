@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from cachetools import FIFOCache
 
+from keyserver.clocks import Clocks
 from keyserver.model import Name
 from keyserver.policy import absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
@@ -45,21 +46,19 @@ class Upkeep:
         resolver: Resolver,
         rules: InForce[Rules],
         membership: Membership,
+        clocks: Clocks,
         *,
-        clock: Callable[[], int],
-        counting: Callable[[], float],
         asked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """membership: says whether this node does what only one may; `asked` makes whoever answers from memory report
-        what was asked for (`Resolver.note_asked`); `counting`: a clock that nobody sets, in seconds."""
+        what was asked for (`Resolver.note_asked`)."""
         self._store = store
         self._resolver = resolver
         self._rules = rules
-        self._clock = clock
+        self._clocks = clocks
         self._replaced = asyncio.Event()
         self._asked = asked
         self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
-        self._counting = counting
         self.membership = membership
         self.clockwatch = membership.clockwatch
 
@@ -91,7 +90,7 @@ class Upkeep:
             await self.membership.beat()
             await self._resolver.know_blocks()
             healthy = (await self._store.stats()).healthy
-            self.clockwatch.newest(await self._store.newest(), self._clock(), self._counting())
+            self.clockwatch.newest(await self._store.newest(), self._clocks.now(), self._clocks.counting())
         except StoreError as problem:
             healthy = str(problem)
         if healthy:
@@ -99,28 +98,31 @@ class Upkeep:
 
     async def poll(self) -> None:
         """Notice what other processes changed, and whether the clock has jumped."""
-        self.clockwatch.look(self._clock(), self._counting())
-        asked = self._counting()  # what is answered may be as old
+        self._look()
+        asked = self._clocks.counting()  # what is answered may be as old
         await self._store.poll()
         self.membership.caught_up(asked)
 
     def _caught_up(self, ago: float) -> None:
-        self.membership.caught_up(self._counting() - ago)
+        self.membership.caught_up(self._clocks.counting() - ago)
 
     async def purge_now(self) -> int:
         """An administrator's word: delete what has expired by the clock as it is."""
-        self.clockwatch.look(self._clock(), self._counting())
+        self._look()
         self.clockwatch.trust()
-        return await self._purge(self._clock())
+        return await self._purge(self._clocks.now())
 
     async def purge(self) -> int:
         """Delete what has expired, in small batches; how many rows. Expiry is judged at lookup: this only tidies, where
         this node leads, and waits while the clock cannot be believed."""
-        now = self._clock()
-        return await self._purge(now) if self._tidies(now) else 0
+        return await self._purge(self._clocks.now()) if self._tidies() else 0
 
-    def _tidies(self, now: int) -> bool:
-        return self.clockwatch.look(now, self._counting()) and self.membership.leads
+    def _look(self) -> bool:
+        """It is the machine's clock that is watched: what it says is still compared with the database's."""
+        return self.clockwatch.look(self._clocks.own(), self._clocks.counting())
+
+    def _tidies(self) -> bool:
+        return self._look() and self.membership.leads
 
     async def _purge(self, now: int) -> int:
         total = 0
@@ -142,8 +144,7 @@ class Upkeep:
 
     async def erase_undos(self) -> int:
         """Erase deleted entries whose time to be undone is over, as `purge` does; how many."""
-        now = self._clock()
-        return await self._store.erase_undos(now) if self._tidies(now) else 0
+        return await self._store.erase_undos(self._clocks.now()) if self._tidies() else 0
 
     async def flush(self) -> None:
         """Write down which names were asked for lately: prefetch and rendering ahead go by it."""
@@ -160,7 +161,7 @@ class Upkeep:
         if not self._rules().prefetch or not self.membership.leads:
             return 0
         await self.flush()
-        now, terms = self._clock(), self._rules().terms
+        now, terms = self._clocks.now(), self._rules().terms
         ripe = await self._store.due(due_before(now, terms), PREFETCH_BATCH)
         due = dict.fromkeys(r.name for r in ripe if is_due(r, self._tried.get(r.name, 0), now, terms))
         self._tried.update(dict.fromkeys(due, now))

@@ -13,6 +13,10 @@ class Alone:
 
     shared = False
 
+    async def at(self) -> float | None:
+        """As `Cluster.at`."""
+        return None
+
     async def beat(self, node: Node, *, willing: bool) -> Beat:
         """As `Cluster.beat`."""
         return Beat(None, node.id, (Member(node, 0.0, 0.0),))

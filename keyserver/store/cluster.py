@@ -79,6 +79,9 @@ class Cluster(Protocol):
     shared: bool
     """May other nodes work on the same database at the same time?"""
 
+    async def at(self) -> float | None:
+        """Unix seconds by the clock that all nodes go by; None where no clock but our own counts."""
+
     async def beat(self, node: Node, *, willing: bool) -> Beat:
         """Say that this node lives, and learn who else does; one round trip.
 

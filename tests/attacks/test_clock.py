@@ -106,3 +106,50 @@ async def test_a_node_whose_clock_is_not_the_databases_purges_nothing_and_lets_o
             off.write_text("0")
             while not any("goes with the database's again" in line for line in wrong.log):
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("ahead", [3605, -3605])
+async def test_a_node_with_a_wrong_clock_stores_and_judges_by_the_databases(
+    database: str, shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """In its core and in its fronts: what it caches, others find as fresh as it is, and the other way round."""
+
+    def node(name: str, workers: int) -> Service:
+        (tmp_path / name).mkdir()
+        settings = {
+            "cache.database": f'"{database}"',
+            "server.state_dir": f'"{tmp_path / name}"',
+            "server.workers": str(workers),
+            "cache.ttl": '"1h"',
+        }
+        return Service(tmp_path / name, upstreams=[upstream.url], settings=settings)
+
+    async def told(service: Service, number: int) -> tuple[str, int]:
+        status, fields, _ = await service.lookup(f"0x{PEOPLE[number].fingerprint}")
+        assert status == 200
+        return fields["x-cache"], int(fields.get("age", "0"))
+
+    off = tmp_path / "off"
+    off.write_text(str(ahead))
+    async with Scripted({p.fingerprint: key(p.octets) for p in PEOPLE}) as upstream, asyncio.timeout(60):
+        with contextlib.ExitStack() as nodes:
+            with monkeypatch.context() as patch:
+                patch.setenv("CLOCK_OFFSET_FILE", str(off))
+                wrong = nodes.enter_context(node("wrong", 1))
+            right = nodes.enter_context(node("right", 0))
+            assert (await told(wrong, 0))[0] == (await told(right, 1))[0] == "MISS"
+            for service, number in ((right, 0), (wrong, 1), (wrong, 0)):
+                for _ in range(2):  # the second time from memory
+                    how, age = await told(service, number)
+                    assert how == "HIT"
+                    assert age < 30
+            for entry in (await right.api("/api/v1/cache"))["entries"]:
+                assert abs(entry["cached_at"] - time.time()) < 30
+            assert (await told(right, 2))[0] == "MISS"
+            for table in ("entry", "name", "record"):
+                shared().sql(f"UPDATE {table} SET at = at - 3600", database=database.split("/")[3].split("?")[0])
+            assert (await told(wrong, 2))[0] == "MISS", "an hour is over, whatever its own clock says"
+            off.write_text("0")
+            while not any("the clock jumped" in line for line in wrong.log):
+                await asyncio.sleep(0.1)
+            assert (await told(wrong, 2))[0] == "HIT", "and nobody but who purges minds"

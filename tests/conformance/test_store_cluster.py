@@ -58,6 +58,14 @@ async def test_a_node_alone_leads(store: Store) -> None:
     await cluster.leave("1")
 
 
+async def test_the_clock_of_all_is_that_of_the_beats(store: Store) -> None:
+    at = await store.cluster.at()
+    beat = await store.cluster.beat(ONE, willing=False)
+    assert (at is None) == (beat.at is None)
+    if at is not None and beat.at is not None:
+        assert at <= beat.at < at + 30
+
+
 async def test_each_hears_what_the_others_say_of_themselves(pair: tuple[Cluster, Cluster]) -> None:
     one, two = pair
     await one.beat(ONE, willing=False)

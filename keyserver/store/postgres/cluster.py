@@ -14,6 +14,8 @@ from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.text import text
 from keyserver.store.postgres.turns import Turns
 
+_AT = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
 # One instant for all of it. What a statement writes, its own reads do not see: our own row comes from `mine`, the
 # leader from `led` where that is us. ON CONFLICT waits for rivals and judges the row that they leave.
 _BEAT = """
@@ -59,6 +61,10 @@ class PostgresCluster:
         self._turns = Turns(connections, changes)
         self.alone = False
         """Did the last beat say that no other node lives?"""
+
+    async def at(self) -> float | None:
+        """As `Cluster.at`."""
+        return await self._connections.read(lambda db: db.fetchval(_AT))
 
     async def beat(self, node: Node, *, willing: bool) -> Beat:
         """As `Cluster.beat`."""

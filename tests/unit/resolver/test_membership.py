@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from keyserver.changes import Changes
+from keyserver.clocks import Clocks
 from keyserver.model import Source
 from keyserver.resolver.clockwatch import APART, NEAR
 from keyserver.resolver.membership import MARGIN, QUICK, Detached, Membership
@@ -59,13 +60,13 @@ class Kept:
 
     def __post_init__(self) -> None:
         self.paused = Paused(self.ground.store.upstreams, lambda: self.ground.now)
+        self.clocks = Clocks(lambda: self.ground.now, self.ground.monotonic, lambda: self.cluster.counting)
         self.membership = Membership(
             self.cluster,
             ME,
             self.paused,
-            clock=lambda: self.ground.now,
-            counting=lambda: self.cluster.counting,
-            changes=self.changes,
+            self.clocks,
+            self.changes,
         )
         self.membership.max_detached = 60
         self.changes.subscribe(lambda change: self.forgotten.append(self.cluster.counting))
@@ -140,6 +141,21 @@ async def test_clocks_are_not_compared_by_a_slow_answer(kept: Kept) -> None:
     assert kept.membership.clockwatch.near
 
 
+async def test_the_node_goes_by_the_databases_clock_and_watches_its_own(kept: Kept) -> None:
+    await kept.beat()
+    kept.ground.now += 7200
+    kept.cluster.counting += 1.0
+    assert kept.clocks.now() == NOW + 1
+    assert not kept.membership.clockwatch.look(kept.clocks.own(), kept.clocks.counting()), "it has jumped"
+    kept.cluster.at += 50.0
+    kept.cluster.took = QUICK + 0.1
+    await kept.beat()
+    assert kept.clocks.now() < NOW + 10, "a slow answer says nothing"
+    kept.cluster.took = 0.0
+    await kept.beat()
+    assert kept.clocks.now() == NOW + 50
+
+
 async def test_between_far_and_near_nothing_changes(kept: Kept) -> None:
     watch = kept.membership.clockwatch
     watch.compared(APART - 0.1)
@@ -207,8 +223,7 @@ async def test_what_one_node_does_is_done_where_it_leads(kept: Kept) -> None:
         None,  # type: ignore[arg-type]  # nothing is searched
         ground.rules,
         kept.membership,
-        clock=lambda: ground.now,
-        counting=lambda: kept.cluster.counting,
+        kept.clocks,
     )
     await ground.put(make(["a@x.example"], seed="a"), Source.KEYSERVER, "a")
     kept.cluster.leader = "2"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from keyserver.changes import Changes
+from keyserver.clocks import Clocks
 from keyserver.model import Source, Voucher
 from keyserver.policy import MAILFLOW_TTL
 from keyserver.query import Query, parse
@@ -59,21 +60,20 @@ class Kept:
     cluster: Cluster = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
+        clocks = Clocks(lambda: self.ground.now, self.ground.monotonic, lambda: self.counting)
         self.membership = Membership(
             self.cluster,
             Node("1", "here", "1.0"),
             Paused(self.ground.store.upstreams, lambda: self.ground.now),
-            clock=lambda: self.ground.now,
-            counting=lambda: self.counting,
-            changes=Changes(),
+            clocks,
+            Changes(),
         )
         self.upkeep = Upkeep(
             self.ground.store,
             self.searching,  # type: ignore[arg-type]
             self.ground.rules,
             self.membership,
-            clock=lambda: self.ground.now,
-            counting=lambda: self.counting,
+            clocks,
         )
 
     def pass_(self, seconds: int) -> None:
