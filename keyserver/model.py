@@ -395,6 +395,9 @@ class Change:
 EVERYTHING = Change(0, frozenset(), everything=True)
 """Of no store's making: whatever is held is forgotten."""
 
+NO_NAMES = Change(0, frozenset())
+"""Of no store's making: whatever is held stands, but says of itself something else than before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:

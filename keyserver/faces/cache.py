@@ -188,12 +188,22 @@ class MemoryLimit:
             self.forgotten += len(self.found) + len(self.absent)
             self.clear()
             return
+        if not change.names:
+            self._make_again()
         for name in change.names:
             mark = _mark(name)
             for entry in self._buckets[int.from_bytes(mark, "little") & self._mask]:
                 if mark in entry.marks:  # a match across two marks forgets one entry too many, about never
                     self.forgotten += 1
                     entry.cache.drop(entry)
+
+    def _make_again(self) -> None:
+        """Let what was made for this second be made once more: what it says of itself has changed."""
+        for segment in (self.found, self.absent):
+            for entry in reversed(segment.order):  # those of this second are the last, beside new ones
+                if -1 < entry.at < self._latest:
+                    break
+                entry.at = -1
 
     def _places(self, entry: CachedAnswer) -> set[int]:
         """The buckets that an entry stands in."""

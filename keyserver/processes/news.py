@@ -161,7 +161,7 @@ def _written(number: int, change: Change | None) -> bytes:
         return json.dumps([number]).encode()
     message = json.dumps([number, change.number, *change.names]).encode()
     if change.everything or len(message) > MOST:
-        message = json.dumps([number, change.number]).encode()
+        message = json.dumps([number, change.number, None]).encode()
     return message
 
 
@@ -169,4 +169,6 @@ def _read(message: bytes) -> tuple[int, Change | None]:
     number, *rest = json.loads(message)
     if not rest:
         return number, None
-    return number, Change(rest[0], frozenset(rest[1:]), everything=len(rest) == 1)
+    if rest[1:] == [None]:
+        return number, Change(rest[0], frozenset(), everything=True)
+    return number, Change(rest[0], frozenset(rest[1:]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config.agreeing import differing
-from keyserver.model import EVERYTHING
+from keyserver.model import EVERYTHING, NO_NAMES
 from keyserver.resolver.clockwatch import ClockWatch
 from keyserver.resolver.paused import Paused
 from keyserver.store.cluster import TERM, Beat, Cluster, Member, Node
@@ -138,17 +138,21 @@ class Membership:
         if not self._cluster.shared or lag <= DETACHED:
             self.detached = None
             if before is not None:
-                self._changes.detached[0] = 0
+                self._say_detached(0)
                 log.warning("the cache database answers again, after %.0f s", before.seconds)
             return
         self.detached = found = Detached(lag, lag > max(DETACHED, self.max_detached), self.max_detached)
         if before is None:
-            self._changes.detached[0] = 1
+            self._say_detached(1)
             log.error("detached from the cache database: what is held is answered for %d s", self.max_detached)
         if found.over:
             if before is None or not before.over:
                 log.error("%s", found.text)
             self._changes.publish(EVERYTHING)
+
+    def _say_detached(self, detached: int) -> None:
+        self._changes.detached[0] = detached
+        self._changes.publish(NO_NAMES)
 
     async def beat(self) -> None:
         """Tell and hear; then go by what was heard. Raises StoreError."""

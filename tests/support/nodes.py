@@ -32,7 +32,6 @@ from support.shim import clock_shim
 
 SUBJECTS = 6
 UNKNOWN = 15.0  # seconds: longer than any fault, and any statement of the store
-SAID = 1.0  # seconds: a head that was made in this second says "HIT" until its end
 PATIENCE = 4.0  # seconds that a client waits
 DETACHED = {"a": 0, "b": 2, "c": 2}  # name of a node -> seconds of `server.max_detached`
 FAULTS = ("kill", "freeze", "drop", "swallow", "clock", "restart", "crash", "freeze server")
@@ -161,8 +160,8 @@ class Nodes:
         versions = frozenset(found.decode() for found in re.findall(rb"<(v\d+)@", octets))
         how = fields.get("x-cache", "")
         bound = BOUND
-        if DETACHED[name]:  # what is cached says within a second that it may be older
-            bound += DETACHED[name] if how == "DETACHED" else SAID
+        if how == "DETACHED":  # it says that it may be older
+            bound += DETACHED[name]
         revoked = frozenset({"revocation"} if subject.revocation in octets else ())
         if how == "MISS" and start < self._calm and self._uncached(subject, versions, start):
             deletes = subject.history.deletes

@@ -23,7 +23,7 @@ from keyserver.changes import Changes
 from keyserver.faces.cache import Ground, MemoryLimit, Values
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.model import Change
+from keyserver.model import NO_NAMES, Change
 from keyserver.processes.news import Counter, Replica, Teller
 from keyserver.wire.http_hot import ResponseHead
 
@@ -313,7 +313,7 @@ def test_a_front_that_was_given_up_forgets_what_it_could_not_be_told_of() -> Non
     machine.teardown()
 
 
-def test_a_change_of_many_names_is_one_of_all() -> None:
+def test_a_change_of_many_names_is_one_of_all_and_one_of_none_stays_that() -> None:
     counter = Counter()
     replica = Replica(counter)
     heard: list[Change] = []
@@ -327,10 +327,12 @@ def test_a_change_of_many_names_is_one_of_all() -> None:
     many = frozenset(f"a:{n}@example.org" for n in range(5_000))
     changes.publish(Change(1, many))
     changes.publish(Change(2, frozenset({"a:\udcff@example.org"})))
+    changes.publish(NO_NAMES)
     replica.catch_up()
     assert heard[0].everything
     assert heard[1] == Change(2, frozenset({"a:\udcff@example.org"}))
-    assert replica.published == counter.cell[0] == 2
+    assert heard[2] == NO_NAMES
+    assert replica.published == counter.cell[0] == 3
     teller.close()
     replica.detach()
 

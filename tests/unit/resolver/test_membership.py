@@ -9,7 +9,7 @@ import pytest
 
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
-from keyserver.model import Source
+from keyserver.model import Change, Source
 from keyserver.resolver.clockwatch import APART, NEAR
 from keyserver.resolver.membership import MARGIN, QUICK, Detached, Membership
 from keyserver.resolver.paused import Paused
@@ -57,6 +57,7 @@ class Kept:
     cluster: Scripted = field(default_factory=Scripted)
     changes: Changes = field(default_factory=Changes)
     forgotten: list[float] = field(default_factory=list)
+    made_again: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.paused = Paused(self.ground.store.upstreams, lambda: self.ground.now)
@@ -69,7 +70,10 @@ class Kept:
             self.changes,
         )
         self.membership.max_detached = 60
-        self.changes.subscribe(lambda change: self.forgotten.append(self.cluster.counting))
+        self.changes.subscribe(self._heard)
+
+    def _heard(self, change: Change) -> None:
+        (self.forgotten if change.everything else self.made_again).append(self.cluster.counting)
 
     async def beat(self, *, times: int = 1) -> Membership:
         for _ in range(times):
@@ -275,6 +279,7 @@ async def test_cut_off_for_too_long_nothing_held_is_answered(kept: Kept, caplog:
     assert membership.detached is None
     assert not kept.changes.detached[0]
     assert "the cache database answers again, after 60 s" in caplog.text
+    assert kept.made_again == [60.0, 60.35], "what is held says so from that moment on, and no longer"
 
 
 async def test_where_a_block_must_hold_at_once_nothing_is_answered_beyond_a_second(kept: Kept) -> None:

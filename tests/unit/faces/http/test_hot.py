@@ -13,7 +13,7 @@ from keyserver.changes import Changes
 from keyserver.faces.cache import MOST_KEYS, MemoryLimit
 from keyserver.faces.http.facts import Facts
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.model import Change
+from keyserver.model import NO_NAMES, Change
 from keyserver.wire.http_hot import classify, read_response_head
 
 START = 1_800_000_000
@@ -322,3 +322,22 @@ def test_invalidation_is_quick_among_many() -> None:
     assert len(upkeep.budget.found) == 99_000
     assert all((upkeep.get(b"GET /%d HTTP/1.1\r\n" % n) is None) == (n % 100 == 0) for n in range(2000))
     assert took < 0.5, took  # 1,000 changes; a walk through all answers takes some ms each
+
+
+def test_what_an_answer_says_of_itself_changes_within_its_second() -> None:
+    """And nothing is gone through but what was asked for in that second."""
+    kept = Keeper()
+    old, new = LINE.replace(b"alice", b"old"), LINE.replace(b"alice", b"new")
+    for line in (old, LINE, new):
+        assert kept.fill(line, line, head=b"X-Cache: HIT\r\n")
+    stale = kept.hot.find(old)
+    assert stale is not None
+    kept.clock.now += 1
+    assert b"X-Cache: HIT\r\n" in (kept.get() or b"")
+    for detached, how in ((1, b"DETACHED"), (0, b"HIT")):
+        kept.changes.detached[0] = detached
+        kept.changes.publish(NO_NAMES)
+        assert stale.at == START, "it was not gone through"
+        for line in (LINE, new):
+            assert b"X-Cache: %b\r\n" % how in (kept.get(line) or b"")
+    assert b"X-Cache: HIT\r\n" in (kept.get(old) or b"")
