@@ -1,6 +1,6 @@
--- Time-outs of the role, by psql as the superuser. A node says most of them itself when it connects; behind a pooler it
--- may not (pgbouncer refuses start-up parameters), and tcp_user_timeout has no other place. They bound what a node that
--- hangs, or a network that swallows, may hold up for all the others.
+-- Time-outs of the role, by psql as the superuser. A node says them itself when it connects; behind a pooler it may not
+-- (pgbouncer refuses start-up parameters), and says in its log which are missing. They bound what a node that hangs, or a
+-- network that swallows, may hold up for all the others.
 
 -- No longer than the longest that a node waits for (lists, `cache purge --all`); without a pooler each connection has
 -- less: 1 s for lookups, 5 s for writes.

@@ -128,3 +128,22 @@ async def test_without_the_parameter_it_says_what_is_wrong(tmp_path: Path, serve
     service = node(tmp_path, "one", pooler, "hkp://127.0.0.1:9")
     with pytest.raises(AssertionError, match="unsupported startup parameter"):
         service.start()
+
+
+async def test_a_role_without_time_outs_is_told_of(
+    server: Cluster, pooler: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def said() -> str:
+        caplog.clear()
+        store = PostgresStore(f"{pooler}?pooler=transaction", hygiene_of(), Changes(), 1 << 40)
+        await store.open()
+        await store.close()
+        return caplog.text
+
+    assert "lacks" not in await said()
+    kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'keyserver'"
+    server.sql("ALTER ROLE keyserver RESET lock_timeout", "ALTER ROLE keyserver RESET statement_timeout", kick)
+    try:
+        assert "the database's role lacks lock_timeout, statement_timeout" in await said()
+    finally:
+        server.sql((ROOT / "conf" / "cluster" / "timeouts.sql").read_text())

@@ -19,6 +19,7 @@ from keyserver.changes import Changes
 from keyserver.model import Kind, Selection, Source
 from keyserver.store.base import Store, Stored, StoreError, StoreRefused
 from keyserver.store.postgres import PostgresStore
+from keyserver.store.postgres.connections import WRITE, Connections
 from support.postgres import Cluster, shared
 from tests.conformance.conftest import HYGIENE, Backend, Heard, Made, addr, merge, said
 
@@ -255,6 +256,25 @@ async def test_hostile_text_is_refused_or_kept_but_never_an_error(store: Store, 
     assert await store.undo(odd, NOW, {}) is None
     assert await store.purge_expired({(K, odd): NOW}, 0, 10) == 0
     assert await store.delete(ALICE.fingerprint, NOW, K, odd[:300]) == 1
+
+
+async def test_every_time_out_is_said_to_the_server(backend: Backend) -> None:
+    """Over TCP: at a Unix socket there are no others than the server's own."""
+    connections = Connections(shared().url(backend.database, loopback=True))
+    db = await connections.connect(WRITE)
+    wanted = {
+        "client_connection_check_interval": "2000",
+        "idle_in_transaction_session_timeout": "2000",
+        "lock_timeout": "2000",
+        "statement_timeout": "5000",
+        "tcp_keepalives_count": "3",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_user_timeout": "5000",
+    }
+    rows = await db.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(wanted))
+    await db.close()
+    assert dict(rows) == wanted
 
 
 # --- a server that goes away

@@ -39,9 +39,18 @@ _SESSION = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "5s",
     "client_connection_check_interval": "2s",
     "jit": "off",  # no look is long enough for it
 }
+
+_NEEDED = (
+    "client_connection_check_interval",
+    "idle_in_transaction_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+)
+"""What must come from the role where a pooler lets nobody say it; without, one node can hold up all others."""
 
 
 @contextmanager
@@ -178,6 +187,12 @@ class Connections:
         self._under_way.discard(task)
         if not task.cancelled():
             task.exception()  # whoever waited has it
+
+
+async def unbounded(db: Connection) -> tuple[str, ...]:
+    """Time-outs that this session does not have."""
+    rows = await db.fetch("SELECT name FROM pg_settings WHERE name = ANY($1) AND setting = '0' ORDER BY name", _NEEDED)
+    return tuple(row[0] for row in rows)
 
 
 def _plain(url: str) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ What others change is read from an outbox.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +29,7 @@ from keyserver.store.postgres import deletions, listing, outbox, put, reading, r
 from keyserver.store.postgres.administration import PostgresAdministration
 from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.cluster import PostgresCluster
-from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Connections, errors
+from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Connections, errors, unbounded
 from keyserver.store.postgres.publishing import News
 from keyserver.store.postgres.schema import bring_forward
 from keyserver.store.postgres.text import fitting
@@ -40,6 +41,8 @@ from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
 
 T = TypeVar("T")
+
+log = logging.getLogger("keyserver.store")
 
 _BATCH = 200  # entries in one transaction
 _TRIES = 30  # 2 s each, a second apart: a scan takes a minute at most
@@ -82,6 +85,8 @@ class PostgresStore:
                 db = await self._connections.connect(SCAN)
                 try:
                     await bring_forward(db)
+                    if missing := await unbounded(db):
+                        log.warning("the database's role lacks %s: see conf/cluster/timeouts.sql", ", ".join(missing))
                     self._news.begin(await outbox.position(db))
                 finally:
                     await db.close(timeout=CONNECT)
