@@ -10,6 +10,9 @@ from keyserver.store.postgres.outbox import News as Polled
 from keyserver.store.postgres.outbox import Position
 from keyserver.store.postgres.writing import Written
 
+MOST = 10_000
+"""Transactions that are remembered while writing goes on without a pause."""
+
 
 class News:
     """What this node has told about. Numbers are its own: transactions of several nodes have no order."""
@@ -49,6 +52,9 @@ class News:
         self._position = news.position
         if not self._writes():
             self._seen.clear()
+        for known in (self._seen, self._own):
+            if len(known) > MOST:
+                known.clear()  # one of ours may be told twice, and none is missed
         if news.changes is None:
             self._own.clear()  # their numbers may be given again
             self._seen.clear()
