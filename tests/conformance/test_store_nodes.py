@@ -212,6 +212,28 @@ async def test_own_changes_are_heard_once_though_polls_run_all_the_time(
     assert len(heard) == len({change.number for change in heard}) == 100
 
 
+async def test_what_another_server_numbered_is_forgotten_at_the_start(
+    backend: Backend, nodes: list[tuple[PostgresStore, Heard]]
+) -> None:
+    """As after a dump of a server whose counter was far ahead; what this one numbered stays."""
+    one, _ = nodes[0]
+    await one.put([ALICE.find()], [], await one.begin(), NOW)
+    shared().sql(
+        "INSERT INTO change (xid, everything, names) VALUES ('900000000000', true, '{}')",
+        "UPDATE tidied SET xid = '900000000000'",
+        database=backend.database,
+    )
+    async with backend.opened() as (late, heard):
+        for _ in range(2):
+            await late.poll()
+        assert heard == []
+        await one.put([BOB.find()], [], await one.begin(), NOW)
+        await late.poll()
+        assert [change.everything for change in heard] == [False]
+    left = shared().sql("SELECT count(*) FROM change", "SELECT xid FROM tidied", database=backend.database)
+    assert left.split() == ["2", "0"]
+
+
 async def test_what_was_tidied_away_unseen_is_everything(nodes: list[tuple[PostgresStore, Heard]]) -> None:
     (one, _), (_, _), (late, heard) = nodes
     begun = await one.begin()

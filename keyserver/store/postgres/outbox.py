@@ -54,6 +54,14 @@ class News:
     changes: tuple[tuple[str, bool, frozenset[Name]], ...] | None
 
 
+async def forget_foreign(db: Connection) -> None:
+    """Forget what another server numbered, whose dump this database was made from. Nothing that a snapshot shows is
+    beyond its end; numbers that are would be new to every node at every poll."""
+    beyond = "xid >= pg_snapshot_xmax(pg_current_snapshot())"
+    await db.execute(f"DELETE FROM change WHERE {beyond}")
+    await db.execute(f"UPDATE tidied SET xid = '0' WHERE {beyond}")
+
+
 async def position(db: Connection) -> Position:
     """Now."""
     while True:

@@ -87,6 +87,7 @@ class PostgresStore:
                     await bring_forward(db)
                     if missing := await unbounded(db):
                         log.warning("the database's role lacks %s: see conf/cluster/timeouts.sql", ", ".join(missing))
+                    await outbox.forget_foreign(db)
                     self._news.begin(await outbox.position(db))
                 finally:
                     await db.close(timeout=CONNECT)
