@@ -26,8 +26,8 @@ class Changes:
         """Its first item above `published`: changes were acknowledged that are not published here yet; before anything
         is given from memory, `catch_up` is called. Never so in the process that changes the store."""
         self.detached: list[int] | memoryview[int] = [0]
-        """Its first item not 0: changes of other nodes are not heard now; what is given from memory says so, and anew when
-        a change without names is published."""
+        """Its first item not 0: changes of other nodes are not heard now; what is given from memory says so. A change
+        without names says that this has changed."""
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with every change, on the loop's thread; it must not raise or block."""

@@ -9,6 +9,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Find, Kind, Name, Record, Source
 from keyserver.store.base import Stored
 from keyserver.store.deletion import Later
+from keyserver.store.names import fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def settle(
             room -= len(certificate.octets) + row
         if stored in (Stored.DELETED, Stored.FULL):
             gone |= certificate.proof.index
-    records = tuple(r for r in one.records if not later.hit_name(r.name) and r.name not in gone)
+    records = tuple(r for r in one.records if fits(r.name) and not later.hit_name(r.name) and r.name not in gone)
     return Settled(tuple(answers), records, room)
 
 

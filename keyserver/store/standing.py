@@ -52,7 +52,7 @@ def rank(source: Source, approved: bool) -> int:
 
 def folded(identities: Sequence[str]) -> str:
     """Identities as text searches compare them."""
-    return storable("\n".join(identities).casefold())
+    return "\n".join(identities).casefold().encode("utf-8", "replace").decode()
 
 
 def first_address(names: Iterable[Name]) -> str:
@@ -61,5 +61,5 @@ def first_address(names: Iterable[Name]) -> str:
 
 
 def storable(text: str) -> str:
-    """Hostile text without lone surrogates, which no database takes."""
-    return text.encode("utf-8", "replace").decode()
+    """Hostile text as every database can hold it: without NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -11,6 +11,7 @@ import pytest
 from keyserver.changes import Changes
 from keyserver.model import Change, Find, Kind, Selection, Source, Voucher
 from keyserver.store.base import Store, Stored, StoreError
+from keyserver.store.names import MOST
 from support.listed import listed
 from tests.conformance.conftest import Backend, Heard, Made, addr, said
 
@@ -867,3 +868,57 @@ async def test_look_brings_the_deletion_counter(store: Store) -> None:
     assert before == await store.begin()
     await store.delete("AA" * 20, NOW)
     assert (await store.look("openpgp:fpr:" + "AA" * 20)).begun == await store.begin() > before
+
+
+# --- hostile text
+
+
+@pytest.mark.parametrize(
+    "odd", ["\x00", "a\x00b", "\ud800", "\udcff@x.example", "\U0010ffff", "x" * 100_000, "é" * 1400]
+)
+async def test_hostile_text_is_refused_or_kept_but_never_an_error(store: Store, odd: str) -> None:
+    name = f"openpgp:text:{odd}"
+    assert (await store.look(name)).entries == ()
+    assert (await store.certificate(odd)).entries == ()
+    assert not await store.answered(odd, odd)
+    begun = await store.begin()
+    find = ALICE.find(origin=odd[:300], detail=odd)
+    assert await store.put([find], [said(name, True, NOW, odd[:300]), said(BOB.fpr, True, NOW)], begun, NOW) == (
+        Stored.NEW,
+    )
+    (entry,) = (await store.look(ALICE.fpr)).entries
+    assert "\x00" not in entry.detail
+    assert (await store.look(BOB.fpr)).records
+    await store.touch({name: NOW + 1})
+    assert await store.search(odd, Kind.OPENPGP, 10) == ()
+    assert len(await store.due({odd: NOW + 9, None: 0}, 10)) <= 1
+    assert await store.purge(Selection(text=f"q{odd}"), NOW) == 0
+    assert await store.purge(Selection(domain=odd or "x", upstream="none"), NOW) == 0
+    assert not await store.approve(odd, K, odd, odd)
+    await store.block(odd[:300], NOW, odd)
+    assert await store.unblock(odd[:300], NOW)
+    assert await store.undo(odd, NOW, {}) is None
+    assert await store.purge_expired({(K, odd): NOW}, 0, 10) == 0
+    assert await store.delete(ALICE.fingerprint, NOW, K, odd[:300]) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("x" * 1987, True),
+        ("x" * 1988, False),
+        ("\u00e9" * 993, True),
+        ("\u00e9" * 994, False),
+        ("a\0b", False),
+        ("\ud800", False),
+        ("\U0001f511" * 512, False),
+    ],
+)
+async def test_a_name_that_no_store_could_index_is_on_record_in_none(store: Store, value: str, kept: bool) -> None:
+    name = f"openpgp:text:{value}"
+    assert len("openpgp:text:") + 1987 == MOST
+    await put(store, ALICE.find(), records=[said(name, False, NOW), said(BOB.fpr, False, NOW)])
+    assert [record.name for record in (await store.look(name)).records] == [name] * kept
+    assert (await store.look(BOB.fpr)).records
+    stats = await store.stats()
+    assert stats.records_absent == 1 + kept

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.model import Kind, Selection, Source
+from keyserver.model import Selection, Source
 from keyserver.store.base import Store, Stored, StoreError, StoreRefused
 from keyserver.store.postgres import PostgresStore
 from keyserver.store.postgres.connections import WRITE, Connections
@@ -249,35 +249,6 @@ async def test_what_was_tidied_away_unseen_is_everything(nodes: list[tuple[Postg
     await one.put([BOB.find()], [], begun, NOW)
     await late.poll()
     assert [change.everything for change in heard] == [True, False]
-
-
-@pytest.mark.parametrize(
-    "odd", ["\x00", "a\x00b", "\ud800", "\udcff@x.example", "\U0010ffff", "x" * 100_000, "é" * 1400]
-)
-async def test_hostile_text_is_refused_or_kept_but_never_an_error(store: Store, odd: str) -> None:
-    name = f"openpgp:text:{odd}"
-    assert (await store.look(name)).entries == ()
-    assert (await store.certificate(odd)).entries == ()
-    assert not await store.answered(odd, odd)
-    begun = await store.begin()
-    find = ALICE.find(origin=odd[:300], detail=odd)
-    assert await store.put([find], [said(name, True, NOW, odd[:300]), said(BOB.fpr, True, NOW)], begun, NOW) == (
-        Stored.NEW,
-    )
-    (entry,) = (await store.look(ALICE.fpr)).entries
-    assert "\x00" not in entry.detail
-    assert (await store.look(BOB.fpr)).records
-    await store.touch({name: NOW + 1})
-    assert await store.search(odd, Kind.OPENPGP, 10) == ()
-    assert len(await store.due({odd: NOW + 9, None: 0}, 10)) <= 1
-    assert await store.purge(Selection(text=f"q{odd}"), NOW) == 0
-    assert await store.purge(Selection(domain=odd or "x", upstream="none"), NOW) == 0
-    assert not await store.approve(odd, K, odd, odd)
-    await store.block(odd[:300], NOW, odd)
-    assert await store.unblock(odd[:300], NOW)
-    assert await store.undo(odd, NOW, {}) is None
-    assert await store.purge_expired({(K, odd): NOW}, 0, 10) == 0
-    assert await store.delete(ALICE.fingerprint, NOW, K, odd[:300]) == 1
 
 
 async def test_every_time_out_is_said_to_the_server(backend: Backend) -> None:

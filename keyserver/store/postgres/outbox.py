@@ -57,9 +57,8 @@ class News:
 async def forget_foreign(db: Connection) -> None:
     """Forget what another server numbered, whose dump this database was made from. Nothing that a snapshot shows is
     beyond its end; numbers that are would be new to every node at every poll."""
-    beyond = "xid >= pg_snapshot_xmax(pg_current_snapshot())"
-    await db.execute(f"DELETE FROM change WHERE {beyond}")
-    await db.execute(f"UPDATE tidied SET xid = '0' WHERE {beyond}")
+    await db.execute("DELETE FROM change WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())")
+    await db.execute("UPDATE tidied SET xid = '0' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())")
 
 
 async def position(db: Connection) -> Position:

@@ -22,7 +22,7 @@ from keyserver.store.arriving import Incoming, Put, refusal, settle
 from keyserver.store.base import Stored, StoreError
 from keyserver.store.deletion import Later, names_of_fingerprint
 from keyserver.store.postgres.connections import Connection, Connections
-from keyserver.store.postgres.text import fits, fitting, text
+from keyserver.store.postgres.text import fitting, text
 from keyserver.store.postgres.writing import OCTETS, ROW, Written, buckets, counted
 from keyserver.store.standing import Standing, first_address, folded, recount
 
@@ -170,8 +170,7 @@ def _put_one(known: _Known, one: Put, incoming: Sequence[Incoming], room: int) -
     settled = settle(one, incoming, later, room, ROW, lambda a, left: _put(known, a, later, one.now, left))
     lifts = [arrival.find.certificate.fingerprint for arrival in incoming]
     for record in settled.records:
-        if fits(record.name):
-            _put_record(known, record, lifts)
+        _put_record(known, record, lifts)
     return settled.answers, settled.room
 
 

@@ -11,9 +11,10 @@ from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
 from keyserver.store.listing import UPSTREAM
+from keyserver.store.names import fits
 from keyserver.store.postgres.connections import Connection
 from keyserver.store.postgres.sifting import DIALECT, Values, condition
-from keyserver.store.postgres.text import fits, text
+from keyserver.store.postgres.text import text
 from keyserver.store.postgres.writing import OCTETS
 
 MAX_CERTIFICATES = 64  # of one name

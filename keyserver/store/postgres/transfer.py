@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from keyserver.model import Entry, Name
+from keyserver.store.names import fits
 from keyserver.store.postgres import reading
 from keyserver.store.postgres.administration import Connections
-from keyserver.store.postgres.text import fits, text
+from keyserver.store.postgres.text import text
 from keyserver.store.postgres.writing import Writing
 from keyserver.store.standing import Standing, first_address, folded
 from keyserver.store.transfer import TABLES, Key, Part, Row

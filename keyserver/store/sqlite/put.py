@@ -12,6 +12,7 @@ from keyserver.store import vouchers
 from keyserver.store.arriving import Incoming, Put, refusal, settle
 from keyserver.store.base import Stored
 from keyserver.store.deletion import Later, names_of_fingerprint
+from keyserver.store.names import fits
 from keyserver.store.sqlite import deletions, renaming, trigrams, waiting
 from keyserver.store.sqlite.reading import REVOCATION, octets
 from keyserver.store.sqlite.session import Session
@@ -189,7 +190,7 @@ def _update_copy(writing: Writing, row: int, find: Find, now: int, hygiene: Hygi
 
 
 def _index(writing: Writing, row: int, names: Mapping[Name, int], at: int) -> None:
-    rows = [(name, place, at, row) for name, place in names.items()]
+    rows = [(name, place, at, row) for name, place in names.items() if fits(name)]
     writing.db.executemany("INSERT INTO name VALUES (?, ?, ?, ?)", rows)
     writing.names.update(row[0] for row in rows)
 

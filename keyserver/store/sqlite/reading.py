@@ -14,6 +14,7 @@ from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
 from keyserver.store.listing import UPSTREAM
+from keyserver.store.names import fits
 from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name
@@ -72,7 +73,7 @@ def look(db: sqlite3.Connection, name: Name, bounds: Bounds = FULL) -> Snapshot:
     """`Store.look`. Raises TooMuch where other bounds than FULL are passed."""
     with instant(db):
         fingerprints: dict[str, None] = {}
-        for (fingerprint,) in db.execute(CLAIMS, (name, MAX_CLAIMS)):
+        for (fingerprint,) in db.execute(CLAIMS, (name, MAX_CLAIMS)) if fits(name) else ():
             fingerprints[fingerprint] = None
             if len(fingerprints) == bounds.certificates:
                 break
@@ -91,7 +92,7 @@ def look(db: sqlite3.Connection, name: Name, bounds: Bounds = FULL) -> Snapshot:
                 raise TooMuch
             if room < 0:
                 break
-        records = tuple(_record(row) for row in db.execute(RECORDS, (name, MAX_RECORDS)))
+        records = tuple(_record(row) for row in db.execute(RECORDS, (name, MAX_RECORDS))) if fits(name) else ()
         begun = deletions.count(db)
     return Snapshot(tuple(entries), revocations, records, begun)
 

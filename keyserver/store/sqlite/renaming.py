@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Kind, Name, Source
+from keyserver.store.names import fits
 from keyserver.store.sqlite import trigrams
 from keyserver.store.sqlite.schema import FIRST_ADDRESS
 from keyserver.store.sqlite.writing import Writing
@@ -56,7 +57,7 @@ def go_on(writing: Writing, after: int, hygiene: Mapping[Kind, Hygiene]) -> int 
 def add(writing: Writing, row: int, names: Iterable[Name], rank: int, at: int) -> bool:
     """Index an entry under names that it is not yet found by; were there any?"""
     known = {name for (name,) in writing.db.execute("SELECT name FROM name WHERE entry = ?", (row,))}
-    new = sorted(set(names) - known)
+    new = sorted(set(filter(fits, names)) - known)
     writing.db.executemany("INSERT INTO name VALUES (?, ?, ?, ?)", [(name, rank, at, row) for name in new])
     if new:
         writing.db.execute(FIRST_ADDRESS + " WHERE id = ?", (row,))

@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 
 import aiosqlite
 
+from keyserver.store.standing import storable
+
 T = TypeVar("T")
 
 _RUN = "-- run a function"
@@ -48,7 +50,10 @@ class Session(sqlite3.Connection):
         """As sqlite3's own, or the function that stands in the parameters."""
         if sql is _RUN:
             return cast(sqlite3.Cursor, _Done(parameters[0](self)))
-        return super().execute(sql, parameters)
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeEncodeError:
+            return super().execute(sql, _storable(parameters))
 
     def set(self, pragma: str, value: str) -> None:
         """Set a pragma of this connection, unless that was its last value here: to set one makes SQLite prepare every
@@ -56,6 +61,12 @@ class Session(sqlite3.Connection):
         if self._settings.get(pragma) != value:
             self.execute(f"PRAGMA {pragma}={value}")
             self._settings[pragma] = value
+
+
+def _storable(parameters: Any) -> Any:
+    if isinstance(parameters, dict):
+        return dict(zip(parameters, _storable(parameters.values()), strict=True))
+    return [storable(value) if isinstance(value, str) else value for value in parameters]
 
 
 def uri_of(path: Path, *, immutable: bool) -> str:

@@ -34,6 +34,7 @@ from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
+from keyserver.store.names import fits
 from keyserver.store.puts import Puts
 from keyserver.store.sqlite import (
     deletions,
@@ -242,7 +243,7 @@ class SqliteStore:
 
     async def touch(self, asked: Mapping[Name, int]) -> None:
         """As `Store.touch`."""
-        for batch in _batches(asked.items()):
+        for batch in _batches((name, at) for name, at in asked.items() if fits(name)):
             await self._write(partial(put.asked, names=batch), durable=False)
 
     def limit(self, max_size: int) -> None:
