@@ -36,6 +36,8 @@ class Put:
     """An instant at which its search or its write had surely begun; `end` where that is earlier."""
     durable: bool = True
     """Does it survive a crash of the server?"""
+    shown: float = -math.inf
+    """An instant before which nobody may be told of it: what mail has shown waits for its approval."""
     replaced: bool = False
     """Does a later version of an upstream take its place? What an administrator imports is merged instead."""
     revocation: str = ""
@@ -146,6 +148,8 @@ def _too_much(lives: dict[str, _Life], blocks: Sequence[Delete], look: Look) -> 
         life = lives.get(version)
         if life is None or life.put.start > look.end:
             yield f"{version} was never put"
+        elif look.end < life.put.shown:
+            yield f"{version} was told before it was approved"
         elif life.gone < knows:
             yield f"{version}, begun by {life.put.surely_begun:.3f}, outlived the delete that ended at {life.gone:.3f}"
     for block in blocks if look.versions else ():

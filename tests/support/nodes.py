@@ -10,62 +10,33 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 import random
 import re
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from keyserver.openpgp.armor import dearmor
 from support.between import Between
-from support.history import BOUND, Crash, Delete, History, Look, Put, agree, judge
-from support.openpgp import CREATED, Key, direct, make, new_key, reason
+from support.history import BOUND, Delete, Look, Put, agree, judge
+from support.hurting import FAULTS, Hurting
 from support.postgres import Cluster
-from support.processes import family, frozen
 from support.running import Service
 from support.scripted import Behaviour, Request, Scripted, key
 from support.shim import clock_shim
+from support.subjects import AUTHSERV, Subject
 
 SUBJECTS = 6
 UNKNOWN = 15.0  # seconds: longer than any fault, and any statement of the store
 PATIENCE = 4.0  # seconds that a client waits
 DETACHED = {"a": 0, "b": 2, "c": 2}  # name of a node -> seconds of `server.max_detached`
-FAULTS = ("kill", "freeze", "drop", "swallow", "clock", "restart", "crash", "freeze server")
+TTLS = ("1h", "1d", "30d")  # whichever a node goes by, nothing expires meanwhile
 
 _REFUSED = (OSError, asyncio.IncompleteReadError, TimeoutError)
-
-
-@dataclass
-class Subject:
-    """One certificate, and what happened to it."""
-
-    number: int
-    history: History = field(default_factory=History)
-    finds: dict[str, Put] = field(default_factory=dict)
-    """What the upstream gave; acknowledged when a node answers it as cached."""
-
-    def __post_init__(self) -> None:
-        self.primary: Key = new_key(seed=f"nodes{self.number}")
-        packet = direct(
-            self.primary, type_=0x20, hashed=reason(3), created=CREATED + 86400, hash_name="sha512", old=True
-        )
-        self.revocation = packet[5:]
-
-    def version(self, number: int, *, revoked: bool = False) -> bytes:
-        return make(
-            [f"v{number} <v{number}@s{self.number}.example>"],
-            primary=self.primary,
-            encryption=None,
-            revoked=3 if revoked else None,
-        ).octets
-
-    def known(self) -> History:
-        """The history with all finds."""
-        return replace(self.history, puts=[*self.history.puts, *self.finds.values()])
 
 
 class Nodes:
@@ -98,12 +69,15 @@ class Nodes:
                     "server.node": f'"{name}"',
                     "server.max_detached": f'"{DETACHED[name]}s"',
                     "smime.trust_anchors": '"none"',
+                    "mailflow.authserv_id": f'"{AUTHSERV}"',
                 },
             )
+            self.services[name].patience = 60.0  # on a busy machine
 
     def begin(self, chance: random.Random) -> None:
         """Forget what was, and go on with certificates that nobody has asked for yet."""
         self.chance, self.hurts = chance, []
+        self._hurting = Hurting(self.server, self.services, self.betweens, self.offsets, chance)
         numbers = range(len(self._upstream.routes), len(self._upstream.routes) + SUBJECTS)
         self.subjects = [Subject(number) for number in numbers]
         for subject in self.subjects:
@@ -132,6 +106,8 @@ class Nodes:
             group.create_task(self._change())
             group.create_task(self._change())
             group.create_task(self._block())
+            group.create_task(self._mail())
+            group.create_task(self._change_ttl())
             group.create_task(self._hurt())
 
     def _going(self) -> bool:
@@ -198,7 +174,7 @@ class Nodes:
         place = len(subject.history.puts)
         subject.history.puts.append(put)  # it may be seen before it is acknowledged
         octets = subject.version(number, revoked=revoked)
-        status, said = await self._admin(name, "POST", "/import", octets)
+        status, said = await self._admin(name, "POST", "/cache/import", octets, "application/pgp-keys")
         kept = status == 200 and said["new"] + said["changed"] == 1
         self.done["imports" if kept else "imports unknown"] += 1
         end = time.monotonic()
@@ -210,7 +186,7 @@ class Nodes:
         delete = Delete(start)
         subject.history.deletes.append(delete)
         place = len(subject.history.deletes) - 1
-        status, _ = await self._admin(name, "DELETE", f"/{subject.primary.fingerprint}")
+        status, _ = await self._admin(name, "DELETE", f"/cache/{subject.primary.fingerprint}")
         end = time.monotonic()
         self.done["deletes" if status == 200 else f"deletes {status or 'unknown'}"] += 1
         # 404: there was nothing, and nothing happened
@@ -243,21 +219,64 @@ class Nodes:
         """False: the time is over before it is acknowledged."""
         while self._going():
             name = self.chance.choice(list(self.services))
-            status, _ = await self._admin(name, "POST", f"/{subject.primary.fingerprint}{act}")
+            status, _ = await self._admin(name, "POST", f"/cache/{subject.primary.fingerprint}{act}")
             if status == 200 or (status == 404 and act == "/unblock"):
                 return True
             await asyncio.sleep(0.1)
         return False
 
-    async def _admin(self, name: str, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, int]]:
+    async def _mail(self) -> None:
+        """Mail shows one version after the other, each approved a while later, on any node: told of only then."""
+        while self._going():
+            subject, number, start = self.chance.choice(self.subjects), next(self._versions), time.monotonic()
+            place = len(subject.history.puts)
+            subject.history.puts.append(put := Put(f"v{number}", start, shown=math.inf))
+            name = self.chance.choice(list(self.services))
+            status, said = await self._admin(name, "POST", "/harvest", subject.mail(number), "message/rfc822")
+            kept = status == 200 and [one["result"] for one in said["certificates"]] == ["cached"]
+            self.done["harvests" if kept else "harvests unknown"] += 1
+            end = time.monotonic()
+            subject.history.puts[place] = put = replace(put, begun=end if kept else end + UNKNOWN)
+            await asyncio.sleep(self.chance.uniform(0, 0.5))
+            if kept:
+                await self._approve(subject, place, subject.address(number))
+
+    async def _approve(self, subject: Subject, place: int, address: str) -> None:
+        name, start = self.chance.choice(list(self.services)), time.monotonic()
+        put = subject.history.puts[place]
+        subject.history.puts[place] = shown = replace(put, shown=start)
+        path = f"/cache/{subject.primary.fingerprint}/approve?address={address}"
+        status, _ = await self._admin(name, "POST", path)
+        self.done["approvals" if status == 200 else f"approvals {status or 'unknown'}"] += 1
+        if status == 200:
+            subject.history.puts[place] = replace(shown, end=time.monotonic())
+        elif status == 404:  # it was deleted, and nothing happened
+            subject.history.puts[place] = put
+
+    async def _change_ttl(self) -> None:
+        """Another one in a node's file, to be read now or at its next start."""
+        while self._going():
+            await asyncio.sleep(self.chance.uniform(0.5, 2.0))
+            service = self.services[self.chance.choice(list(self.services))]
+            new = service.config.with_suffix(".new")
+            new.write_text(f'[cache]\nttl = "{self.chance.choice(TTLS)}"\n')
+            new.replace(service.config)
+            process = service.process
+            if any(line.startswith("ready admin") for line in service.ready) and process and process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+            self.done["ttl changes"] += 1
+
+    async def _admin(
+        self, name: str, method: str, path: str, body: bytes = b"", type_: str = ""
+    ) -> tuple[int, dict[str, Any]]:
         """Status and JSON; 0: no answer."""
         service = self.services[name]
-        headers = {"Content-Type": "application/pgp-keys"} if body else {}
+        headers = {"Content-Type": type_} if type_ else {}
         try:
             headers["Authorization"] = f"Bearer {service.token}"
             async with asyncio.timeout(PATIENCE):
                 status, _, said = await service.get(
-                    f"/api/v1/cache{path}", method=method, headers=headers, face="admin", body=body
+                    f"/api/v1{path}", method=method, headers=headers, face="admin", body=body
                 )
             return status, json.loads(said) if status == 200 else {}
         except _REFUSED:
@@ -273,54 +292,11 @@ class Nodes:
             self._calm = math.inf
             start = time.monotonic()
             name = self.chance.choice(list(self.services))
-            await self._fault(fault, name)
+            if (crash := await self._hurting.hurt(fault, name)) is not None:
+                for subject in self.subjects:
+                    subject.history.crashes.append(crash)
             self.hurts.append(f"{start:.3f}-{time.monotonic():.3f} {fault} {name}")
             self._calm = time.monotonic() + 3.0
-
-    async def _fault(self, fault: str, name: str) -> None:
-        seconds = self.chance.uniform(0.3, 3.0)
-        service, between = self.services[name], self.betweens[name]
-        if fault == "kill":
-            await asyncio.to_thread(service.kill)
-            await asyncio.to_thread(service.start)
-        elif fault == "freeze":
-            assert service.process is not None
-            with frozen([service.process.pid]):
-                await asyncio.sleep(seconds)
-        elif fault in ("drop", "swallow"):
-            between.drop() if fault == "drop" else between.swallow()
-            await asyncio.sleep(seconds)
-            between.mend()
-        elif fault == "clock":
-            self.offsets[name].write_text(str(self.chance.choice((-40, -5, -1, 0, 1, 5, 40))))
-        elif fault == "freeze server":
-            with frozen(list(family(self.server.pid))):
-                await asyncio.sleep(seconds)
-        else:
-            await self._down(fault)
-
-    async def _down(self, fault: str) -> None:
-        start = time.monotonic()
-        if fault == "restart":
-            await asyncio.to_thread(self.server.stop)
-            await asyncio.to_thread(self.server.start)
-            return
-        pids = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        found = (await asyncio.to_thread(self.server.sql, pids)).split()
-        if found:
-            os.kill(int(self.chance.choice(found)), signal.SIGKILL)
-            await asyncio.sleep(0.05)
-            await self._answers()
-        for subject in self.subjects:
-            subject.history.crashes.append(Crash(start, time.monotonic()))
-
-    async def _answers(self) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(RuntimeError):
-                    await asyncio.to_thread(self.server.sql, "SELECT 1")
-                    return
-                await asyncio.sleep(0.05)
 
     # --- the end
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from support.history import BOUND, Crash, Delete, History, Look, Put, agree, jud
 
 SEEDS = range(20)
 BUGS = ("delete not propagated", "late put", "lost invalidation", "flush on join", "lost put", "lost revocation")
+MAIL_BUGS = ("told unapproved", "lost approval")
 NODES = ("a", "b", "c")
 
 
@@ -29,6 +31,7 @@ class World:
         self.chance = random.Random(self.seed)
         self.hot: dict[str, tuple[frozenset[str], frozenset[str]] | None] = dict.fromkeys(NODES)
         self.unheard: dict[str, list[float]] = {node: [] for node in NODES}
+        self.waiting: list[int] = []  # places of puts that mail has brought
         self.late: list[tuple[float, Put]] = []
         self.number = 0
 
@@ -36,8 +39,8 @@ class World:
         for _ in range(steps):
             self.now += self.chance.expovariate(4.0)
             self._land()
-            acts = (self.look, self.look, self.look, self.look, self.put, self.search, self.delete, self.join)
-            self.chance.choices(acts, (5, 5, 5, 5, 1, 1.5, 0.8, 0.5))[0]()
+            acts = (self.look, self.put, self.search, self.delete, self.join, self.mail, self.approve)
+            self.chance.choices(acts, (20, 1, 1.5, 0.8, 0.5, 0.8, 3))[0]()
         return self.history
 
     def _passes(self) -> float:
@@ -75,6 +78,28 @@ class World:
         self.history.puts.append(put)
         self.late.append((self.now + self.chance.uniform(0.1, 3.0), put))
 
+    def mail(self) -> None:
+        """It is approved a while later, or was deleted by then."""
+        self.number += 1
+        start = self.now
+        self.history.puts.append(Put(f"v{self.number}", start, begun=self._passes(), shown=math.inf))
+        self.waiting.append(len(self.history.puts) - 1)
+        if self.bug == "told unapproved":
+            self.stored.add(f"v{self.number}")
+            self._changed()
+
+    def approve(self) -> None:
+        if not self.waiting:
+            return
+        place = self.waiting.pop(0)
+        put, start = self.history.puts[place], self.now
+        if any(put.start <= d.last for d in self.history.deletes):
+            return
+        if self.bug != "lost approval" or self.chance.random() < 0.5:
+            self.stored.add(put.version)
+            self._changed()
+        self.history.puts[place] = replace(put, shown=start, end=self._passes())
+
     def _land(self) -> None:
         for at, put in [one for one in self.late if one[0] <= self.now]:
             self.late.remove((at, put))
@@ -111,7 +136,7 @@ def test_clean_histories_are_not_flagged(seed: int) -> None:
     assert judge(history) == []
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", BUGS + MAIL_BUGS)
 def test_planted_bugs_are_caught(bug: str) -> None:
     caught = sum(bool(judge(World(seed, bug).run())) for seed in SEEDS)
     assert caught >= 0.9 * len(SEEDS), f"{bug}: {caught} of {len(SEEDS)}"
@@ -134,6 +159,8 @@ def looked(at: float, *versions: str, **more: float) -> Look:
         (History([Put("v1", 0, 1, revocation="r")], [Delete(2, 3)], [looked(5, "v2")]), "the revocation r"),
         (History([Put("v1", 0, 1)], [Delete(2, 3, lifted=9), Delete(20, 30)], [looked(5, "v1")]), "though blocked"),
         (History([Put("v1", 0, 1)], [], [], [], [3.0]), "searched again"),
+        (History([Put("v1", 0, begun=1, shown=6)], [], [looked(5, "v1")]), "before it was approved"),
+        (History([Put("v1", 0, 7, begun=1, shown=6)], [Delete(2, 3)], [looked(9, "v1")]), "outlived the delete"),
     ],
 )
 def test_each_rule_alone(history: History, said: str) -> None:
@@ -151,6 +178,7 @@ def test_each_rule_alone(history: History, said: str) -> None:
         History([Put("v1", 0, 1, replaced=True), Put("v2", 2, replaced=True)], [], [looked(5, "v2")]),
         History([Put("v1", 0, 1, durable=False)], [], [looked(5)], [Crash(2, 3)]),
         History([Put("v1", 0, 1)], [Delete(2, 3, lifted=9)], [looked(9.5)], [], [10.0]),
+        History([Put("v1", 0, begun=1, shown=6)], [], [looked(5), looked(6, "v1"), looked(9)]),
     ],
 )
 def test_what_explains(history: History) -> None:
