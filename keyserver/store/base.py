@@ -145,7 +145,8 @@ class Store(Protocol):
         cached_at (and seen_at) become `now`; vouchers are merged by address: what is authenticated or approved stays
         so, what is held is held until approved; at most 64 stay: approved ones first, held ones last, then the latest.
         A find refused as DELETED or BLOCKED leaves no trace, its revocations excepted. Records begun before a delete
-        that touched their name are dropped. An absent record replaces found and the other way round.
+        that touched their name are dropped. An absent record replaces found and the other way round. Under a name that
+        no index could hold (`names.fits`) nothing is found, and nothing is on record.
         Changes are published (names: every name of old and new copies, and the records' names) before it returns."""
 
     async def touch(self, asked: Mapping[Name, int]) -> None:
