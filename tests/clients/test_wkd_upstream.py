@@ -1,4 +1,4 @@
-"""gpg finds by HKP what only a domain's Web Key Directory has: nginx behind, with a directory that GnuPG's tool made."""
+"""gpg finds by HKP what only a domain's Web Key Directory has: nginx, with a directory that GnuPG's tool made."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Internet:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connected: list[str] = []
-        original = aiohttp.TCPConnector._wrap_create_connection  # type: ignore[attr-defined]
+        original = aiohttp.TCPConnector._wrap_create_connection
 
         async def connect(connector: Any, *arguments: Any, addr_infos: list[Any], **options: Any) -> Any:
             self.connected += [info[4][0] for info in addr_infos]

@@ -78,6 +78,7 @@ def test_what_the_shipped_file_shows_in_comments_works_too(tmp_path: Path) -> No
     assert [upstream.name for upstream in config.upstream] == [
         "ubuntu",
         "partner directory",
+        "wkd",
         "keys.<domain>",
         "keys.openpgp.org",
         "company certificates",
@@ -444,7 +445,7 @@ def test_tables_below_a_section_come_from_the_file_only(tmp_path: Path) -> None:
         assert "in the file only" in mistakes(tmp_path, "", setting)[f"--set {setting.partition('=')[0]}"]
 
 
-@pytest.mark.parametrize("url", ["gopher://keys.example", "http:", "certs"])
+@pytest.mark.parametrize("url", ["gopher://keys.example", "http:"])
 def test_a_scheme_that_nobody_knows_names_those_that_work(tmp_path: Path, url: str) -> None:
     line = mistakes(tmp_path, f'[[upstream]]\nname = "u"\nurl = "{url}"')["upstream[u].url"]
     assert "accepted schemes: hkp, hkps, ldap, ldaps, wkd, vks, dane, certs, certs+http" in line
