@@ -22,6 +22,8 @@ from bench import (
     million,
     misses,
     mixed,
+    nothing,
+    protocols,
     rows,
     searches,
 )
@@ -43,6 +45,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "mixed": mixed.rate,
     "mixed-p99": mixed.saturated,
     "mixed-steady": mixed.steady,
+    "protocols": protocols.hits,
     "fronts": fronts.one_beside_none,
     "two-fronts": fronts.two_kept,
     "two-connections": fronts.two_with_connections,
@@ -51,6 +54,8 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "crowd": crowds.crowd,
     "answer-memory": crowds.per_answer,
     "miss": misses.overhead,
+    "wkd-miss": protocols.wkd_misses,
+    "nothing": nothing.addresses,
     "miss-cpu": misses.processor_time,
     "cold-hit": misses.cold_hits,
     "cleaning": cleaning.debian,
@@ -80,7 +85,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
 LEFT_OUT_BY_QUICK = frozenset({"answer-memory", "hostile", "ldap-hostile", "two-fronts", "two-connections", "cold-hit"})
 """What a quick run leaves out: it would not end within two minutes."""
 
-ONLY_WHEN_NAMED = frozenset({"million", "listings", "cluster-million"})
+ONLY_WHEN_NAMED = frozenset({"million", "listings", "cluster-million", "nothing"})
 """Slow ones that no run has by itself."""
 
 

@@ -37,13 +37,16 @@ class Service:
         cpus: frozenset[int],
         settings: Mapping[str, str] | None = None,
         checkout: Path | None = None,
+        keys: str = "",
+        inside: Sequence[str] = (),
     ) -> None:
-        """`folder` may hold a filled keyserver.db; `upstream` is a URL; `checkout`: of another commit.
+        """`folder` may hold a filled keyserver.db; `upstream` is a URL; `checkout`: of another commit; `keys`: further
+        lines of the upstream's table, and tables behind it; `inside`: words before the command.
 
         Returns when it is ready."""
         self.folder = folder
         config = folder / "keyserver.toml"
-        config.write_text(f'[[upstream]]\nname = "{UPSTREAM}"\nurl = "{upstream}"\ntimeout = "5s"\n')
+        config.write_text(f'[[upstream]]\nname = "{UPSTREAM}"\nurl = "{upstream}"\ntimeout = "5s"\n{keys}')
         given = {
             "hkp.listen": '["127.0.0.1:0"]',
             "ldap.listen": '["127.0.0.1:0"]',
@@ -51,7 +54,7 @@ class Service:
             "cache.database": f'"sqlite:///{database(folder)}"',
             **(settings or {}),
         }
-        command = [sys.executable, "-m", "keyserver", "serve", "--config", str(config)]
+        command = [*inside, sys.executable, "-m", "keyserver", "serve", "--config", str(config)]
         for key, value in given.items():
             command += ["--set", f"{key}={value}"]
         environment = module_path(checkout) if checkout else MODULE_PATH
@@ -111,19 +114,24 @@ def lookup(search: str) -> str:
     return f"/pks/lookup?op=get&options=mr&search={search if '@' in search else f'0x{search}'}"
 
 
-def fill(folder: Path, certificates: Sequence[Made], absent: Sequence[str] = ()) -> None:
+def fill(
+    folder: Path, certificates: Sequence[Made], absent: Sequence[str] = (), source: Source = Source.KEYSERVER
+) -> None:
     """Put certificates, as if the upstream had sent them, and its word that it does not know some addresses."""
-    asyncio.run(fill_store(SqliteStore(database(folder), hygiene_of(), Changes(), 1 << 40), certificates, absent))
+    store = SqliteStore(database(folder), hygiene_of(), Changes(), 1 << 40)
+    asyncio.run(fill_store(store, certificates, absent, source))
 
 
-async def fill_store(store: Store, certificates: Sequence[Made], absent: Sequence[str] = ()) -> None:
+async def fill_store(
+    store: Store, certificates: Sequence[Made], absent: Sequence[str] = (), source: Source = Source.KEYSERVER
+) -> None:
     """The same with a store of whatever kind, which is opened for it and closed."""
     now = int(time.time())
     await store.open()
     try:
         for start in range(0, len(certificates), _BATCH):
             finds = [
-                Find(certificate, Source.KEYSERVER, UPSTREAM)
+                Find(certificate, source, UPSTREAM)
                 for made in certificates[start : start + _BATCH]
                 for certificate in clean(made.octets, now)
                 if isinstance(certificate, Certificate)
