@@ -305,7 +305,9 @@ class UpstreamSection(Section):
         'how often it is asked at most, such as "60/min". Empty: no limit; vks: addresses 1/min, the rest 5/s',
     )
     on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
-    hkp_version: Annotated[str, Choice(("1", "2", "auto"))] = key("1", "which HKP is spoken", built=False)
+    hkp_version: Annotated[str, Choice(("1", "2", "auto"))] = key(
+        "1", "hkp, hkps: the version that is spoken; auto: 2 where the server shows that it speaks it, else 1"
+    )
     resolver: Annotated[
         str, Text('a loopback address such as "127.0.0.1", or "tls:ADDRESS#NAME" such as "tls:9.9.9.9#dns.quad9.net"')
     ] = key(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
 from keyserver.model import Absent, Failed, Fault, Found, Kind, Malformed, Outcome, Raw
@@ -81,7 +82,8 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
     found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
     if found:
         raws = dict.fromkeys(raw for outcome in found for raw in outcome.raw)
-        return Found(tuple(raws), tuple(dict.fromkeys(text for outcome in found for text in outcome.damaged)))
+        damaged = tuple(dict.fromkeys(text for outcome in found for text in outcome.damaged))
+        return replace(found[0], raw=tuple(raws), damaged=damaged)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     for_now = [outcome for outcome in outcomes if isinstance(outcome, Absent) and not outcome.remember]
     return (failed or for_now or outcomes)[0]

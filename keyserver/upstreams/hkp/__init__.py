@@ -1,4 +1,4 @@
-"""HKP and HKPS: what the register knows of them. `upstream` asks, `url` reads where."""
+"""HKP and HKPS: what the register knows of them. `upstream` asks, `v2` by the newer protocol, `url` reads where."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def _make(section: UpstreamSection, spec: UpstreamSpec, clocks: Clocks, threads:
         spec,
         section.url,
         clock=clocks.now,
+        version=section.hkp_version,
         proxy=section.proxy,
         tls_ca_file=section.tls_ca_file or "",
         allow_private=section.allow_private,
@@ -39,7 +40,7 @@ PROTOCOL = Protocol(
     encrypted=frozenset({"hkps"}),
     kinds=frozenset({Kind.OPENPGP}),
     hears=frozenset({ByAddress, ByFingerprint, ByKeyId, ByText}),
-    keys=frozenset({"proxy"}),
+    keys=frozenset({"proxy", "hkp_version"}),
     instead={"http": "hkp", "https": "hkps"},
     mistakes=_mistakes,
     make=_make,

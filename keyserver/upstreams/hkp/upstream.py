@@ -1,6 +1,6 @@
-"""HKP and HKPS keyservers (draft-shaw-openpgp-hkp-00; successor: draft-ietf-openpgp-hkp), asked by HTTP.
+"""HKP and HKPS keyservers, asked by HTTP: by v1 (draft-shaw-openpgp-hkp-00), and by v2 where that is wanted.
 
-`http` carries the question and keeps the bounds, `verdict` says what the answer means.
+`http` carries the question and keeps the bounds, `verdict` says what the answer means, `v2` is what differs there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query, spellings
 from keyserver.upstreams.base import Asking
 from keyserver.upstreams.hkp.url import PORTS, Endpoint, parse_url
+from keyserver.upstreams.hkp.v2 import Version2
 from keyserver.upstreams.http.client import Client
 from keyserver.upstreams.http.proxy import check_proxy
 from keyserver.upstreams.net import SPECIAL_USE, Names, template_host
@@ -44,6 +45,7 @@ class Hkp:
         url: str,
         *,
         clock: Callable[[], float],
+        version: str = "1",
         proxy: str = "",
         tls_ca_file: str | Path | None = None,
         allow_private: bool = False,
@@ -52,8 +54,9 @@ class Hkp:
     ) -> None:
         """Raises ValueError, with a sentence for the configuration, if this cannot work.
 
-        `clock` gives Unix seconds; `proxy` is an HTTP proxy's URL; `tls_ca_file` replaces the system's certificate
-        authorities; `allow_private` lets a template's hosts have addresses that are not global. The rest is for tests.
+        `clock` gives Unix seconds; `version` of HKP is "1", "2", or "auto": v2 where the server speaks it; `proxy` is
+        an HTTP proxy's URL; `tls_ca_file` replaces the system's certificate authorities; `allow_private` lets a
+        template's hosts have addresses that are not global. The rest is for tests.
         """
         self.spec = spec
         self._endpoint = endpoint = parse_url(url)
@@ -69,6 +72,7 @@ class Hkp:
             tls_ca_file=tls_ca_file,
             service="" if endpoint.port else SERVICES[endpoint.scheme],
         )
+        self._v2 = Version2(self._client, sure=version == "2", clock=clock) if version != "1" else None
 
     def target(self, query: Query) -> str:
         """The upstream's name; for a template `name/host`, or the name alone where it makes no host."""
@@ -100,8 +104,13 @@ class Hkp:
                 return replace(outcome, remember=True)  # what it cannot be asked it does not hold
             return outcome
 
-        url = URL(f"{lookups(self._endpoint, host)}?{search_of(query)}", encoded=True)
-        return await self._client.ask(url, asking, judge)
+        at = lookups(self._endpoint, host)
+        if self._v2 is not None:
+            until = asyncio.get_running_loop().time() + asking.left
+            if (outcome := await self._v2.ask(at.origin(), query, asking, judge)) is not None:
+                return outcome
+            asking = replace(asking, left=until - asyncio.get_running_loop().time())
+        return await self._client.ask(URL(f"{at}?{search_of(query)}", encoded=True), asking, judge)
 
     async def close(self) -> None:
         """Close all connections."""

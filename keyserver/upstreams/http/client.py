@@ -82,13 +82,15 @@ class Client:
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._closed = False
 
-    async def ask(self, url: URL, asking: Asking, judge: Judge) -> Outcome:
-        """GET this URL and judge the answer, all within `asking.left` seconds. Raises nothing but CancelledError."""
+    async def ask(self, url: URL, asking: Asking, judge: Judge, method: str = "GET") -> Outcome:
+        """GET this URL, or ask for its OPTIONS, and judge the answer, all within `asking.left` seconds.
+
+        Raises nothing but CancelledError."""
         trip = _Trip(url.raw_host or "")
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(asking.left):
-                return await self._ask(url, asking.via, trip, judge)
+                return await self._ask(url, asking.via, trip, judge, method)
         except _Refused as refusal:
             return refusal.failed
         except Exception as error:  # whatever a client library may raise: the border of this layer is an Outcome
@@ -106,13 +108,13 @@ class Client:
             _, session = self._sessions.popitem()
             await session.close()
 
-    async def _ask(self, url: URL, via: str, trip: _Trip, judge: Judge) -> Outcome:
+    async def _ask(self, url: URL, via: str, trip: _Trip, judge: Judge, method: str) -> Outcome:
         """Ask, follow redirects, and read the answer of the last one."""
         guarded = self._template and not self._allow_private and self._proxy is None
         for hop in range(MAX_REDIRECTS + 1):
             async with AsyncExitStack() as held:
                 session = self._session(hop == 0 or self._proxy is not None, guarded)
-                response = await self._get(session, url, via, trip, held)
+                response = await self._head(session, method, url, via, trip, held)
                 if hop == 0:
                     self._answered.add(trip.host)
                 trip.answers += 1
@@ -125,21 +127,20 @@ class Client:
                 guarded = self._guarded(url.raw_host or "")
         raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
 
-    async def _get(
-        self, session: aiohttp.ClientSession, url: URL, via: str, trip: _Trip, held: AsyncExitStack
+    async def _head(
+        self, session: aiohttp.ClientSession, method: str, url: URL, via: str, trip: _Trip, held: AsyncExitStack
     ) -> aiohttp.ClientResponse | Reply:
         """The head of the answer, by a kept connection where there is one; `held` gives the connection back."""
         headers = HEADERS | {"Via": ", ".join(f"1.1 {name}" for name in via.split(","))}
         tls = await self._tls_context() if url.scheme == "https" else True
-        if self._proxy is None and isinstance(session.connector, Keeping):
+        if method == "GET" and self._proxy is None and isinstance(session.connector, Keeping):
             trip.phase = "connected"
             if (reply := await session.connector.ask(url, tls, headers)) is not None:
                 held.callback(reply.close)
                 return reply
             trip.phase = ""
-        asking = session.get(
-            url, headers=headers, allow_redirects=False, proxy=self._proxy, ssl=tls, trace_request_ctx=trip
-        )
+        send = session.get if method == "GET" else session.options
+        asking = send(url, headers=headers, allow_redirects=False, proxy=self._proxy, ssl=tls, trace_request_ctx=trip)
         return await held.enter_async_context(asking)
 
     async def _read(self, response: aiohttp.ClientResponse | Reply, held: AsyncExitStack, trip: _Trip) -> bytes:
