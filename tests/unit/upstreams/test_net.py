@@ -76,8 +76,8 @@ def test_templates_are_filled(template: str, domain: str, host: str) -> None:
 @pytest.mark.parametrize(
     "domain",
     [
-        *("a." + name for name in SPECIAL_USE),
-        *SPECIAL_USE,
+        *("a." + name for name in sorted(SPECIAL_USE)),
+        *sorted(SPECIAL_USE),
         *("127.0.0.1", "[127.0.0.1]", "::1", "[::1]", "1.2.3", "a.1", "a.0x7f", "a.0x", "[ipv6:::1]", "2130706433"),
         *("partner", "", ".", "partner.", ".de", "a..de", "-a.de", "a-.de", "a_b.de", "bücher.de", "a b.de", "a.de\n"),
         *("a.de:80", "a.de/x", "u@a.de", "a%2ede.de", "a.de#", "{domain}.de", "a.de\0", "keys.LOCALHOST"),
