@@ -32,6 +32,11 @@ class News:
         assert self._position is not None, "not open"
         return self._position
 
+    @property
+    def remembered(self) -> int:
+        """Transactions in memory."""
+        return len(self._own) + len(self._seen)
+
     def begin(self, position: Position) -> None:
         """What was before is known."""
         self._position = position

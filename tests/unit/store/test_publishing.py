@@ -20,7 +20,7 @@ def test_what_others_do_while_we_write_without_a_pause_is_not_remembered_for_eve
     news.begin(POSITION)
     for start in range(0, 5 * MOST, 100):
         news.polled(polled(*range(start, start + 100)))
-        assert len(news._seen) <= MOST + 100
+        assert news.remembered <= MOST + 100
     assert changes.published == 5 * MOST, "each was told"
     last = 5 * MOST - 1
     news.written(Written(str(last), frozenset({f"n{last}"})))
@@ -35,5 +35,5 @@ def test_own_changes_that_no_poll_brings_are_not_remembered_for_ever() -> None:
         news.written(Written(str(xid), frozenset({f"n{xid}"})))
         if xid % 100 == 0:
             news.polled(polled())
-            assert len(news._own) <= MOST + 100
+            assert news.remembered <= MOST + 100
     assert changes.published == 3 * MOST
