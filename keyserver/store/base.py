@@ -124,9 +124,10 @@ class Store(Protocol):
         whether expired or not: policy judges them."""
 
     async def answered(self, upstream: str, domain: str) -> bool:
-        """Is an entry of this upstream kept, or a found record, for any address of the domain?
+        """Is an entry kept that this upstream sent for an address of the domain, or a found record of one?
 
-        The domain as names have it. A scan of what this upstream has brought."""
+        By the entry's vouchers, which only upstreams with a host for each domain have: a certificate that names an
+        address of the domain may be another host's. The domain as names have it. A scan of what names it."""
 
     async def addresses(self, domain: str, limit: int) -> tuple[str, ...]:
         """Addresses of the domain that entries of OpenPGP certificates are indexed under, each once, at most `limit`.

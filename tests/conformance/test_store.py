@@ -100,13 +100,17 @@ async def test_look_brings_every_entry_revocation_and_record_of_the_name(store: 
 
 
 async def test_whether_an_upstream_ever_answered_for_a_domain(store: Store) -> None:
-    await put(store, ALICE.find(origin="one"), CAROL.find(M, "example.net"))
+    """For each domain's own host: a certificate that another one sent may name whomever it likes."""
+    both = Made(1, ("Alice <alice@example.org>", "Alice <alice@victim.example>"))
+    own = (Voucher("alice@example.org", authenticated=True),)
+    await put(store, both.find(origin="one", vouchers=own), CAROL.find(M, "example.net"))
     await put(store, records=[said(addr("bob@b.example"), True, 5), said(addr("c@c.example"), False, 6)])
     assert await store.answered("one", "example.org")
     assert await store.answered("one", "b.example")
     for upstream, domain in (
         ("two", "example.org"),
         ("two", "b.example"),
+        ("one", "victim.example"),
         ("one", "c.example"),  # it said absent, and may have done so by not existing
         ("one", "example.net"),  # by mail
         ("example.net", "example.net"),

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -324,19 +324,11 @@ async def test_statuses(stage: Stage, protocol: str, behaviour: Behaviour, expec
 
 
 @BY_TLS
-@pytest.mark.parametrize("case", ["another name", "expired", "nobody's authority", "no TLS", "no handshake"])
+@pytest.mark.parametrize("case", ["another name", "expired", "nobody's authority"])
 async def test_tls_that_is_no_good(
     stage: Stage, authority: Authority, tmp_path: Path, protocol: str, case: str
 ) -> None:
     spoken = PROTOCOLS[protocol]
-    if case in ("no TLS", "no handshake"):
-        behaviour = hang if case == "no handshake" else raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        plain = Spoken(spoken.make, spoken.host, serve=lambda b, _: octets(b, None), at=spoken.at, query=spoken.query)
-        async with stage(plain, behaviour) as (upstream, port):
-            assert isinstance(await ask(upstream, spoken.query), Failed)
-            await upstream.close()
-            assert await closed(port)
-        return
     tls = {
         "another name": authority.server("other.partner.de"),
         "expired": authority.server(spoken.host, expired=True),
@@ -350,6 +342,18 @@ async def test_tls_that_is_no_good(
         assert await closed(port)
 
 
+@BY_TLS
+@pytest.mark.parametrize(
+    "behaviour", [raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"), hang, reset], ids=["no", "mute", "reset"]
+)
+async def test_a_server_without_tls(stage: Stage, protocol: str, behaviour: Behaviour) -> None:
+    plain = replace(PROTOCOLS[protocol], serve=lambda behaviour, _: octets(behaviour, None))
+    async with stage(plain, behaviour) as (upstream, port):
+        assert isinstance(await ask(upstream, plain.query), Failed)
+        await upstream.close()
+        assert await closed(port)
+
+
 @EVERY
 @pytest.mark.parametrize("known", [True, False])
 async def test_nobody_there(stage: Stage, protocol: str, known: bool) -> None:
@@ -358,7 +362,7 @@ async def test_nobody_there(stage: Stage, protocol: str, known: bool) -> None:
     absent = spoken.template and not known
     async with stage(spoken) as (_, port):
         pass
-    gone = Spoken(spoken.make, spoken.host, serve=lambda b, tls: _port(port), at=spoken.at, query=spoken.query)
+    gone = replace(spoken, serve=lambda behaviour, tls: contextlib.nullcontext(port))
     async with stage(gone) as (upstream, _):
         assert isinstance(await ask(upstream, spoken.query, known=known), Absent if absent else Failed)
     async with stage(gone, table={}) as (upstream, _):
@@ -366,11 +370,6 @@ async def test_nobody_there(stage: Stage, protocol: str, known: bool) -> None:
     trouble = dict.fromkeys(("partner.de", "keys.partner.de", "openpgpkey.partner.de"), OSError("SERVFAIL"))
     async with stage(gone, table=trouble) as (upstream, _):
         assert isinstance(await ask(upstream, spoken.query, known=known), Failed), "nobody could say"
-
-
-@contextlib.asynccontextmanager
-async def _port(port: int) -> AsyncIterator[int]:
-    yield port
 
 
 @EVERY

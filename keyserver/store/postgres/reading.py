@@ -71,7 +71,10 @@ SELECT EXISTS (
 ) OR EXISTS (
     SELECT 1 FROM name AS n JOIN entry AS e ON e.id = n.entry
     WHERE strpos(n.name, '@') > 0 AND substr(n.name, strpos(n.name, '@') + 1) = $2
-        AND e.source = 'keyserver' AND e.origin = $1
+        AND e.source = 'keyserver' AND e.origin = $1 AND EXISTS (
+            SELECT 1 FROM json_array_elements(e.vouchers::json) AS v
+            WHERE v ->> 0 = substr(n.name, strpos(n.name, ':addr:') + 6)
+        )
 )
 """
 

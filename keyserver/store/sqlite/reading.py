@@ -114,7 +114,8 @@ def answered(db: sqlite3.Connection, upstream: str, domain: str) -> bool:
     entry = (
         "SELECT 1 FROM name AS n INDEXED BY name_domain CROSS JOIN entry AS e ON e.id = n.entry"
         " WHERE instr(n.name, '@') > 0 AND substr(n.name, instr(n.name, '@') + 1) = ?"
-        " AND e.source = 'keyserver' AND e.origin = ? LIMIT 1"
+        " AND e.source = 'keyserver' AND e.origin = ? AND EXISTS (SELECT 1 FROM json_each(e.vouchers) AS v"
+        " WHERE json_extract(v.value, '$[0]') = substr(n.name, instr(n.name, ':addr:') + 6)) LIMIT 1"
     )
     return db.execute(entry, (domain, upstream)).fetchone() is not None
 
