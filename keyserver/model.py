@@ -343,6 +343,10 @@ class State(StrEnum):
     BUSY = "busy"  # too much under way, or this client asks too much
 
 
+PASSED_OVER = "passed over"
+"""What a step does that says what is cached and why it is not answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a lookup's trace: `at` in milliseconds since it began."""
@@ -381,6 +385,8 @@ class Answer:
     keep: bool = False  # may be kept by hot answers and clients (False: `no-store`)
     steps: tuple[Step, ...] = ()
     query: Name = ""  # the name that was asked for
+    final: bool = True  # False: somebody who must speak has not, and another answer was possible
+    missing: tuple[str, ...] = ()  # upstreams whose word is missing, also those that need not speak
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from keyserver.admin.resources import (
 )
 from keyserver.hygiene import Hygiene
 from keyserver.model import (
+    PASSED_OVER,
     Certificate,
     Entry,
     Find,
@@ -46,7 +47,6 @@ from keyserver.policy import MAILFLOW_TTL, Freshness, Terms, judge
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
-from keyserver.resolver.lookup import PASSED_OVER
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import merged_all

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Absent, Answer, Entry, Failed, How, Kind, Source, State, Step, View, joined
+from keyserver.model import (
+    PASSED_OVER,
+    Absent,
+    Answer,
+    Entry,
+    Failed,
+    How,
+    Kind,
+    Source,
+    State,
+    Step,
+    View,
+    joined,
+)
 from keyserver.policy import FOREVER, OnRecord, approved_for, on_record
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
@@ -23,8 +36,6 @@ from keyserver.store.base import Snapshot, Store, StoreError
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")
-PASSED_OVER = "passed over"
-"""The step that says what is cached and why it is not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +181,7 @@ class Lookup:
     def looped(self) -> Answer:
         """Not cached, and the question has been here before."""
         self.tell("cache", "not found", "this question has been here before: no search")
-        return self._nothing(State.ABSENT, "asked in a loop and not cached")
+        return replace(self._nothing(State.ABSENT, "asked in a loop and not cached"), final=False)
 
     async def alone(self, known: Known) -> Answer:
         """Nobody may be asked: what is known is all there is."""
@@ -179,15 +190,18 @@ class Lookup:
         cached = "cached" if known.selected.certificates else "not cached"
         return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
 
-    async def unsearched(self, known: Known, state: State, reason: str) -> Answer:
-        """The upstreams failed or could not be asked: what is known, then what is stale, then the truth."""
+    async def unsearched(self, known: Known, state: State, reason: str, missing: Sequence[str] = ()) -> Answer:
+        """The upstreams failed or could not be asked: what is known, then what is stale, then the truth.
+
+        `missing`: those whose word is."""
         snapshot = self._without_later(known)
         for stale in (False, True):
             known = await self._select(known.at, snapshot, unasked=True, stale=stale)
             if known.selected.certificates:
                 how = How.STALE if known.selected.stale else How.HIT
-                return self._answer(known, how, f"known already; {reason}", keep=False)
-        return self._nothing(state, reason)
+                answer = self._answer(known, how, f"known already; {reason}", keep=False)
+                return replace(answer, final=False, missing=tuple(missing))
+        return replace(self._nothing(state, reason), final=False, missing=tuple(missing))
 
     def _without_later(self, known: Known) -> Snapshot:
         """What is known, without what only upstreams of later priorities brought, for another query, where a paused
@@ -207,16 +221,22 @@ class Lookup:
 
     async def searched(self, known: Known, search: Search) -> Answer:
         """By what is known after the search, or by what its upstreams said."""
+        asked = {name: search.outcomes[name] for name in self.tiers.names if name in search.outcomes}
+        missing = tuple(name for name, outcome in asked.items() if outcome is None or isinstance(outcome, Failed))
+        final = all(name in self.tiers.optional for name in missing)
         if known.selected.certificates:
-            return self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
+            answer = self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
+            return replace(answer, final=final, missing=missing)
         said = {name: search.outcomes.get(name) or NEVER_ANSWERED for name in self.tiers.names}
         outcome = combine(said or {"": NEVER_ANSWERED}, self.tiers.optional)
         if isinstance(outcome, Absent):
-            return self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
+            answer = self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
+            return replace(answer, missing=missing)
         if isinstance(outcome, Failed):
-            return await self.unsearched(known, State.FAILED, outcome.reason)
+            return await self.unsearched(known, State.FAILED, outcome.reason, missing)
         # The search did not fail: what only claims the address stays untold, whatever the finds were refused for.
-        return self._nothing(State.ABSENT, "found, but nothing that this view may be told")
+        nothing = self._nothing(State.ABSENT, "found, but nothing that this view may be told")
+        return replace(nothing, final=final, missing=missing)
 
     async def _read(self, *, aloud: bool) -> Snapshot:
         """One look at the store; only the first is part of the trace."""
@@ -301,6 +321,7 @@ class Lookup:
             keep=keep and not selected.stale,
             steps=tuple(self.steps),
             query=self.query.name,
+            missing=known.record.without,
         )
 
     def _nothing(self, state: State, reason: str) -> Answer:

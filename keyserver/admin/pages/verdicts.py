@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from keyserver.admin.explaining import ForAddress
 from keyserver.admin.resources import CertificateResource, EntryResource, LookupResult
-from keyserver.model import Step, Validity, View
-from keyserver.resolver.lookup import PASSED_OVER
+from keyserver.model import PASSED_OVER, Step, Validity, View
 
 _OF = re.compile(r"([0-9A-F]{16,64}): (.*)", re.DOTALL)
 _UNUSABLE = {

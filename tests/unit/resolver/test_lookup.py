@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyserver.model import Absent, Failed, How, Source, State, Step, Validity
-from keyserver.resolver.lookup import PASSED_OVER
+from keyserver.model import PASSED_OVER, Absent, Failed, How, Source, State, Step, Validity
 from keyserver.store.base import StoreError
 from support.openpgp import CREATED, Made, make
 from support.resolving import NOW, Ground, steps

@@ -1,0 +1,177 @@
+"""The verdict on one address, from what lookups of it gave. Pure: the one place in which it is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from keyserver.model import PASSED_OVER, Answer, Answered, Kind, Name, Source, Validity, joined
+from keyserver.policy import FOREVER, approved_for
+
+
+class Word(StrEnum):
+    """What is decided."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"  # an upstream that must speak has not: nobody knows
+
+
+class Kinds(StrEnum):
+    """Which certificates a policy asks for."""
+
+    OPENPGP = "openpgp"
+    SMIME = "smime"
+    EITHER = "either"
+    BOTH = "both"
+
+    @property
+    def asked(self) -> tuple[Kind, ...]:
+        """Those that are looked up."""
+        return {Kinds.OPENPGP: (Kind.OPENPGP,), Kinds.SMIME: (Kind.X509,)}.get(self, (Kind.OPENPGP, Kind.X509))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named question (`[[verdict.policy]]`): which certificates count."""
+
+    name: str = "encrypt"
+    kinds: Kinds = Kinds.EITHER
+    view: str = "default"
+    chained: bool = False  # only X.509 certificates with a good chain; an OpenPGP certificate has none
+    approved: bool = False  # only local entries, and those that an administrator approved for the address
+    valid_for: int = 0  # seconds that it must still be valid
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """A certificate that mail to the address can be encrypted with."""
+
+    kind: Kind
+    fingerprint: str
+    source: Source
+    origin: str
+    since: int  # Unix seconds: when it was cached first
+    expires: int | None  # the first instant at which it can be used no more by itself; None: never
+    chained: bool
+    approved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is decided, and why. It holds until `until` (Unix seconds) unless one of `names` changes."""
+
+    address: str
+    word: Word
+    reason: str
+    certificates: tuple[Usable, ...] = ()
+    missing: tuple[str, ...] = ()  # upstreams whose word is missing, whether or not they must speak
+    names: frozenset[Name] = frozenset()
+    until: int = 0
+    keep: bool = False  # may it be given again without asking?
+
+
+def decide(address: str, policy: Policy, answers: Mapping[Kind, Answer], now: int) -> Verdict:
+    """The verdict by the answers to the address, one for each kind that the policy asks for."""
+    usable: dict[Kind, tuple[Usable, ...]] = {}
+    reasons: list[str] = []
+    until = min((answer.until for answer in answers.values()), default=now)
+    for kind, answer in answers.items():
+        found: list[Usable] = []
+        for one in answer.certificates:
+            if why := unfit(one, policy, address, now):
+                reasons.append(f"{one.certificate.fingerprint}: {why}")
+            else:
+                found.append(_usable(one, address))
+            until = min(until, _turns(one, policy, now))
+        usable[kind] = tuple(found)
+    lacking = [kind for kind, found in usable.items() if not found]
+    enough = not lacking if policy.kinds is Kinds.BOTH else len(lacking) < len(usable)
+    if enough:
+        word, reason = Word.YES, _named(usable)
+    elif open_ := [kind for kind in lacking if not answers[kind].final]:
+        word, reason = Word.UNKNOWN, answers[open_[0]].reason
+        if policy.kinds is Kinds.BOTH and len(open_) < len(lacking):
+            word, reason = Word.NO, _why_not([k for k in lacking if k not in open_], answers, reasons)
+    else:
+        word, reason = Word.NO, _why_not(lacking, answers, reasons)
+    return Verdict(
+        address=address,
+        word=word,
+        reason=reason,
+        certificates=tuple(one for found in usable.values() for one in found) if enough else (),
+        missing=tuple(dict.fromkeys(name for answer in answers.values() for name in answer.missing)),
+        names=frozenset().union(*(answer.names for answer in answers.values())),
+        until=until,
+        keep=all(answer.keep for answer in answers.values()),
+    )
+
+
+def unfit(one: Answered, policy: Policy, address: str, now: int) -> str:
+    """Why mail to the address is not to be encrypted with this certificate under this policy; empty where it may be."""
+    if why := unusable(one, now + policy.valid_for):
+        return why if unusable(one, now) else f"{why} within the time that the policy asks for"
+    if policy.chained and not any(entry.chained for entry in one.entries):
+        return "it has no good chain"
+    if policy.approved and not _approved(one, address):
+        return "it is not approved for this address"
+    return ""
+
+
+def unusable(one: Answered, at: int) -> str:
+    """Why nobody can encrypt with this certificate at an instant (Unix seconds); empty where one can."""
+    proof = one.certificate.proof
+    if proof.validity is not Validity.VALID:
+        return f"it is {proof.validity}"
+    if proof.expires is not None and proof.expires <= at:
+        return "it expires"
+    if not proof.can_encrypt:
+        return "it has no key for encryption that is valid now"
+    subkeys = [s for s in proof.subkeys if s.can_encrypt and not s.revoked]
+    if subkeys and all(s.expires is not None and s.expires <= at for s in subkeys):
+        return "its key for encryption expires"
+    return ""
+
+
+def _approved(one: Answered, address: str) -> bool:
+    return any(entry.source is Source.LOCAL or approved_for(entry, address) for entry in one.entries)
+
+
+def _usable(one: Answered, address: str) -> Usable:
+    proof, entries = one.certificate.proof, one.entries
+    best = next(entry for entry in entries if entry.source is one.source)
+    return Usable(
+        kind=proof.kind,
+        fingerprint=proof.fingerprint,
+        source=one.source,
+        origin=best.origin,
+        since=min(entry.cached_at for entry in entries),
+        expires=proof.expires,
+        chained=any(entry.chained for entry in entries),
+        approved=_approved(one, address),
+    )
+
+
+def _turns(one: Answered, policy: Policy, now: int) -> int:
+    """The next instant at which the certificate counts otherwise, as far as its own times and the policy's go."""
+    proof = one.certificate.proof
+    ends = [proof.expires, *(s.expires for s in proof.subkeys if s.can_encrypt)]
+    turns = [end - policy.valid_for for end in ends if end is not None and end - policy.valid_for > now]
+    return min([*turns, proof.turns or FOREVER])
+
+
+def _named(usable: Mapping[Kind, tuple[Usable, ...]]) -> str:
+    """What there is, in a few words."""
+    found = [
+        f"{kind} {each[0].fingerprint} of {each[0].source} {each[0].origin}" for kind, each in usable.items() if each
+    ]
+    return "; ".join(found)
+
+
+def _why_not(lacking: list[Kind], answers: Mapping[Kind, Answer], reasons: list[str]) -> str:
+    """Why there is nothing to encrypt with: what there is may not be used, or nobody has anything."""
+    passed = [s.why for kind in lacking for s in answers[kind].steps if s.what == PASSED_OVER]
+    if reasons or passed:
+        return f"what there is may not be used: {joined([*reasons, *dict.fromkeys(passed)])}"
+    return "nobody has a certificate for it"
