@@ -58,25 +58,31 @@ class Verdicts:
         end = self.monotonic() + deadline
         each = spread(addresses)
         waiting = iter(each)
-        done: asyncio.Queue[Verdict] = asyncio.Queue()
+        done: asyncio.Queue[Verdict | Exception] = asyncio.Queue()
 
         async def work() -> None:
+            verdict: Verdict | Exception
             for address in waiting:
                 try:
                     async with asyncio.timeout(max(0.0, end - self.monotonic())):
                         verdict = await self.of(address, policy, client=client)
                 except TimeoutError:
                     verdict = Verdict(address, Word.UNKNOWN, LATE)
-                await done.put(verdict)
+                except Exception as error:  # a mistake of ours must not look like silence
+                    verdict = error
+                done.put_nowait(verdict)
 
-        async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(work()) for _ in range(min(at_once, len(each)))]
-            try:
-                for _ in each:
-                    yield await done.get()
-            finally:
-                for worker in workers:
-                    worker.cancel()
+        workers = [asyncio.create_task(work()) for _ in range(min(at_once, len(each)))]
+        try:
+            for _ in each:
+                verdict = await done.get()
+                if isinstance(verdict, Exception):
+                    raise verdict
+                yield verdict
+        finally:  # also where nobody waits for the rest
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
 
 def address_of(text: str) -> ByAddress | None:
