@@ -14,36 +14,18 @@ from keyserver.config.kinds import (
     Flag,
     Listen,
     Many,
-    Network,
-    Rows,
     Size,
     Text,
     Whole,
-    read_domain,
-    read_network,
 )
 from keyserver.config.listener import Listener
 from keyserver.config.section import Section, key
 
 _Switch = Annotated[bool, Flag()]
 _Listener = Annotated[Listener | None, Listen()]
-_Domains = Annotated[tuple[str, ...], Many("domains such as example.org", read_domain)]
-_Networks = Annotated[tuple[Network, ...], Many('networks such as "10.0.0.0/8" or "fc00::/7"', read_network)]
 _Words = Annotated[tuple[str, ...], Many("words", str)]
 _Line = Annotated[str, Text("a line of text")]
 _File = Annotated[Any, File("a file")]
-_Tables = Annotated[tuple[Any, ...], Rows()]
-
-
-class VerdictSection(Section):
-    """Mail servers ask whether a recipient can be encrypted to."""
-
-    listen: _Listener = key("", "HTTP, GET /verdict?address=…&policy=…", built=False)
-    socketmap_listen: _Listener = key("", "Postfix socketmap", built=False)
-    allowed_clients: _Networks = key([], "who may ask either, beside loopback", built=False)
-    tls_certificate: _File = key("", 'certificate for "tls:" listeners', built=False)
-    tls_key_file: _File = key("", "private key to it", built=False)
-    policy: _Tables = key([], "named questions; also the names of socketmaps", built=False)
 
 
 class DomainSection(Section):

@@ -24,8 +24,10 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _certificates(config)
     yield from _account(config.ldap)
     yield from _mailflow(config)
+    yield from _verdict(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _names("view", ["default", *(view.name for view in config.view)])
+    yield from _names("verdict.policy", [policy.name for policy in config.verdict.policy])
 
 
 def _database(config: Config) -> Iterator[Problem]:
@@ -109,6 +111,20 @@ def _mailflow(config: Config) -> Iterator[Problem]:
     if mailflow.require_authenticated_sender and not mailflow.authserv_id:
         accepted = "accepted only together with mailflow.authserv_id, without which nobody is authenticated"
         yield Problem("mailflow.require_authenticated_sender", "true", accepted)
+
+
+def _verdict(config: Config) -> Iterator[Problem]:
+    """Listeners that strangers reach have an allow list, and policies ask views that there are."""
+    verdict = config.verdict
+    for key, listener in (("listen", verdict.listen), ("socketmap_listen", verdict.socketmap_listen)):
+        if listener is not None and not listener.loopback and not verdict.allowed_clients:
+            accepted = "accepted is loopback or a Unix socket, or any address together with verdict.allowed_clients"
+            yield Problem(f"verdict.{key}", f'"{listener}"', f"strangers could ask who has certificates; {accepted}")
+    views = ["default", *(view.name for view in config.view)]
+    for policy in verdict.policy:
+        if policy.view not in views:
+            accepted = f"there is no such view; accepted is one of {', '.join(views)}"
+            yield Problem(f"verdict.policy[{policy.name}].view", show("", policy.view), accepted)
 
 
 def _pair(certificate: Path, private: Path) -> str:

@@ -233,6 +233,17 @@ class Rows(Value):
 
 
 @dataclass(frozen=True)
+class Tables(Rows):
+    """Such tables, each read by a section of its own."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return handler(source)  # type: ignore[no-any-return]
+
+    def spell(self, value: Any) -> Any:
+        return [row.name for row in value]
+
+
+@dataclass(frozen=True)
 class Flag(Value):
     """A switch. `optional`: the empty string is None."""
 
@@ -431,4 +442,10 @@ def read_address(text: str) -> Address:
 def read_attribute(text: str) -> str:
     """An LDAP attribute description (RFC 4512 section 2.5): a name or an OID, options after a semicolon."""
     _require(re.fullmatch(r"(?:[A-Za-z][A-Za-z0-9-]{0,63}|[0-9]+(?:\.[0-9]+)+)(?:;[A-Za-z0-9-]+)*", text) is not None)
+    return text
+
+
+def read_minimum(text: str) -> str:
+    """What a policy of verdicts may ask of certificates."""
+    _require(text in ("chained", "approved"))
     return text

@@ -26,7 +26,7 @@ from keyserver.config.sources import Origin, Sources, Where, no_mistakes
 MOST = 1 << 20
 """Octets that a configuration file may have."""
 
-TABLES = ("upstream", "view", "domain", "domain_certificate")
+TABLES = ("upstream", "view", "domain", "domain_certificate", "verdict.policy")
 """[[upstream]] and the like: any number, by file only."""
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -89,6 +89,10 @@ def _where(tree: Tree, overridden: Mapping[Location, str], label: str, from_urls
             yield from ((f"{section}[{row['name']}].{name}", said) for row in value if "name" in row for name in row)
             continue
         for name in value:
+            if f"{section}.{name}" in TABLES:
+                named = ((f"{section}.{name}[{row['name']}]", row) for row in value[name] if "name" in row)
+                yield from ((f"{row}.{inner}", in_file) for row, keys in named for inner in keys)
+                continue
             kind, _, by = overridden.get((section, name), "").partition(" ")
             origin = {"environment": Origin.ENVIRONMENT, "--set": Origin.COMMAND_LINE}.get(kind)
             yield f"{section}.{name}", in_file if origin is None else Where(origin, by if kind != "--set" else kind)
@@ -169,14 +173,27 @@ def _from_urls(urls: Sequence[str]) -> list[Tree]:
 
 
 def models() -> dict[str, type[Section]]:
-    """Each section's name and model, in the order of the declaration."""
+    """Each section's name and model, in the order of the declaration; what stands below a section behind it."""
     found: dict[str, type[Section]] = {}
     for name, field in Config.model_fields.items():
-        inner = (field.annotation, *get_args(field.annotation))
-        found[name] = next(
-            t for t in inner if isinstance(t, type) and issubclass(t, BaseModel) and issubclass(t, Section)
-        )
+        model = found[name] = _model(field)
+        found |= {
+            f"{name}.{key}": _model(inner) for key, inner in model.model_fields.items() if f"{name}.{key}" in TABLES
+        }
     return found
+
+
+def _model(field: FieldInfo) -> type[Section]:
+    inner = (field.annotation, *get_args(field.annotation))
+    return next(t for t in inner if isinstance(t, type) and issubclass(t, BaseModel) and issubclass(t, Section))
+
+
+def rows_of(config: Config, section: str) -> tuple[Any, ...]:
+    """The tables of this name; one that is no table of many is one."""
+    value: Any = config
+    for name in section.split("."):
+        value = getattr(value, name)
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _validate(tree: Tree, origins: Mapping[Location, str], label: str, problems: list[Problem]) -> Config:
@@ -198,7 +215,7 @@ def _not_built(config: Config, origins: Mapping[Location, str], label: str) -> I
     """Every key of a part that does not exist yet and that is set to anything but its default."""
     for section, model in models().items():
         many = section in TABLES
-        rows = getattr(config, section) if many else [getattr(config, section)]
+        rows = rows_of(config, section)
         if many and rows and all(map(unbuilt, model.model_fields.values())):
             yield Problem(f"[[{section}]]", "", "is not built yet; accepted is none", label)
             continue
@@ -229,26 +246,37 @@ def _leave_out(tree: Tree, locations: Iterable[Location]) -> None:
     rows: set[tuple[str, int]] = set()
     for location in locations:
         *way, last = location
-        if way and way[0] in TABLES and (len(location) == 2 or last in ("name", "url")):
-            rows.add((str(way[0]), int(location[1])))
+        table, rest = _table(location)
+        if table in TABLES and rest and (len(rest) == 1 or last in ("name", "url")):
+            rows.add((table, int(rest[0])))
             continue
-        node: Any = tree
-        for step in way:
-            node = node[step]
-        node.pop(last, None)
+        _node(tree, way).pop(last, None)
     for table, number in sorted(rows, reverse=True):
-        del tree[table][number]
+        del _node(tree, table.split("."))[number]
+
+
+def _table(location: Location) -> tuple[str, Location]:
+    """Which section a place is in, and the place there: a key, or a row's number and a key of it."""
+    below = ".".join(map(str, location[:2]))
+    return (below, location[2:]) if below in TABLES else (str(location[0]), location[1:])
+
+
+def _node(tree: Tree, way: Iterable[str | int]) -> Any:
+    node: Any = tree
+    for step in way:
+        node = node[step]
+    return node
 
 
 def _problem(tree: Tree, location: Location, kind: str, message: str, value: Any, where: str) -> Problem | None:
     """What to say about one of pydantic's errors."""
-    section = str(location[0])
-    if len(location) == 1:
+    section, place = _table(location)
+    if not place:
         return _section_problem(section, kind, value, where)
     model = models()[section]
-    name = str(location[-1])
-    spelled = f"{_spell(tree, location[:-1])}.{name}"
-    if section in TABLES and len(location) == 2:
+    name = str(place[-1])
+    spelled = f"{_spell(tree, section, place[:-1])}.{name}"
+    if section in TABLES and len(place) == 1:
         return Problem(f"[[{section}]]", show("", value), "accepted is a table of keys and values", where)
     if kind == "missing":
         return Problem(spelled, "", f"is missing: {model.model_fields[name].description}", where)
@@ -291,12 +319,12 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"unknown; did you mean {near[0]}?" if near else f"unknown; known here: {', '.join(known)}"
 
 
-def _spell(tree: Tree, location: Location) -> str:
+def _spell(tree: Tree, table: str, place: Location) -> str:
     """`cache`, or `upstream[ubuntu]` (by number where it has no name)."""
-    if len(location) == 1:
-        return str(location[0])
-    table, number = str(location[0]), int(location[1])
-    row = tree[table][number]
+    if not place:
+        return table
+    number = int(place[0])
+    row = _node(tree, table.split("."))[number]
     name = row.get("name") if isinstance(row, dict) else None
     return f"{table}[{name[:64] if isinstance(name, str) and name.isprintable() else number + 1}]"
 

@@ -18,7 +18,6 @@ from keyserver.config.announced import (
     EventsSection,
     HistorySection,
     InviteSection,
-    VerdictSection,
 )
 from keyserver.config.database import ACCEPTED, SQLITE
 from keyserver.config.kinds import (
@@ -35,6 +34,7 @@ from keyserver.config.kinds import (
     Often,
     Rows,
     Size,
+    Tables,
     Text,
     Whole,
     Workers,
@@ -43,6 +43,7 @@ from keyserver.config.kinds import (
     read_domain,
     read_domain_pattern,
     read_host,
+    read_minimum,
     read_network,
 )
 from keyserver.config.listener import Listener, Listening
@@ -52,6 +53,9 @@ from keyserver.model import Rate
 
 Switch = Annotated[bool, Flag()]
 ListenerList = Annotated[tuple[Listener, ...], Listeners()]
+_MAP_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_MAP_VALUE = r"(?:[!-z|~]|\{kind\}|\{domain\})(?:(?:[ -z|~]|\{kind\}|\{domain\})*(?:[!-z|~]|\{kind\}|\{domain\}))?"
+
 PlainListener = Annotated[Listener | None, Listen(plain=True)]
 OneListener = Annotated[Listener | None, Listen()]
 Domains = Annotated[tuple[str, ...], Many("domains such as example.org", read_domain)]
@@ -60,6 +64,7 @@ DomainPatterns = Annotated[
 ]
 Networks = Annotated[tuple[Network, ...], Many('networks such as "10.0.0.0/8" or "fc00::/7"', read_network)]
 Addresses = Annotated[tuple[Address, ...], Many('IP addresses such as "192.0.2.25"', read_address)]
+Minimum = Annotated[tuple[str, ...], Many('"chained" and "approved"', read_minimum)]
 Attributes = Annotated[tuple[str, ...], Many("LDAP attribute names", read_attribute)]
 Certificates = Annotated[Path | None, File("a PEM file with a certificate chain")]
 PrivateKey = Annotated[Path | None, File("a PEM file with the certificate's unencrypted private key")]
@@ -364,6 +369,44 @@ class ViewSection(Section):
         False, "answer with the domain's certificate where an address has none", built=False
     )
     on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
+
+
+class VerdictPolicySection(Section):
+    """A named question: can mail to this address be encrypted? Without any table there is one, `encrypt`."""
+
+    name: Annotated[str, Text("a name of letters, digits, dot, hyphen and underscore", _MAP_NAME, 64)] = required(
+        "its name, also that of its socketmap; each only once"
+    )
+    kind: Annotated[str, Choice(("openpgp", "smime", "either", "both"))] = key(
+        "either", "which certificates there must be"
+    )
+    view: Title = key("default", "the view whose policy says what may be used")
+    minimum: Minimum = key([], "what a certificate must be beside usable: chained (S/MIME only), approved (or local)")
+    valid_for: Annotated[int, Duration("0", "365d")] = key("0", "at least so long it must still be valid")
+    yes: Annotated[str, Text("printable ASCII, in braces only {kind} and {domain}", _MAP_VALUE, 500)] = key(
+        "smtp:[gateway.example]:10025",
+        "what the socketmap returns for yes; {domain} is the recipient's domain as an A-label, {kind} what there is: "
+        "openpgp, smime or both",
+    )
+    unknown: Annotated[str, Choice(("tempfail", "notfound"))] = key(
+        "tempfail", "what the socketmap returns for unknown: mail waits, or goes as if there were no certificate"
+    )
+
+
+class VerdictSection(Section):
+    """Mail servers ask whether a recipient can be encrypted to."""
+
+    listen: OneListener = key("", "HTTP, `GET /verdict?address=…&policy=…`", restart=Restart.ALWAYS)
+    socketmap_listen: PlainListener = key("", "Postfix socketmap", restart=Restart.ALWAYS)
+    allowed_clients: Networks = key([], "who may ask either, beside this machine")
+    tls_certificate: Certificates = key("", 'certificate for a "tls:" listener', restart=Restart.SWITCHED)
+    tls_key_file: PrivateKey = key("", "private key to it", restart=Restart.SWITCHED)
+    policy: Annotated[tuple[VerdictPolicySection, ...], Tables()] = key([], "named questions")
+
+    @property
+    def policies(self) -> tuple[VerdictPolicySection, ...]:
+        """The named questions; where the file has none, the one that there always is."""
+        return self.policy or (VerdictPolicySection(name="encrypt"),)
 
 
 class Config(Section):

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from keyserver.config.loading import TABLES, models, reader_of
+from keyserver.config.kinds import Tables
+from keyserver.config.loading import TABLES, models, reader_of, rows_of
 from keyserver.config.models import Config
 from keyserver.config.problem import redacted
 from keyserver.config.section import Restart, Section, restart_of, unbuilt
@@ -115,13 +116,15 @@ def _rows(config: Config) -> dict[str, Section]:
     for name, model in models().items():
         if all(map(unbuilt, model.model_fields.values())):
             continue
-        value = getattr(config, name)
-        found |= {f"{name}[{row.name}]": row for row in value} if name in TABLES else {name: value}
+        found |= {f"{name}[{row.name}]" if name in TABLES else name: row for row in rows_of(config, name)}
     return found
 
 
 def _fields(row: Section) -> Iterator[tuple[str, FieldInfo]]:
-    return ((name, field) for name, field in type(row).model_fields.items() if not unbuilt(field))
+    """Keys that hold a value; tables below a section have rows of their own."""
+    for name, field in type(row).model_fields.items():
+        if not unbuilt(field) and not isinstance(reader_of(type(row), name), Tables):
+            yield name, field
 
 
 def _spelled(row: Section, name: str) -> Any:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from keyserver.config import Config, ConfigError, Listener, load
 from keyserver.config.kinds import Rows, octets, seconds, spell_octets, spell_seconds
 from keyserver.config.listener import read_listener
-from keyserver.config.loading import TABLES, reader_of
+from keyserver.config.loading import TABLES, load_again, reader_of
+from keyserver.config.settings import at_run_time, changes_of, settings_of
 from keyserver.model import Rate
 from keyserver.upstreams import checks
 
@@ -422,8 +423,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
     [
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[policy]\nsubaddress = "+"', "policy.subaddress"),
-        ('[verdict]\nlisten = "127.0.0.1:8372"', "verdict.listen"),
-        ('[[verdict.policy]]\nname = "encrypt"', "verdict.policy"),
         ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
         ('[[domain]]\nname = "partner.example"\nmust_encrypt = true', "[[domain]]"),
         ('[[domain_certificate]]\ndomain = "partner.example"', "[[domain_certificate]]"),
@@ -481,3 +480,94 @@ def test_a_rate_is_so_many_in_a_span(tmp_path: Path, rate: str, meant: Rate | No
 def test_what_is_no_rate_is_refused(tmp_path: Path, rate: str) -> None:
     text = f'[[upstream]]\nname = "u"\nurl = "hkp://u"\nrate = "{rate}"\n'
     assert list(mistakes(tmp_path, text)) == ["upstream[u].rate"]
+
+
+# ---- tables below a section
+
+POLICIES = """
+[verdict]
+allowed_clients = ["192.0.2.0/24"]
+[[verdict.policy]]
+name = "encrypt"
+kind = "both"
+minimum = ["chained", "approved"]
+valid_for = "7d"
+yes = "{kind}:[{domain}]"
+unknown = "notfound"
+[[verdict.policy]]
+name = "sign-2"
+"""
+
+
+def test_policies_are_tables_below_a_section(tmp_path: Path) -> None:
+    one, other = load(written(tmp_path, POLICIES)).verdict.policies
+    assert (one.name, one.kind, one.minimum, one.valid_for) == ("encrypt", "both", ("chained", "approved"), 7 * 86400)
+    assert (one.yes, one.unknown) == ("{kind}:[{domain}]", "notfound")
+    assert (other.name, other.kind, other.view, other.minimum, other.valid_for) == (
+        "sign-2",
+        "either",
+        "default",
+        (),
+        0,
+    )
+    assert (other.yes, other.unknown) == ("smtp:[gateway.example]:10025", "tempfail")
+
+
+def test_without_a_table_there_is_one_policy() -> None:
+    (policy,) = load(None).verdict.policies
+    assert (policy.name, policy.kind, policy.view, policy.unknown) == ("encrypt", "either", "default", "tempfail")
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "text"),
+    [
+        ('name = "p"\nkind = "pgp"', "verdict.policy[p].kind", 'one of "openpgp", "smime", "either", "both"'),
+        ('name = "p"\nminimum = ["good"]', "verdict.policy[p].minimum", "'good' is none"),
+        ('name = "p"\nvalid_for = "366d"', "verdict.policy[p].valid_for", "a duration from 0 to 365 days"),
+        ('name = "p"\nunknown = "yes"', "verdict.policy[p].unknown", 'one of "tempfail", "notfound"'),
+        ('name = "p"\nview = "elsewhere"', "verdict.policy[p].view", "there is no such view"),
+        ('name = "p"\nyse = "x"', "verdict.policy[p].yse", "did you mean yes?"),
+        ('kind = "both"', "verdict.policy[1].name", "is missing"),
+        ('name = "a b"', "verdict.policy[a b].name", "accepted is a name of letters"),
+        ('name = "a:b"', "verdict.policy[a:b].name", "accepted is a name of letters"),
+        ('name = "p"\n[[verdict.policy]]\nname = "p"', "verdict.policy.name", "occurs twice"),
+        *(
+            (f'name = "p"\nyes = "{yes}"', "verdict.policy[p].yes", "in braces only {kind} and {domain}")
+            for yes in ("", "{address}", "{", "}", "{{domain}}", "a\\nb", "\u00fc", " x", "x ")
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_policy_is_said_of_it(tmp_path: Path, row: str, key: str, text: str) -> None:
+    (line,) = (found := mistakes(tmp_path, f"[[verdict.policy]]\n{row}")).values()
+    assert list(found) == [key]
+    assert text in line
+
+
+@pytest.mark.parametrize("value", ['"x"', "[1]"])
+def test_policies_are_tables(tmp_path: Path, value: str) -> None:
+    (line,) = mistakes(tmp_path, f"[verdict]\npolicy = {value}").values()
+    assert "table" in line
+
+
+@pytest.mark.parametrize("key", ["listen", "socketmap_listen"])
+def test_strangers_may_not_ask_for_verdicts(tmp_path: Path, key: str) -> None:
+    where = f'[verdict]\n{key} = "0.0.0.0:8372"\n'
+    assert "strangers could ask" in mistakes(tmp_path, where)[f"verdict.{key}"]
+    assert load(written(tmp_path, f'{where}allowed_clients = ["192.0.2.0/24"]\n'))
+    assert load(written(tmp_path, where.replace("0.0.0.0", "127.0.0.1")))
+
+
+def test_a_policy_that_changes_is_named(tmp_path: Path) -> None:
+    before = load(written(tmp_path, POLICIES))
+    shown = {setting.key: (setting.value, setting.origin.split()[-1]) for setting in settings_of(before)}
+    assert shown["verdict.policy[encrypt].valid_for"] == ("7 days", "file")
+    assert shown["verdict.policy[sign-2].kind"] == ("either", "default")
+    assert "verdict.policy" not in shown
+    written(tmp_path, POLICIES.replace('"both"', '"smime"').replace("sign-2", "other"))
+    after = load_again(before)
+    assert {change.key: (change.before, change.after, change.restart) for change in changes_of(before, after)} == {
+        "verdict.policy[encrypt].kind": ("both", "smime", False),
+        "verdict.policy[sign-2]": ("a table", None, False),
+        "verdict.policy[other]": (None, "a table", False),
+    }
+    assert [policy.name for policy in at_run_time(before, after).verdict.policies] == ["encrypt", "other"]

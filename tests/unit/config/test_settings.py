@@ -9,7 +9,7 @@ import pytest
 
 from keyserver.config import Config, ConfigError, Listener, load, load_again
 from keyserver.config.kinds import Value
-from keyserver.config.loading import models, reader_of
+from keyserver.config.loading import TABLES, models, reader_of, rows_of
 from keyserver.config.section import unbuilt
 from keyserver.config.settings import at_run_time, changes_of, settings_of
 from keyserver.upstreams.checks import mistakes
@@ -67,9 +67,8 @@ def test_every_key_that_is_built_is_shown_as_it_may_be_written(file: Path) -> No
     shown = {setting.key: setting for setting in settings_of(config)}
     for section, model in models().items():
         for name, field in model.model_fields.items():
-            rows = getattr(config, section)
-            for row in rows if isinstance(rows, tuple) else [rows]:
-                key = f"{section}[{row.name}].{name}" if isinstance(rows, tuple) else f"{section}.{name}"
+            for row in rows_of(config, section) if f"{section}.{name}" not in TABLES else ():
+                key = f"{section}[{row.name}].{name}" if section in TABLES else f"{section}.{name}"
                 assert (key in shown) is not unbuilt(field)
                 reader = reader_of(model, name)
                 if unbuilt(field):
