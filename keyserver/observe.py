@@ -42,6 +42,12 @@ class Observer:
         self._lookups = Counter(
             "keyserver_lookups", "Lookups answered by the resolver", ["face", "state", "how"], registry=self.registry
         )
+        self._verdicts = Counter(
+            "keyserver_verdicts",
+            "Verdicts given, but for those from memory",
+            ["face", "policy", "verdict"],
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "keyserver_lookup_seconds", "Seconds to an answer", ["face", "how"], buckets=SECONDS, registry=self.registry
         )
@@ -82,6 +88,14 @@ class Observer:
             facts["ms"] = round(seconds * 1000, 1)
             facts["reason"] = answer.reason
             self._log.handle(_Lookup("lookup", facts, self._clock()))
+
+    def verdict(self, face: str, policy: str, address: str, word: str, reason: str, seconds: float) -> None:
+        """One verdict that did not come from memory."""
+        self._verdicts.labels(face, policy, word).inc()
+        if self._log.isEnabledFor(logging.INFO):
+            facts: dict[str, object] = {"face": face, "policy": policy, "query": self.identity(address)}
+            facts |= {"verdict": word, "ms": round(seconds * 1000, 1), "reason": reason}
+            self._log.handle(_Lookup("verdict", facts, self._clock()))
 
     def hits(self, face: str, name: Name, hits: int) -> None:
         """One query's answers from memory since the last call, in one line: a line for each would cost more than it."""

@@ -23,7 +23,7 @@ from keyserver.app.parts import Parts
 from keyserver.config import Config, Listener, Listening
 from keyserver.faces.cache import MemoryLimit
 from keyserver.faces.context import FaceContext
-from keyserver.faces.face import Face, Opening
+from keyserver.faces.face import Face, NoteVerdict, Opening
 from keyserver.faces.http.app import make_runner
 from keyserver.faces.http.connection import HttpLimits
 from keyserver.faces.http.exchange import at_work
@@ -39,9 +39,13 @@ from keyserver.observe import Observer
 from keyserver.processes.fronts import Fronts, Node
 from keyserver.processes.register import BY_FACE
 from keyserver.query import Query
+from keyserver.verdict.asking import Verdicts
+from keyserver.verdict.deciding import Verdict
 
 DRAIN = 5.0  # seconds that open requests have when we stop
 MAIL = ("milter", "lmtp")
+OF_MAIL_SERVERS = (*MAIL, "socketmap")
+"""Written as mail servers have it, and as open as loopback where it is a Unix socket."""
 ADMIN_CONNECTIONS = 64
 CORES_PART = 8
 """The core has one in so many octets of `cache.memory`, fronts share the rest: what they do not know is asked there."""
@@ -165,6 +169,13 @@ def _note(observer: Observer) -> Callable[[str, Query | None, Answer | None, int
     return note
 
 
+def _note_verdict(observer: Observer) -> NoteVerdict:
+    def note(face: str, policy: str, verdict: Verdict, seconds: float) -> None:
+        observer.verdict(face, policy, verdict.address, verdict.word, verdict.reason, seconds)
+
+    return note
+
+
 async def _open_face(
     parts: Parts, listeners: Listeners, budget: MemoryLimit, face: Face, view: View
 ) -> ListeningServer[Any]:
@@ -190,6 +201,8 @@ async def _open_face(
             tls=partial(listeners.tls, face.name),
             tell=lambda hits: parts.observer.hot(face.name, hits),
             remember=parts.hot.append,
+            verdicts=Verdicts(parts.resolver, parts.rules.lookups, parts.clocks.now, parts.clocks.monotonic),
+            note_verdict=_note_verdict(parts.observer),
             closing=listeners.closing,
         )
     )
@@ -219,7 +232,7 @@ async def _bind(
             bound = bound or await server.open(one.listener)
         except OSError as problem:
             raise taken(one, problem) from None
-        if one.face in MAIL and one.listener.unix is not None:
+        if one.face in OF_MAIL_SERVERS and one.listener.unix is not None:
             one.listener.unix.chmod(0o666)  # as open as loopback; its directory says who gets there
         for address in bound:
             ready(ready_line(one, address))
@@ -269,7 +282,7 @@ def _spelled(face: str, listener: Listener, address: Address) -> str:
     """Where a listener is, as clients of that face write it."""
     if not isinstance(address, tuple):
         return f"unix:{listener.unix}"
-    if face in MAIL:
+    if face in OF_MAIL_SERVERS:
         return f"inet:{address[0]}:{address[1]}"
     scheme = {known.name: known.scheme for known in FACES}.get(face, "http")
     host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from keyserver.app.upstreams import spec_of
 from keyserver.config import Config
+from keyserver.config.models import VerdictPolicySection
 from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules
 from keyserver.model import View
@@ -14,6 +15,8 @@ from keyserver.policy import Terms, with_subdomains
 from keyserver.resolver.rules import Rules
 from keyserver.rules import InForce
 from keyserver.upstreams.base import Upstream
+from keyserver.verdict.deciding import Kinds, Policy
+from keyserver.verdict.named import NamedPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,22 @@ def face_rules(config: Config) -> FaceRules:
         max_size=config.cache.max_size,
         own_domains=with_subdomains(config.policy.internal_domains),
         relaying=frozenset(view.name for view in config.view if view.wkd_relay),
+        policies={section.name: policy_of(section) for section in config.verdict.policies},
+        verdict_clients=config.verdict.allowed_clients,
     )
+
+
+def policy_of(section: VerdictPolicySection) -> NamedPolicy:
+    """One policy of verdicts."""
+    policy = Policy(
+        name=section.name,
+        kinds=Kinds(section.kind),
+        view=section.view,
+        chained="chained" in section.minimum,
+        approved="approved" in section.minimum,
+        valid_for=section.valid_for,
+    )
+    return NamedPolicy(policy, section.yes, tempfail=section.unknown == "tempfail")
 
 
 def terms_of(config: Config) -> Terms:

@@ -16,10 +16,11 @@ _MUST = re.compile(
     r"|mailflow\.(hold_changed|require_authenticated_sender)"
     r"|upstream\[.+\]\.(url|priority|domains|ttl)"
     r"|view\[.+\]\.answer_mailflow"
+    r"|verdict\.policy\[.+\]\..+"
 )
 """How an upstream is reached from where a node stands (proxy, files, time-outs) is that node's own."""
 
-_OPTIONAL = "view["
+_OPTIONAL = ("view[", "verdict.policy[")
 """What a node may do without: it opens other listeners."""
 
 NONE = ""

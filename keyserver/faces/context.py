@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from keyserver.faces.cache import MemoryLimit
-from keyserver.listen.trust import Trust
+from keyserver.listen.trust import Network, Trust
 from keyserver.model import Answer, View
 from keyserver.query import Query
 from keyserver.resolver.membership import Detached
 from keyserver.resolver.resolver import Resolver
 from keyserver.store.base import Store
+from keyserver.verdict.named import NamedPolicy
 
 Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 """(face, query, answer, status or result code, seconds, client): called for each lookup, also for one refused."""
@@ -26,6 +27,8 @@ class FaceRules:
     max_size: int = 0  # octets of the database above which /readyz complains; 0: never
     own_domains: tuple[str, ...] = ()  # whose Web Key Directory we are, as `policy.in_domains` has them
     relaying: frozenset[str] = frozenset()  # views that are one for every other domain, too
+    policies: Mapping[str, NamedPolicy] = field(default_factory=dict)  # of verdicts, by name; the first is the default
+    verdict_clients: tuple[Network, ...] = ()  # who may ask for verdicts, beside this machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,11 @@ from keyserver.config import Config
 from keyserver.faces.context import FaceContext
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.listen.server import ListeningServer
+from keyserver.verdict.asking import Verdicts
+from keyserver.verdict.deciding import Verdict
+
+NoteVerdict = Callable[[str, str, Verdict, float], None]
+"""(face, policy, verdict, seconds): called for each verdict that did not come from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Opening:
     """Hears, once a second, how many lookups were answered from memory since the last time."""
     remember: Callable[[HotAnswers], None]
     """Takes note of answers in memory, whose names have been asked for."""
+    verdicts: Verdicts
+    note_verdict: NoteVerdict
     closing: AsyncExitStack
     """What is to be closed when no connection is left."""
 
