@@ -19,7 +19,7 @@ from keyserver.faces.verdict.asking import NOT_ALLOWED, Asking, asked
 from keyserver.listen.acceptor import ConnectionFactory
 from keyserver.listen.server import ListeningServer, peer_of
 from keyserver.listen.trust import UNIX
-from keyserver.model import Malformed, Name
+from keyserver.model import Malformed, Name, joined
 from keyserver.query import parse_address
 from keyserver.verdict.deciding import Verdict, Word
 from keyserver.verdict.named import NamedPolicy
@@ -113,7 +113,7 @@ def reply_to(verdict: Verdict, named: NamedPolicy) -> bytes:
     if verdict.word is Word.YES:
         return wire.ok(named.told(verdict))
     if verdict.word is Word.UNKNOWN and named.tempfail:
-        return wire.temp(verdict.reason)
+        return wire.temp(": ".join(filter(None, (joined(verdict.missing), verdict.reason))))
     return wire.NOTFOUND
 
 
