@@ -324,6 +324,7 @@ class View:
     name: str = "default"
     answer_mailflow: bool = False
     directory: bool = False  # speaks as the Web Key Directory of the address's domain: the owner's word alone
+    usable_only: bool = False  # hands out only what can be encrypted to now
 
 
 class How(StrEnum):

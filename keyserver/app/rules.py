@@ -46,11 +46,12 @@ class ServiceRules:
 
 def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
     """What lookups, searches and upkeep go by."""
-    policies = {"default": config.policy.answer_mailflow, **{view.name: view.answer_mailflow for view in config.view}}
+    views = [View(answer_mailflow=config.policy.answer_mailflow)]
+    views += [View(one.name, one.answer_mailflow, usable_only=one.usable_only) for one in config.view]
     return Rules(
         terms=terms_of(config),
         upstreams=upstreams,
-        views={name: View(name, answer_mailflow) for name, answer_mailflow in policies.items()},
+        views={view.name: view for view in views},
         text_search=config.policy.text_search,
         deadline=float(config.cache.deadline),
         max_certificate=config.policy.max_certificate_size,

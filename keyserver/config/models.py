@@ -360,7 +360,7 @@ class ViewSection(Section):
     hkp_listen: ListenerList = key([], "its HTTP listeners", restart=Restart.ALWAYS)
     ldap_listen: ListenerList = key([], "its LDAP listeners", restart=Restart.ALWAYS)
     answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed out here?")
-    usable_only: Switch = key(False, "only what can be encrypted to now", built=False)
+    usable_only: Switch = key(False, "only what can be encrypted to now")
     wkd_relay: Switch = key(
         False,
         "WKD for other domains too: what is local, came by WKD, or from an upstream that lists the domain",

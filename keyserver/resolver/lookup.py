@@ -36,6 +36,7 @@ from keyserver.store.base import Snapshot, Store, StoreError
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")
+NOT_TOLD = "found, but nothing that this view may be told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +168,14 @@ class Lookup:
 
     def cached(self, known: Known) -> Answer:
         """By what is cached, or what upstreams said before."""
-        if not known.selected.certificates:
+        if not known.selected.certificates and not known.record.negative:
+            self.tell("records", "found in vain", "what a search found lately is not answered")
+            reason = self._nothing_told(known, NOT_TOLD)
+        elif not known.selected.certificates:
             without = known.record.without
             rest = f", without the word of {joined(without)}, which need not speak" if without else ""
             self.tell("records", "negative", f"every upstream that may be asked has said absent{rest}")
-            reason = f"every upstream said absent{rest}"
+            reason = self._nothing_told(known, f"every upstream said absent{rest}")
         else:
             on_record = "a finished search for this query is on record"
             self.tell("cache", "hit", "proves the query by itself" if known.selected.alone else on_record)
@@ -187,7 +191,7 @@ class Lookup:
         """Nobody may be asked: what is known is all there is."""
         self.tell_left_out()
         known = await self._select(known.at, known.snapshot, unasked=True)
-        cached = "cached" if known.selected.certificates else "not cached"
+        cached = "cached" if known.selected.certificates else self._nothing_told(known, "not cached")
         return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
 
     async def unsearched(self, known: Known, state: State, reason: str, missing: Sequence[str] = ()) -> Answer:
@@ -230,12 +234,13 @@ class Lookup:
         said = {name: search.outcomes.get(name) or NEVER_ANSWERED for name in self.tiers.names}
         outcome = combine(said or {"": NEVER_ANSWERED}, self.tiers.optional)
         if isinstance(outcome, Absent):
-            answer = self._answer(known, How.MISS, outcome.reason, keep=known.record.negative)
+            reason = self._nothing_told(known, outcome.reason)
+            answer = self._answer(known, How.MISS, reason, keep=known.record.negative)
             return replace(answer, missing=missing)
         if isinstance(outcome, Failed):
             return await self.unsearched(known, State.FAILED, outcome.reason, missing)
         # The search did not fail: what only claims the address stays untold, whatever the finds were refused for.
-        nothing = self._nothing(State.ABSENT, "found, but nothing that this view may be told")
+        nothing = self._nothing(State.ABSENT, self._nothing_told(known, NOT_TOLD))
         return replace(nothing, final=final, missing=missing)
 
     async def _read(self, *, aloud: bool) -> Snapshot:
@@ -283,8 +288,18 @@ class Lookup:
         """Has a search lately left nothing to be answered (blocked, revoked)? It is not repeated at every lookup.
 
         What an upstream found that is not asked any more is no reason not to ask the others."""
+        until = self._in_vain_until(known)
+        return until is not None and known.at < until
+
+    def _in_vain_until(self, known: Known) -> int | None:
+        """When that search is repeated; None where there was none."""
         found = [r.at for r in known.record.living.values() if r.found and r.upstream in self.tiers.names]
-        return bool(found) and known.at - max(found) < self.rules.terms.negative_ttl
+        return max(found) + self.rules.terms.negative_ttl if found else None
+
+    def _nothing_told(self, known: Known, otherwise: str) -> str:
+        """The reason for an answer without certificates: what this view keeps back, or `otherwise`."""
+        kept_back = known.selected.withheld
+        return f"{NOT_TOLD}: {joined(kept_back)}" if kept_back else otherwise
 
     def _again(self, known: Known) -> int:
         """Rule 12: when the query is searched again, as all that is known of it has expired by itself; else never."""
@@ -307,9 +322,10 @@ class Lookup:
             times = [e.cached_at for e in selected.certificates[0].entries]
             until = min(selected.until, self._again(known))
         elif known.unasked:
-            times, until = [], known.at + self.rules.terms.negative_ttl
+            times, until = [], min(selected.until, known.at + self.rules.terms.negative_ttl)
         else:
-            times, until = [r.at for r in known.record.living.values()], known.record.until
+            times = [r.at for r in known.record.living.values()]
+            until = min(selected.until, known.record.until, self._in_vain_until(known) or FOREVER)
         return Answer(
             state=State.FOUND if selected.certificates else State.ABSENT,
             how=how,

@@ -10,6 +10,7 @@ from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Sou
 from keyserver.policy import FOREVER, MAX_ANSWER, Freshness, OnRecord, Terms, backed, judge, keeps, order_key
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.store.base import Snapshot
+from keyserver.usable import withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Selected:
     until: int  # the first instant at which anything behind it turns
     stale: bool  # some entry is past its ttl
     passed_over: tuple[tuple[str, str], ...]  # (fingerprint, why it is not answered)
+    withheld: tuple[str, ...] = ()  # "fingerprint: why" of those that this view keeps back though they answer the query
 
     @property
     def all_expired(self) -> bool:
@@ -61,6 +63,7 @@ def select(
     address = query.address if isinstance(query, ByAddress) else None
     answered: list[Answered] = []
     passed: list[tuple[str, str]] = []
+    kept_back: list[str] = []
     alone, until, any_stale = False, FOREVER, False
     for fingerprint, entries in groups.items():
         own = hygiene[entries[0].kind]
@@ -89,11 +92,15 @@ def select(
                 passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
                 continue
             turns = min(turns, believed.until)
-        alone = alone or by_itself
         until = min(until, turns, merged.proof.turns or FOREVER)
+        if reason := withheld(merged.proof, view):
+            passed.append((fingerprint, reason))
+            kept_back.append(f"{fingerprint}: {reason}")
+            continue
+        alone = alone or by_itself
         answered.append(Answered(merged, tuple(usable)))
     answered.sort(key=lambda a: order_key(a, terms, address))
-    return Selected(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed))
+    return Selected(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed), tuple(kept_back))
 
 
 def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, own: Hygiene) -> Entry | None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from keyserver.model import PASSED_OVER, Answer, Answered, Kind, Name, Source, Validity, joined
+from keyserver.model import PASSED_OVER, Answer, Answered, Kind, Name, Source, joined
 from keyserver.policy import FOREVER, approved_for
+from keyserver.usable import ends_by, unusable
 
 
 class Word(StrEnum):
@@ -110,27 +111,14 @@ def decide(address: str, policy: Policy, answers: Mapping[Kind, Answer], now: in
 
 def unfit(one: Answered, policy: Policy, address: str, now: int) -> str:
     """Why mail to the address is not to be encrypted with this certificate under this policy; empty where it may be."""
-    if why := unusable(one, now + policy.valid_for):
-        return why if unusable(one, now) else f"{why} within the time that the policy asks for"
+    if why := unusable(one.certificate.proof):
+        return why
+    if policy.valid_for and (why := ends_by(one.certificate.proof, now, now + policy.valid_for)):
+        return f"{why} within the time that the policy asks for"
     if policy.chained and not any(entry.chained for entry in one.entries):
         return "it has no good chain"
     if policy.approved and not _approved(one, address):
         return "it is not approved for this address"
-    return ""
-
-
-def unusable(one: Answered, at: int) -> str:
-    """Why nobody can encrypt with this certificate at an instant (Unix seconds); empty where one can."""
-    proof = one.certificate.proof
-    if proof.validity is not Validity.VALID:
-        return f"it is {proof.validity}"
-    if proof.expires is not None and proof.expires <= at:
-        return "it expires"
-    if not proof.can_encrypt:
-        return "it has no key for encryption that is valid now"
-    subkeys = [s for s in proof.subkeys if s.can_encrypt and not s.revoked]
-    if subkeys and all(s.expires is not None and s.expires <= at for s in subkeys):
-        return "its key for encryption expires"
     return ""
 
 

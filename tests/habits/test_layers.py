@@ -20,7 +20,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("verdict",),
     ("resolver",),
     ("store", "upstreams", "listen"),
-    ("policy", "config", "changes", "hygiene", "install", "rules", "state"),
+    ("policy", "config", "changes", "hygiene", "install", "rules", "state", "usable"),
     ("wire", "openpgp", "smime"),
     ("model", "query", "observe", "clocks", "ber", "display", "traffic", "notify"),
 )
@@ -37,7 +37,7 @@ NEIGHBOURS = {
 
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
-PURE = ("display", "wire", "openpgp", "smime", "policy", "hygiene", "model", "query", "ber")
+PURE = ("display", "wire", "openpgp", "smime", "policy", "usable", "hygiene", "model", "query", "ber")
 """Units that are pure as a whole; so is every module whose docstring calls it pure."""
 
 FORBIDDEN_MODULES = frozenset(

@@ -405,7 +405,6 @@ rate = ""
 on_change = ""
 [[view]]
 name = "v"
-usable_only = false
 wkd_relay = false
 domain_certificates = false
 """
@@ -429,7 +428,7 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
         ('[history]\nkeep = "0"', "history.keep"),
         ("[invite]\nautomatic = true", "invite.automatic"),
         ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
-        ('[[view]]\nname = "v"\nusable_only = true', "view[v].usable_only"),
+        ('[[view]]\nname = "v"\ndomain_certificates = true', "view[v].domain_certificates"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:

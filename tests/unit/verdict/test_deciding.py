@@ -20,7 +20,8 @@ from keyserver.model import (
     Step,
     Voucher,
 )
-from keyserver.verdict.deciding import Kinds, Policy, Word, decide, unusable
+from keyserver.usable import ends_by, unusable
+from keyserver.verdict.deciding import Kinds, Policy, Word, decide
 from support import x509
 from support.openpgp import CREATED, Made, make
 
@@ -172,6 +173,7 @@ def test_it_must_still_be_valid_for_so_long_and_the_verdict_turns_when_it_is_not
 
 
 def test_unusable_at_an_instant() -> None:
-    assert not unusable(pgp(FINE), NOW)
-    assert unusable(pgp(SHORT), NOW + DAY) == "it expires"
-    assert unusable(pgp(SHORT_SUBKEY), NOW + DAY) == "its key for encryption expires"
+    assert not unusable(pgp(FINE).certificate.proof)
+    assert not ends_by(pgp(FINE).certificate.proof, NOW, NOW + DAY)
+    assert ends_by(pgp(SHORT).certificate.proof, NOW, NOW + DAY) == "it expires"
+    assert ends_by(pgp(SHORT_SUBKEY).certificate.proof, NOW, NOW + DAY) == "its key for encryption expires"

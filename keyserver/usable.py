@@ -1,0 +1,37 @@
+"""Can anybody encrypt with a certificate, and does that keep it from a view? Pure; faces, lookups and verdicts ask here.
+
+A `Proof` is judged at one instant, which is "now" for whoever has just made it; `Proof.turns` says how long that holds.
+"""
+
+from __future__ import annotations
+
+from keyserver.model import Proof, Validity, View
+
+
+def unusable(proof: Proof) -> str:
+    """Why nobody can encrypt with this certificate now; empty where one can."""
+    if proof.validity is not Validity.VALID:
+        return f"it is {proof.validity}"
+    return "" if proof.can_encrypt else "it has no key for encryption that is valid now"
+
+
+def ends_by(proof: Proof, now: int, at: int) -> str:
+    """Why nobody can encrypt with it any more at a later instant (Unix seconds), though one can now; empty where one
+    can."""
+    if proof.expires is not None and proof.expires <= at:
+        return "it expires"
+    living = [s.expires for s in proof.subkeys if s.can_encrypt and not s.revoked and not _over(s.expires, now)]
+    if living and all(_over(expires, at) for expires in living):
+        return "its key for encryption expires"
+    return ""
+
+
+def withheld(proof: Proof, view: View) -> str:
+    """Why this view does not hand a certificate out although it may be answered (rule 6); empty where it does."""
+    if view.usable_only and (why := unusable(proof)):
+        return f"nobody can encrypt with it ({why}), and this view hands out only what can be encrypted to"
+    return ""
+
+
+def _over(expires: int | None, at: int) -> bool:
+    return expires is not None and expires <= at
