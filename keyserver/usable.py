@@ -1,4 +1,4 @@
-"""Can anybody encrypt with a certificate, and does that keep it from a view? Pure; faces, lookups and verdicts ask here.
+"""Can anybody encrypt with a certificate, and does that keep it from a view? Pure: faces, lookups, verdicts ask here.
 
 A `Proof` is judged at one instant, which is "now" for whoever has just made it; `Proof.turns` says how long that holds.
 """

@@ -15,6 +15,7 @@ from keyserver.query import ByAddress, name_of
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.rules import Rules
 from keyserver.store.base import Store
+from keyserver.usable import withheld
 
 MOST_ADDRESSES = 20  # of one certificate that are explained
 MOST_OTHERS = 20  # certificates of the same addresses that are shown
@@ -108,7 +109,10 @@ class Explaining:
                 if kind is proof.kind:
                     record = on_record(known.records, self._asked(kind, address), now, terms)
                     for entry in entries:
-                        verdicts += _by_view(self._for_address(entry, address, record, view, now) for view in views)
+                        verdicts += _by_view(
+                            self._for_address(entry, address, record, view, now, withheld(proof, view))
+                            for view in views
+                        )
                 for entry in known.entries:
                     if entry.fingerprint != fingerprint and len(others) < MOST_OTHERS:
                         others.setdefault((address, entry.fingerprint), []).append(entry)
@@ -130,22 +134,27 @@ class Explaining:
         terms = self._terms()
         return tiers_of(terms.upstreams.values(), ByAddress(local, domain, kind), terms).names
 
-    def _for_address(self, entry: Entry, address: str, record: OnRecord, view: View, now: int) -> ForAddress:
+    def _for_address(
+        self, entry: Entry, address: str, record: OnRecord, view: View, now: int, withheld: str
+    ) -> ForAddress:
+        """`withheld`: why the view keeps the certificate back whatever the entry is."""
         verdict = judge(entry, view, now, self._terms(), address)
         believed = entry.source is Source.LOCAL or backed(entry, record, address)
-        first = verdict.answerable and not believed and not record.finished
+        first = verdict.answerable and not believed and not record.finished and not withheld
         reason = verdict.reason
-        if first:
+        if verdict.answerable and withheld:
+            reason = withheld
+        elif first:
             reason = "no search for this address is on record: the next lookup asks upstreams first"
         elif verdict.answerable and not believed:
             reason = "it claims the address, but the last search for it found it nowhere"
         approved = approved_for(entry, address)
-        helps = not without_effect(entry, address, view, self._terms())
+        helps = not withheld and not without_effect(entry, address, view, self._terms())
         return ForAddress(
             address=address,
             source=entry.source.value,
             origin=entry.origin,
-            answered=verdict.answerable and believed,
+            answered=verdict.answerable and believed and not withheld,
             searched_first=first,
             reason=reason,
             approved=approved,

@@ -105,7 +105,7 @@ class HkpSection(Section):
     listen: ListenerList = key(["127.0.0.1:11371"], "where it listens", restart=Restart.ALWAYS)
     tls_certificate: Certificates = key("", 'certificate for "tls:" listeners', restart=Restart.SWITCHED)
     tls_key_file: PrivateKey = key("", 'private key for "tls:" listeners', restart=Restart.SWITCHED)
-    explain: Switch = key(True, "send X-Cache and X-Key-Source headers (they tell strangers what is cached)")
+    explain: Switch = key(True, "send X-Cache, X-Key-Source, X-Key-Usable headers (they tell strangers what is cached)")
 
 
 class LdapSection(Section):

@@ -22,7 +22,7 @@ Note = Callable[[str, Query | None, Answer | None, int, float, str], None]
 class FaceRules:
     """What faces go by, beside the resolver's rules."""
 
-    explain: bool = True  # X-Cache, X-Key-Source, and details in the statistics
+    explain: bool = True  # X-Cache, X-Key-Source, X-Key-Usable, and details in the statistics
     text_search: bool = False
     max_size: int = 0  # octets of the database above which /readyz complains; 0: never
     own_domains: tuple[str, ...] = ()  # whose Web Key Directory we are, as `policy.in_domains` has them

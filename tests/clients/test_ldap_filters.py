@@ -108,6 +108,7 @@ VALUES = {
     ],
     "pgpRevoked": ["0", "1"],
     "pgpDisabled": ["0", "1"],
+    "keyserverCanEncrypt": ["TRUE", "FALSE", "yes"],
     "pgpKeyType": ["RSA", "EdDSA", "rsa"],
     "pgpKeySize": ["00256", "02048", "1"],
     "pgpKeyCreateTime": ["20200913122640Z", "20100101000000Z", "20300101000000Z"],

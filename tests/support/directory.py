@@ -63,6 +63,11 @@ _ATTRIBUTES = (
     (_GPG + "1", "gpgFingerprint", f"{_TEXT} SINGLE-VALUE"),
     (_GPG + "2", "gpgSubFingerprint", _TEXT),
     (_GPG + "3", "gpgMailbox", _TEXT),
+    (
+        "2.25.199660594409512629373420944291166133754",
+        "keyserverCanEncrypt",
+        "EQUALITY booleanMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.7 SINGLE-VALUE",
+    ),
     (_OWN + "1", "baseKeySpaceDN", f"{_TEXT} SINGLE-VALUE"),
     (_OWN + "2", "version", f"{_TEXT} SINGLE-VALUE"),
     (_OWN + "3", "software", f"{_TEXT} SINGLE-VALUE"),
@@ -85,6 +90,7 @@ _CLASSES = (
     f"( {_PGP}24 NAME 'pgpKeyInfo' SUP top STRUCTURAL MUST pgpCertID MAY ( cn $ pgpKey $ pgpKeyV2 $ pgpDisabled $ "
     "pgpKeyID $ pgpKeyType $ pgpUserID $ pgpKeyCreateTime $ pgpSignerID $ pgpRevoked $ pgpSubKeyID $ pgpKeySize $ "
     "pgpKeyExpireTime $ gpgFingerprint $ gpgSubFingerprint $ gpgMailbox ) )",
+    f"( {_OWN}7 NAME 'keyserverCertificate' SUP top AUXILIARY MUST keyserverCanEncrypt )",
     f"( {_OWN}5 NAME 'adUser' SUP top AUXILIARY MAY proxyAddresses )",
     "( 1.2.840.113556.1.5.9 NAME 'user' SUP top AUXILIARY MAY ( userPrincipalName $ proxyAddresses $ targetAddress $ "
     "email $ mailLocalAddress $ mozillaSecondEmail ) )",

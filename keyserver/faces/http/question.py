@@ -16,6 +16,7 @@ from keyserver.faces.context import FaceContext
 from keyserver.faces.http.replies import REFUSALS, STATUS, client_of, finish, hops, looped, plain
 from keyserver.model import Answer, Answered, View
 from keyserver.query import Query
+from keyserver.usable import unusable
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class Question:
         certificates in it."""
         if shown and self._context.rules().explain:
             response.headers["X-Key-Source"] = shown[0].source.value
+            response.headers["X-Key-Usable"] = "no" if unusable(shown[0].certificate.proof) else "yes"
         if answer is not None:
             response = finish(self._context, self._request, response, answer, self._number)
         seconds = self._context.monotonic() - self._began

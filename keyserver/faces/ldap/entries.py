@@ -11,6 +11,7 @@ from keyserver.model import Answered, Kind, Proof, UserId, Validity
 from keyserver.openpgp.armor import armor
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, Query, name_of
 from keyserver.smime import pack
+from keyserver.usable import unusable
 from keyserver.wire import ldap as wire
 
 Values = tuple[bytes, ...]
@@ -169,7 +170,7 @@ def openpgp_node(answered: Answered, query: Query, space: str, subschema: str) -
         return (armor(octets, crc=crc),)
 
     attributes: dict[str, Values | Maker] = {
-        "objectclass": (b"pgpKeyInfo", b"top"),
+        "objectclass": (b"pgpKeyInfo", b"keyserverCertificate", b"top"),
         "gpgfingerprint": (proof.fingerprint.encode(),),
         "pgpcertid": (proof.key_id.encode(),),
         "pgpkeyid": (proof.key_id[-8:].encode(),),
@@ -183,6 +184,7 @@ def openpgp_node(answered: Answered, query: Query, space: str, subschema: str) -
         "pgpkeyexpiretime": () if proof.expires is None else (stamp(proof.expires),),
         "pgprevoked": (b"1" if proof.validity is Validity.REVOKED else b"0",),
         "pgpdisabled": (b"0",),
+        "keyservercanencrypt": _can_encrypt(proof),
         "pgpkey": key,
         "pgpkeyv2": _same_key,
         **_operational(answered, subschema),
@@ -206,7 +208,10 @@ def person_node(answered: Answered, space: str, subschema: str) -> Node:
         return (pack([octets]),)
 
     attributes: dict[str, Values | Maker] = {
-        "objectclass": (b"inetOrgPerson", b"organizationalPerson", b"person", b"pkiUser", b"user", b"top"),
+        "objectclass": (
+            *(b"inetOrgPerson", b"organizationalPerson", b"person", b"pkiUser", b"user"),
+            *(b"keyserverCertificate", b"top"),
+        ),
         "objectcategory": (b"CN=Person,CN=Schema,CN=Configuration",),
         "uid": (proof.fingerprint.encode(),),
         "cn": _texts((name,)),
@@ -219,6 +224,7 @@ def person_node(answered: Answered, space: str, subschema: str) -> Node:
         **dict.fromkeys(PROXIED, _texts(f"{'smtp' if n else 'SMTP'}:{address}" for n, address in enumerate(mail))),
         "usercertificate": (octets,),
         "usersmimecertificate": bundle,
+        "keyservercanencrypt": _can_encrypt(proof),
         **_operational(answered, subschema),
     }
     weight = len(octets) + _slow((name, *mail))
@@ -270,6 +276,10 @@ def _slow(texts: Iterable[str]) -> int:
 def _texts(texts: Iterable[str]) -> Values:
     """Distinct, not empty, in UTF-8."""
     return tuple(dict.fromkeys(t.encode("utf-8", "replace") for t in texts if t))
+
+
+def _can_encrypt(proof: Proof) -> Values:
+    return (b"FALSE" if unusable(proof) else b"TRUE",)
 
 
 def _operational(answered: Answered, subschema: str) -> dict[str, Values | Maker]:

@@ -31,6 +31,7 @@ class Rule(Enum):
     CLASS = auto()  # object class names and OIDs
     CATEGORY = auto()  # an object class, by its name or by the DN of its description
     TIME = auto()  # generalized time
+    BOOLEAN = auto()  # TRUE or FALSE (RFC 4517 section 3.3.3); read in either case
     NONE = auto()  # not at all: only presence can be asked
 
 
@@ -58,6 +59,10 @@ def _a(name: str, oid: str, rule: Rule = Rule.TEXT, **more: bool | str) -> Attri
 _PGP, _GPG = "1.3.6.1.4.1.3401.8.2.", "1.3.6.1.4.1.11591.2.4.1."
 _PILOT, _NETSCAPE = "0.9.2342.19200300.100.1.", "2.16.840.1.113730.3.1."
 _MICROSOFT = "1.2.840.113556.1."
+_CAN_ENCRYPT, _CERTIFICATE = (  # UUIDs of our own (ITU-T X.667), unregistered
+    "2.25.199660594409512629373420944291166133754",
+    "2.25.91088173857795864663774000232562444440",
+)
 
 _PRESENT = (
     _a("objectClass", "2.5.4.0", Rule.CLASS, syntax="38", pieces=False),
@@ -90,6 +95,7 @@ _PRESENT = (
     _a("gpgFingerprint", _GPG + "1", Rule.HEX),
     _a("gpgSubFingerprint", _GPG + "2", Rule.HEX),
     _a("gpgMailbox", _GPG + "3", Rule.ADDRESS),
+    _a("keyserverCanEncrypt", _CAN_ENCRYPT, Rule.BOOLEAN, syntax="7", pieces=False, single=True),
     # PGP.com's names; their OIDs are nowhere published, so the subschema leaves them out
     _a("pgpKeyV2", "", Rule.NONE, pieces=False, asked_only=True),
     _a("baseKeySpaceDN", "", Rule.NONE, pieces=False),
@@ -190,6 +196,7 @@ CLASSES = {
     "extensibleobject": "1.3.6.1.4.1.1466.101.120.111",
     "pgpserverinfo": _PGP + "23",
     "pgpkeyinfo": _PGP + "24",
+    "keyservercertificate": _CERTIFICATE,
 }
 _CLASS_OF_OID = {oid: name for name, oid in CLASSES.items()}
 _OBJECT_CLASSES = (
@@ -206,6 +213,8 @@ _OBJECT_CLASSES = (
     f"( {_PGP}24 NAME 'pgpKeyInfo' DESC 'An OpenPGP public keyblock' SUP top STRUCTURAL MUST ( pgpCertID $ pgpKey )"
     " MAY ( pgpDisabled $ pgpKeyID $ pgpKeyType $ pgpUserID $ pgpKeyCreateTime $ pgpSignerID $ pgpRevoked $"
     " pgpSubKeyID $ pgpKeySize $ pgpKeyExpireTime $ gpgFingerprint $ gpgSubFingerprint $ gpgMailbox ) )",
+    f"( {_CERTIFICATE} NAME 'keyserverCertificate' DESC 'Can anybody encrypt with it now?' SUP top AUXILIARY"
+    " MUST keyserverCanEncrypt )",
 )
 
 
@@ -247,6 +256,8 @@ def normal(rule: Rule, value: bytes) -> str | None:
     if rule is Rule.TIME:
         return _time(text)
     prepared = prepare(text).strip(" ")
+    if rule is Rule.BOOLEAN:
+        return prepared if prepared in ("true", "false") else None
     if rule is Rule.HEX:
         return prepared.removeprefix("0x")
     if rule is Rule.ADDRESS:
@@ -301,6 +312,7 @@ def attribute_types() -> Iterator[bytes]:
         Rule.CATEGORY: "distinguishedNameMatch",
         Rule.CLASS: "objectIdentifierMatch",
         Rule.TIME: "generalizedTimeMatch",
+        Rule.BOOLEAN: "booleanMatch",
     }
     for a in KNOWN.values():
         if not a.oid:

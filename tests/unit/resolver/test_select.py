@@ -11,7 +11,7 @@ from keyserver.policy import FOREVER, MAX_ANSWER, OnRecord, Terms, on_record
 from keyserver.query import parse
 from keyserver.resolver.select import Selected, merged_of, names_behind, proves, select
 from keyserver.store.base import Snapshot
-from support.openpgp import CREATED, Made, make
+from support.openpgp import CREATED, SUBKEY, Made, bind, make, new_key
 from support.resolving import NOW
 
 ALICE = "alice@example.org"
@@ -167,3 +167,46 @@ def test_an_answer_depends_on_every_name_that_its_certificates_prove() -> None:
     names = names_behind(query, selected(entry(), on=found("a")).certificates)
     assert names >= {query.name, parse(BY_ALICE.fingerprint).name, parse(BY_ALICE.key_id).name}
     assert names_behind(query, ()) == {query.name}
+
+
+GATEWAY = View("gateway", usable_only=True)
+
+
+def test_a_view_may_be_told_only_what_can_be_encrypted_to() -> None:
+    makes: dict[str, dict[str, Any]] = {
+        "it has no key for encryption that is valid now": {"encryption": None},
+        "it is expired": {"expires": 100},
+        "it is revoked": {"revoked": 2},
+    }
+    for why, options in makes.items():
+        one = make([f"Alice <{ALICE}>"], seed=why, **options)
+        sifted = selected(entry(one), entry(), on=found("a"), view=GATEWAY)
+        assert fingerprints(sifted) == [BY_ALICE.fingerprint]
+        ((fingerprint, said),) = sifted.passed_over
+        assert (fingerprint, f"nobody can encrypt with it ({why})" in said) == (one.fingerprint, True)
+        assert sifted.withheld == (f"{fingerprint}: {said}",)
+        assert set(fingerprints(selected(entry(one), entry(), on=found("a")))) == {
+            one.fingerprint,
+            BY_ALICE.fingerprint,
+        }
+        assert fingerprints(selected(entry(one), term=one.fingerprint, view=GATEWAY)) == []
+
+
+def test_what_is_kept_back_turns_with_its_certificate() -> None:
+    """Soon it expires, and soon another can be used."""
+    expiring = make([f"Alice <{ALICE}>"], seed="alice", subkey_expires=NOW - CREATED + 60)
+    assert selected(entry(expiring), on=found("a"), view=GATEWAY).until == NOW + 60
+    assert fingerprints(selected(entry(expiring), on=found("a"), view=GATEWAY, now=NOW + 60)) == []
+    signer, later = make([f"Alice <{ALICE}>"], seed="signer", encryption=None), new_key("cv25519", NOW + 30)
+    more = later.packet(SUBKEY) + bind(signer.primary, later, created=NOW + 30)
+    local = entry(replace(signer, octets=signer.octets + more), Source.LOCAL, "admin")
+    early = selected(local, view=GATEWAY)
+    assert (fingerprints(early), early.until) == ([], NOW + 30)
+    assert len(fingerprints(selected(local, view=GATEWAY, now=NOW + 30))) == 1
+
+
+def test_what_is_kept_back_is_judged_as_it_would_be_answered() -> None:
+    """A subkey that only an origin without a say has sent does not count; one that another origin sent does."""
+    signer = make([f"Alice <{ALICE}>"], seed="alice", encryption=None)
+    assert fingerprints(selected(entry(signer), entry(origin="b"), on=found("a"), view=GATEWAY)) == []
+    assert len(fingerprints(selected(entry(signer), entry(origin="b"), on=found("a", "b"), view=GATEWAY))) == 1

@@ -65,6 +65,17 @@ async def test_each_view_has_its_own_answer(tmp_path: Path) -> None:
         assert re.findall(r'data-name="View">([^<]*)</td>', page) == ["every view"]
 
 
+async def test_a_view_that_keeps_back_what_cannot_be_encrypted_to_says_so(tmp_path: Path) -> None:
+    views = [{"name": "gateway", "usable_only": True, "hkp_listen": ["127.0.0.1:0"]}]
+    async with running(tmp_path, NOW, views) as admin:
+        kept = await admin.put(make([f"Bob <{BOB}>"], encryption=None).octets, Source.LOCAL, "admin")
+        _, page, _ = await admin.open(f"/cache/{kept}")
+        rows = re.findall(r'data-name="View">([^<]*)</td>\s*<td data-name="Answered\?"><b[^>]*>([^<]*)</b>', page)
+        assert rows == [("default", "yes"), ("gateway", "no")]
+        assert "nobody can encrypt with it (it has no key for encryption that is valid now)" in words(page)
+        assert "/approve" not in page, "an approval would change nothing"
+
+
 async def test_what_changed_is_told_as_far_as_it_is_known(admin: Admin) -> None:
     made = make([f"Bob <{BOB}>"])
     await admin.put(made.octets)
