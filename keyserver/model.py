@@ -325,6 +325,7 @@ class View:
     answer_mailflow: bool = False
     directory: bool = False  # speaks as the Web Key Directory of the address's domain: the owner's word alone
     usable_only: bool = False  # hands out only what can be encrypted to now
+    no_mailflow: bool = False  # not even approved: it asks in the name of another address
 
 
 class How(StrEnum):
@@ -388,6 +389,7 @@ class Answer:
     query: Name = ""  # the name that was asked for
     final: bool = True  # False: somebody who must speak has not, and another answer was possible
     missing: tuple[str, ...] = ()  # upstreams whose word is missing, also those that need not speak
+    in_vain: bool = False  # absent, although something was found for this very query: none of it may be answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,8 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
         return f"{domain} is no public domain, and no mail speaks for it"
     if view.directory:
         return "seen in mail, which is not the word of its domain's owner"
+    if view.no_mailflow:
+        return "seen in mail, which speaks for no subaddress"
     voucher = entry.voucher(address)
     if voucher is None:
         return "seen in mail, but in none from this address that is on record"

@@ -58,6 +58,8 @@ def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
         searches=config.limits.searches,
         prefetch=config.cache.prefetch,
         purge_interval=config.cache.purge_interval,
+        subaddress=config.policy.subaddress,
+        subaddress_domains=config.policy.subaddress_domains,
     )
 
 

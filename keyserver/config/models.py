@@ -225,9 +225,9 @@ class PolicySection(Section):
     )
     answer_mailflow: Switch = key(False, "may mailflow-sourced entries be handed to encryption clients?")
     subaddress: Annotated[str, Text('"+", or "" for none', r"[+]?")] = key(
-        "", "after a finished absence of alice+tag@, alice@ is asked for, in subaddress_domains", built=False
+        "", "after a finished absence of alice+tag@, alice@ is asked for, in subaddress_domains"
     )
-    subaddress_domains: Domains = key([], "where subaddress is used", built=False)
+    subaddress_domains: Domains = key([], "whose mail servers deliver alice+tag@ to alice@")
     domain_authority: Switch = key(
         False, "names of a domain's own authority count, from upstreams that list it", built=False
     )

@@ -77,8 +77,9 @@ class Lookup:
         client: str | None = None,
         via: str = "",
         hear: Callable[[Step], None] | None = None,
+        began: float | None = None,
     ) -> None:
-        """`client`, `via`, `hear`: as in `Resolver.lookup`."""
+        """`client`, `via`, `hear`: as in `Resolver.lookup`. `began`: when the question that this is part of did."""
         self._parts = parts
         self.query = query
         self.view = view
@@ -89,7 +90,7 @@ class Lookup:
         self.client = client
         self.via = via
         self._hear = hear
-        self.began = parts.monotonic()
+        self.began = parts.monotonic() if began is None else began
         self.steps: list[Step] = []
         self._passed_over: set[str] = set()
         self._empty: Snapshot | None = None  # what the store had under the name, if it was nothing
@@ -241,7 +242,7 @@ class Lookup:
             return await self.unsearched(known, State.FAILED, outcome.reason, missing)
         # The search did not fail: what only claims the address stays untold, whatever the finds were refused for.
         nothing = self._nothing(State.ABSENT, self._nothing_told(known, NOT_TOLD))
-        return replace(nothing, final=final, missing=missing)
+        return replace(nothing, final=final, missing=missing, in_vain=True)
 
     async def _read(self, *, aloud: bool) -> Snapshot:
         """One look at the store; only the first is part of the trace."""
@@ -338,6 +339,7 @@ class Lookup:
             steps=tuple(self.steps),
             query=self.query.name,
             missing=known.record.without,
+            in_vain=not selected.certificates and (bool(selected.withheld) or self._in_vain_until(known) is not None),
         )
 
     def _nothing(self, state: State, reason: str) -> Answer:

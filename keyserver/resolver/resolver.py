@@ -12,6 +12,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Answer, Kind, Name, Outcome, State, Step, View
 from keyserver.policy import OnRecord, on_record
 from keyserver.query import Query
+from keyserver.resolver import subaddress
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.disclosures import Disclosures
@@ -73,11 +74,23 @@ class Resolver:
         `hear` is told each step as it happens.
         """
         lookup = Lookup(self._parts, query, view, client=client, via=via, hear=hear)
+        answer = await self._answer(lookup, looped=looped)
+        other = subaddress.behind(query, answer, view, lookup.rules)
+        if other is None:
+            return answer
+        lookup.tell("subaddress", "asked", "absent: what stands before the + is asked for, without what mail showed")
+        alone = subaddress.without_mail(view)
+        second = Lookup(self._parts, other, alone, client=client, via=via, hear=hear, began=lookup.began)
+        answer = replace(answer, steps=tuple(lookup.steps))
+        return subaddress.together(answer, await self._answer(second, looped=looped))
+
+    async def _answer(self, lookup: Lookup, *, looped: bool) -> Answer:
+        """The answer to its very question."""
         known, search = await lookup.look(), None
         while True:
             if lookup.is_answered(known):
                 if known.selected.certificates:
-                    self.note_asked((query.name,), known.at)
+                    self.note_asked((lookup.query.name,), known.at)
                 return lookup.cached(known)
             if looped:
                 return lookup.looped()

@@ -17,7 +17,7 @@ class Rules:
     """Read them at each use, and again after each wait.
 
     deadline: seconds in which a lookup answers. max_certificate: octets after cleaning. searches: under way at once.
-    purge_interval: seconds."""
+    purge_interval: seconds. subaddress: what begins the tag of an address, in these domains; empty: nothing does."""
 
     terms: Terms = field(default_factory=Terms)
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
@@ -28,11 +28,15 @@ class Rules:
     searches: int = 1000
     prefetch: bool = True
     purge_interval: int = 900
+    subaddress: str = ""
+    subaddress_domains: tuple[str, ...] = ()
 
     def view(self, view: View) -> View:
         """The policy of the view of that name; one that they do not name keeps its own."""
         found = self.views.get(view.name, view)
-        return replace(found, directory=True) if view.directory else found
+        if view.directory or view.no_mailflow:
+            return replace(found, directory=view.directory, no_mailflow=view.no_mailflow)
+        return found
 
     def tiers(self, query: Query, *, directory: bool = False) -> Tiers:
         """Who may be told this query, in which order. `directory`: the answer is one of its domain's own directory."""

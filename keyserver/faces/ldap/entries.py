@@ -160,7 +160,7 @@ class Node:
 
 def openpgp_node(answered: Answered, query: Query, space: str, subschema: str) -> Node:
     """An OpenPGP certificate below the keyspace `space`, by GnuPG's schema. The user ID that was asked for is first:
-    GnuPG shows only that one (ks-engine-ldap.c)."""
+    GnuPG shows only that one (ks-engine-ldap.c). A subaddress that it answers for stands behind its addresses."""
     certificate, proof = answered.certificate, answered.certificate.proof
     asked = query.address if isinstance(query, ByAddress) else None
     users = sorted((u for u in proof.user_ids if _shown(u, proof)), key=lambda u: u.address != asked)
@@ -175,7 +175,7 @@ def openpgp_node(answered: Answered, query: Query, space: str, subschema: str) -
         "pgpcertid": (proof.key_id.encode(),),
         "pgpkeyid": (proof.key_id[-8:].encode(),),
         "pgpuserid": _texts(u.text for u in users),
-        "gpgmailbox": _texts(u.address for u in users if u.address and _proved(u.address, proof)),
+        "gpgmailbox": _texts((*(u.address for u in users if u.address and _proved(u.address, proof)), asked or "")),
         "gpgsubfingerprint": _texts(s.fingerprint for s in proof.subkeys),
         "pgpsubkeyid": _texts(s.key_id for s in proof.subkeys),
         "pgpkeytype": (KEY_TYPES.get(proof.algorithm, str(proof.algorithm)).encode(),),
@@ -197,11 +197,13 @@ def _same_key(node: Node) -> Values:
     return node.values("pgpkey")
 
 
-def person_node(answered: Answered, space: str, subschema: str) -> Node:
-    """An X.509 certificate below `space` as a person of its own: GnuPG reads only the first value of an attribute."""
+def person_node(answered: Answered, query: Query, space: str, subschema: str) -> Node:
+    """An X.509 certificate below `space` as a person of its own: GnuPG reads only the first value of an attribute. A
+    subaddress that it answers for stands behind its addresses."""
     certificate, proof = answered.certificate, answered.certificate.proof
     facts, octets = proof.x509, answered.certificate.octets
-    mail = tuple(dict.fromkeys(u.address for u in proof.user_ids if u.address and _proved(u.address, proof)))
+    proved = [u.address for u in proof.user_ids if u.address and _proved(u.address, proof)]
+    mail = tuple(dict.fromkeys([*proved, query.address] if isinstance(query, ByAddress) else proved))
     name = (facts.common_name if facts else "") or (mail[0] if mail else certificate.fingerprint)
 
     def bundle(_: Node) -> Values:
@@ -244,7 +246,7 @@ def certificate_nodes(query: Query, certificates: Iterable[Answered], space: str
         if not by_id:
             people = [a for a in people if a.certificate.proof.validity is Validity.VALID]
         people.sort(key=lambda a: (not a.certificate.proof.can_encrypt, -a.certificate.proof.newest))
-        return tuple(person_node(a, space, subschema) for a in people)
+        return tuple(person_node(a, query, space, subschema) for a in people)
     v6 = isinstance(query, ByFingerprint) and len(query.fingerprint) == 64
     keys = [a for a in certificates if a.certificate.proof.kind is Kind.OPENPGP]
     keys = [a for a in keys if (a.certificate.proof.version == 6) is v6]

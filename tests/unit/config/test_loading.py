@@ -366,8 +366,6 @@ viewer_identities = true
 [cache]
 database_password_file = ""
 [policy]
-subaddress = ""
-subaddress_domains = []
 domain_authority = false
 revocation_interval = "1 day"
 on_change = "report"
@@ -421,7 +419,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
     ("text", "key"),
     [
         ('[policy]\non_change = "hold"', "policy.on_change"),
-        ('[policy]\nsubaddress = "+"', "policy.subaddress"),
         ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
         ('[[domain]]\nname = "partner.example"\nmust_encrypt = true', "[[domain]]"),
         ('[[domain_certificate]]\ndomain = "partner.example"', "[[domain_certificate]]"),
