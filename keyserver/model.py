@@ -288,15 +288,19 @@ class Failed:
 Outcome: TypeAlias = Found | Absent | Failed
 
 
+SPANS = {1: "s", 60: "min", 3600: "h", 86400: "day"}
+"""Seconds in which so many questions may be asked, as the configuration writes them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many questions in any span of so many seconds."""
+    """So many questions in any span of so many seconds, one of `SPANS`."""
 
     times: int
     seconds: int
 
     def __str__(self) -> str:
-        return f"{self.times} in {self.seconds} s"
+        return f"{self.times}/{SPANS[self.seconds]}"
 
 
 @dataclass(frozen=True, slots=True)

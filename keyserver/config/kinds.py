@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from keyserver.config.listener import ACCEPTED as LISTENER_ACCEPTED
 from keyserver.config.listener import Listener, read_listener
-from keyserver.model import Rate
+from keyserver.model import SPANS, Rate
 from keyserver.query import parse_domain
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,7 +30,6 @@ _DURATION_WORDS = {
     **dict.fromkeys(("hour", "hours"), 3600),
     **dict.fromkeys(("day", "days"), 86400),
 }
-_SPANS = {1: "s", 60: "min", 3600: "h", 86400: "day"}
 _SIZE = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _QUANTITY = re.compile(r"\s*([0-9]{1,15})\s*([A-Za-z]+)\s*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -196,7 +195,7 @@ class Often(Value):
         return read_rate(value)
 
     def spell(self, value: Any) -> Any:
-        return "" if value is None else f"{value.times}/{_SPANS[value.seconds]}"
+        return "" if value is None else str(value)
 
 
 def read_rate(text: str) -> Rate:
@@ -204,7 +203,7 @@ def read_rate(text: str) -> Rate:
     match = re.fullmatch(r"([1-9][0-9]{0,4})\s*/\s*(s|min|h|day)", text.strip())
     _require(match is not None and int(match[1]) <= 10_000)
     assert match is not None
-    return Rate(int(match[1]), next(span for span, word in _SPANS.items() if word == match[2]))
+    return Rate(int(match[1]), next(span for span, word in SPANS.items() if word == match[2]))
 
 
 @dataclass(frozen=True)
