@@ -9,6 +9,7 @@ from keyserver.admin.access import Access
 from keyserver.admin.acts import Acts
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.bulk import Bulk
+from keyserver.admin.encrypting import Encrypting
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse
 from keyserver.admin.overview import Overview
@@ -25,6 +26,7 @@ class Operations:
 
     service: Service
     explaining: Explaining
+    encrypting: Encrypting
     undoing: Undoing
     bulk: Bulk
     pausing: Pausing

@@ -11,6 +11,7 @@ from keyserver.admin.api.places import Places
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.bulk import Bulk
 from keyserver.admin.concerns import MailLoad
+from keyserver.admin.encrypting import Encrypting
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse, pulse_of
 from keyserver.admin.operations import Operations
@@ -22,15 +23,19 @@ from keyserver.admin.undoing import Undoing
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
+from keyserver.app.verdicts import policies
 from keyserver.config import Config
 from keyserver.listen.trust import Trust, plain
 from keyserver.mailflow.intake import Intake, Status
 from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
 from keyserver.observe import Observer
 from keyserver.resolver.upkeep import Upkeep
+from keyserver.verdict.asking import Verdicts
 
 
-def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake) -> Operations:
+def make_operations(
+    context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake, verdicts: Verdicts
+) -> Operations:
     """One of each."""
     clocks, mine = context.clocks, context.installation
     kept = cache.store.administration
@@ -49,6 +54,7 @@ def make_operations(context: Context, cache: Cache, lookups: Lookups, upkeep: Up
     return Operations(
         service=service,
         explaining=explaining,
+        encrypting=Encrypting(verdicts, policies, resolver.refresh),
         undoing=undoing,
         bulk=Bulk(service, undoing, explaining),
         pausing=Pausing(

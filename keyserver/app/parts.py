@@ -18,6 +18,7 @@ from keyserver.app.resolver import Lookups, open_resolver
 from keyserver.app.rules import ServiceRules
 from keyserver.app.upkeep import Remembers, open_upkeep
 from keyserver.app.upstreams import MakeUpstream, Peers, open_upstreams
+from keyserver.app.verdicts import make_verdicts
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config import Config
@@ -28,6 +29,7 @@ from keyserver.observe import Observer
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import Store
+from keyserver.verdict.asking import Verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Parts:
     peers: Peers
     cache: Cache
     lookups: Lookups
+    verdicts: Verdicts
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
@@ -67,7 +70,8 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
         open_upkeep(context, cache, lookups, hot) as upkeep,
     ):
         with open_mailflow(context, cache, lookups.cleaner, rules.mail) as intake:
-            operations = make_operations(context, cache, lookups, upkeep, intake)
+            verdicts = make_verdicts(context, lookups)
+            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts)
             try:
                 yield Parts(
                     config=config,
@@ -85,6 +89,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
                     peers=peers,
                     cache=cache,
                     lookups=lookups,
+                    verdicts=verdicts,
                     hot=hot,
                 )
             finally:

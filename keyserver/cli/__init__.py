@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 from keyserver import __version__
-from keyserver.cli import audit, cache, check, harvest, lookup, nodes, reload, serve, settings, token, upstreams
+from keyserver.cli import (
+    audit,
+    cache,
+    can_encrypt,
+    check,
+    harvest,
+    lookup,
+    nodes,
+    reload,
+    serve,
+    settings,
+    token,
+    upstreams,
+)
 from keyserver.cli.options import SERVICE, CommandError
 
 
@@ -51,6 +64,7 @@ def _options(
 application.command("serve")(serve.serve)
 application.command("check")(check.check)
 application.command("lookup")(lookup.lookup)
+application.command("can-encrypt")(can_encrypt.can_encrypt)
 application.add_typer(cache.commands, name="cache")
 application.command("harvest")(harvest.harvest)
 application.command("upstreams")(upstreams.upstreams)

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,15 @@ class AdminClient:
                 _read(response)
             while chunk := response.read1(65536):
                 yield chunk
+
+    def lines(self, path: str, body: Sequence[str], query: Mapping[str, str]) -> Iterator[Any]:
+        """Send a JSON list, for lines of JSON as they come. Raises as `download`."""
+        headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+        with self._asked("POST", _with(path, dict(query)), json.dumps(body).encode(), headers) as response:
+            if response.status != http.client.OK:
+                _read(response)
+            while line := response.readline():
+                yield json.loads(line)
 
     def _json(self, method: str, path: str, query: dict[str, str], body: dict[str, Any] | None = None) -> Any:
         data = json.dumps(body).encode() if body is not None else None

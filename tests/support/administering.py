@@ -60,9 +60,11 @@ class Admin:
     parts: Parts
     app: web.Application
 
-    async def call(self, method: str, path: str, **options: object) -> tuple[int, dict[str, object]]:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with self.session.request(method, self.url + path, headers=headers, **options) as reply:  # type: ignore[arg-type]
+    async def call(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: object
+    ) -> tuple[int, dict[str, object]]:
+        sent = {"Authorization": f"Bearer {TOKEN}", **(headers or {})}
+        async with self.session.request(method, self.url + path, headers=sent, **options) as reply:  # type: ignore[arg-type]
             body = await reply.json(content_type=None)
             assert reply.headers["X-Content-Type-Options"] == "nosniff"
             if reply.status >= 400:

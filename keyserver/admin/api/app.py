@@ -12,6 +12,7 @@ from keyserver.admin.api.bulk import BulkApi
 from keyserver.admin.api.cache import CacheApi
 from keyserver.admin.api.deletes import DeleteApi
 from keyserver.admin.api.description import Description
+from keyserver.admin.api.encrypting import EncryptingApi
 from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
 from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
@@ -78,6 +79,7 @@ def make_api(
         DeleteApi(operations.undoing),
         MailflowApi(service),
         LookupApi(service, streams),
+        EncryptingApi(operations.encrypting, streams),
         TokensApi(operations.tokens),
         AuditApi(operations.auditing),
         Description(),

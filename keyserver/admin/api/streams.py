@@ -1,12 +1,13 @@
-"""Server-sent events: answers that last, bounded in number, ended when nobody may read them any more."""
+"""Answers that last, as server-sent events or lines of JSON: bounded in number, ended when nobody may read them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -35,6 +36,24 @@ def framed(data: str, name: str = "") -> bytes:
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
 
+def line(value: object) -> bytes:
+    """One line of NDJSON, as whoever acts may see it."""
+    return json.dumps(visible(value), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a stream is written. beat: what means nothing; trouble: tells why it ends early."""
+
+    type: str
+    beat: bytes
+    trouble: Callable[[str], bytes]
+
+
+EVENTS = Form("text/event-stream", b":\n\n", lambda why: event("error", {"detail": why}))
+LINES = Form("application/x-ndjson", b"", lambda why: line({"error": why}))
+
+
 class Streams:
     """All that are open."""
 
@@ -45,10 +64,10 @@ class Streams:
         self._asked = asked
         self._open: set[asyncio.Task[object]] = set()
 
-    async def send(self, request: web.Request, events: AsyncIterator[bytes]) -> web.StreamResponse:
+    async def send(self, request: web.Request, events: AsyncIterator[bytes], form: Form = EVENTS) -> web.StreamResponse:
         """Events until there are no more, the client is gone, or its token is revoked.
 
-        What goes wrong before the first event is raised; later it becomes an event `error`."""
+        What goes wrong before the first event is raised; later it is told by `form`."""
         if len(self._open) >= self._most:
             await _close(events)
             response = problem(503, "Too many streams", f"{self._most} are open; close one")
@@ -58,7 +77,7 @@ class Streams:
         assert task is not None
         self._open.add(task)
         try:
-            return await self._send(request, events)
+            return await self._send(request, events, form)
         finally:
             self._open.discard(task)
             await _close(events)
@@ -68,9 +87,9 @@ class Streams:
         for task in tuple(self._open):
             task.cancel()
 
-    async def _send(self, request: web.Request, events: AsyncIterator[bytes]) -> web.StreamResponse:
+    async def _send(self, request: web.Request, events: AsyncIterator[bytes], form: Form) -> web.StreamResponse:
         response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            headers={"Content-Type": form.type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
         following = asyncio.ensure_future(anext(events, _END))
         loop = asyncio.get_running_loop()
@@ -83,12 +102,14 @@ class Streams:
                 await response.prepare(request)
                 while True:
                     if following.done():
-                        octets = _result(following)
+                        octets = _result(following, form)
                         if octets is None:
                             break
                         await response.write(octets)
                         following = asyncio.ensure_future(anext(events, _END))
                     await asyncio.wait({following}, timeout=self._asked)
+                    if request.transport is None:  # the client is gone
+                        break
                     now = loop.time()
                     if now - looked >= self._asked:
                         looked = now
@@ -96,7 +117,7 @@ class Streams:
                             break
                     if now - beaten >= self._beat:
                         beaten = now
-                        await response.write(b":\n\n")
+                        await response.write(form.beat)
                 await response.write_eof()
         finally:
             following.cancel()
@@ -104,12 +125,12 @@ class Streams:
         return response
 
 
-def _result(following: asyncio.Future[object]) -> bytes | None:
+def _result(following: asyncio.Future[object], form: Form) -> bytes | None:
     """The next event; None after the last."""
     try:
         found = following.result()
     except (Problem, StoreError) as trouble:
-        return event("error", {"detail": str(trouble)})
+        return form.trouble(str(trouble))
     return found if isinstance(found, bytes) else None
 
 
