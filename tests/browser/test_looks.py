@@ -17,6 +17,7 @@ PAGES = {
     "lookup": "/lookup",
     "lookup-found": "/lookup?q=alice@example.org",
     "lookup-absent": "/lookup?q=nobody@example.org",
+    "can-encrypt": "/can-encrypt",
     "upstreams": "/upstreams",
     "mailflow": "/mailflow",
     "settings": "/settings",

@@ -28,6 +28,7 @@ from keyserver.admin.pages.assets import Assets
 from keyserver.admin.pages.audit import AuditPage
 from keyserver.admin.pages.cache import CachePage
 from keyserver.admin.pages.certificate import CertificatePage
+from keyserver.admin.pages.encrypting import EncryptingPage
 from keyserver.admin.pages.lookup import LookupPage
 from keyserver.admin.pages.mailflow import MailflowPage
 from keyserver.admin.pages.nodes import NodesPage
@@ -104,6 +105,7 @@ def make_api(
         CertificatePage(operations, templates),
         UndoPage(operations.undoing, templates),
         LookupPage(service, streams, templates),
+        EncryptingPage(operations.encrypting, streams, templates),
     ):
         app.add_routes(page.routes())
     refuse_unmarked(app)

@@ -34,6 +34,7 @@ NAVIGATION = (
     ("/", "Overview"),
     ("/cache", "Key cache"),
     ("/lookup", "Lookup"),
+    ("/can-encrypt", "Can encrypt"),
     ("/upstreams", "Upstreams"),
     ("/mailflow", "Mail flow"),
     ("/settings", "Settings"),
