@@ -82,6 +82,21 @@ def test_a_lookup_tells_its_steps_as_they_happen(looks: Looks) -> None:
     assert page.locator(".trace li").count() > 0
 
 
+def test_verdicts_come_and_the_noes_are_searched_again(looks: Looks) -> None:
+    page = looks.page()
+    page.goto("/can-encrypt")
+    page.get_by_label("Addresses of recipients").fill("alice@example.org\nnobody-has-this@example.org")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#verdict")).to_contain_text("1 yes, 1 no")
+    assert page.locator("#rows tr").count() == 2
+    with page.expect_download() as export:
+        page.get_by_role("button", name="Export as CSV").click()
+    assert export.value.path().read_text().startswith("address,verdict,")
+    page.get_by_role("button", name="Search for the 1 no again").click()
+    expect(page.locator("#verdict")).to_contain_text("0 yes, 1 no")
+    expect(page.locator("#rows tr")).to_have_count(1)
+
+
 def test_a_token_is_shown_once_and_revoking_it_signs_out(looks: Looks, there: World) -> None:
     page = looks.page()
     page.goto("/settings/tokens")

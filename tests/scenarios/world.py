@@ -145,6 +145,7 @@ class World:
         parts = await self.open.enter_async_context(opened(self.config(), clocks, self.scripted))
         self.store, self.resolver, self.upkeep = parts.store, parts.resolver, parts.upkeep
         self.undoing, self.pausing = parts.operations.undoing, parts.operations.pausing
+        self.service, self.verdicts = parts.operations.service, parts.verdicts
         await self.upkeep.begin()
         self.front = await self.open.enter_async_context(front_before(parts)) if self.apart else None
 

@@ -21,6 +21,7 @@ import pytest
 from keyserver import __version__
 from keyserver.cli import main
 from keyserver.cli.show import safe, span, when
+from support.openpgp import make
 from support.ports import free_port
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -240,6 +241,39 @@ def test_a_lookup_tells_its_story(tmp_path: Path) -> None:
     assert "HIT" in front.run("lookup", one).out
     failed = front.run("lookup", "somebody@example.org", "--trace")
     assert (failed.code, "failed" in failed.out) == (5, True)
+
+
+def test_whom_mail_can_be_encrypted_to(either: Shell, tmp_path: Path) -> None:
+    """Yes and no: the worst is the exit code, and a file is a list."""
+    keys, recipients = tmp_path / "keys.asc", tmp_path / "recipients.csv"
+    alice = make(["Alice <alice@example.org>"])
+    keys.write_text(alice.armored)
+    recipients.write_text("\ufeffname;mail\nBob;bob@example.net\nAlice;Alice@example.org\n")
+    assert either.run("cache", "import", str(keys)).code == 0
+    yes = either.json("can-encrypt", "alice@example.org")["verdicts"]
+    assert [(one["verdict"], one["certificates"][0]["fingerprint"]) for one in yes] == [("yes", alice.fingerprint)]  # type: ignore[index]
+    both = either.json("can-encrypt", str(recipients), "alice@example.org", code=1)
+    assert [(one["address"], one["verdict"]) for one in both["verdicts"]] == [
+        ("bob@example.net", "no"),
+        ("alice@example.org", "yes"),
+    ]
+    assert both["summary"] == {"addresses": 2, "yes": 1, "no": 1, "unknown": 0}
+    done = either.run("can-encrypt", str(recipients))
+    assert done.code == 1
+    assert all(word in done.out for word in (alice.fingerprint, "nobody has", "2 asked: 1 yes, 1 no, 0 unknown"))
+    assert either.run("can-encrypt", "alice@example.org", "--kind", "smime").code == 1
+    assert either.run("can-encrypt", "alice@example.org", "--kind", "pgp").code == 2
+    assert either.run("can-encrypt", "alice@example.org", "--policy", "other").code == 1
+    assert either.run("can-encrypt", str(tmp_path / "none.csv")).code == 2
+    recipients.write_text("\n")
+    assert either.run("can-encrypt", str(recipients)).code == 2
+
+
+def test_an_unknown_is_the_worst_of_verdicts(tmp_path: Path) -> None:
+    upstream = '[[upstream]]\nname = "gone"\nurl = "hkp://127.0.0.1:1"\ndomains = ["example.net"]\n'
+    shell = Shell(written(tmp_path, upstream))
+    found = shell.json("can-encrypt", "bob@example.net", "carol@example.org", code=5)["verdicts"]
+    assert [(one["verdict"], one["missing"]) for one in found] == [("unknown", ["gone"]), ("no", [])]
 
 
 def test_a_second_start_is_quick_and_a_taken_port_is_one_line(shell: Shell) -> None:
