@@ -45,13 +45,30 @@ def check(
 
 
 def opens(config: Config) -> list[str]:
-    """One line for each listener: what it speaks, where, and who can reach it."""
+    """One line for each listener: what it speaks, where, who can reach it; and one for each view that relays WKD."""
     lines = []
     for opened in config.listeners:
         name = opened.face if opened.view == "default" else f"{opened.face} (view {opened.view})"
         reached = "" if opened.listener.loopback else "  (other machines reach it)"
         lines.append(f"{name:<8} {opened.listener}{reached}")
-    return lines
+    relaying = [view.name for view in config.view if view.wkd_relay and view.hkp_listen]
+    return lines + [f"view {name}: WKD of other domains is searched for {_relays(config)}" for name in relaying]
+
+
+def _relays(config: Config) -> str:
+    """Whom a view that relays WKD asks: those that speak for a domain's owner (`policy.not_owners`)."""
+    from keyserver.model import Kind
+    from keyserver.policy import in_domains, with_subdomains
+    from keyserver.upstreams.register import BY_SCHEME
+
+    own = with_subdomains(config.policy.internal_domains)
+    names = []
+    for upstream in config.upstream:
+        spec = BY_SCHEME[upstream.scheme].spec_of(upstream)
+        others = any(not in_domains(domain.removeprefix("*."), own) for domain in spec.domains)
+        if Kind.OPENPGP in spec.kinds and (others or (spec.by_owner and not spec.domains)):
+            names.append(upstream.name)
+    return f"at {', '.join(names)}" if names else "in the cache alone: no upstream speaks for their owners"
 
 
 def discloses(config: Config) -> list[str]:

@@ -334,6 +334,40 @@ def test_check_says_who_hears_what(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "addresses of example.org only" in text
     assert "the host of its own domain" in text
     assert text.index("partner") < text.index("theirs") < text.index("world")
+    assert "WKD" not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("", "in the cache alone: no upstream speaks for their owners"),
+        (
+            '[[upstream]]\nname = "inside"\nurl = "hkp://a.example"\ndomains = ["*.corp.example"]',
+            "in the cache alone",
+        ),
+        ('[[upstream]]\nname = "cas"\nurl = "certs://a.example"\ndomains = ["example.org"]\n', "in the cache alone"),
+        ('[[upstream]]\nname = "owners"\nurl = "wkd:"\n', "at owners"),
+        (
+            '[[upstream]]\nname = "owners"\nurl = "wkd:"\n'
+            '[[upstream]]\nname = "partner"\nurl = "ldaps://b.example"\ndomains = ["example.org", "corp.example"]\n',
+            "at owners, partner",
+        ),
+    ],
+)
+def test_check_says_what_a_relay_of_wkd_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, where: str
+) -> None:
+    right = tmp_path / "right.toml"
+    right.write_text(
+        '[policy]\ninternal_domains = ["corp.example"]\n'
+        '[[view]]\nname = "gateway"\nhkp_listen = ["127.0.0.1:1"]\nwkd_relay = true\n'
+        '[[view]]\nname = "other"\nhkp_listen = ["127.0.0.1:2"]\n'
+        '[[view]]\nname = "deaf"\nldap_listen = ["127.0.0.1:3"]\nwkd_relay = true\n'
+        '[[upstream]]\nname = "world"\nurl = "hkp://keys.example"\n' + more
+    )
+    assert main(["check", "--config", str(right)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "WKD of other domains" in line]
+    assert [line.partition(where)[0] for line in lines] == ["  view gateway: WKD of other domains is searched for "]
 
 
 @pytest.mark.parametrize(
