@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 from urllib.parse import quote
@@ -12,12 +13,17 @@ import pytest
 
 from keyserver import openpgp
 from keyserver.faces.http.hashes import HashIndex
-from keyserver.model import Certificate, Change, Failed, Source, View
+from keyserver.model import Certificate, Change, Failed, Source, UpstreamSpec, View
 from keyserver.store.base import StoreError
+from keyserver.upstreams.wkd.upstream import Wkd
 from keyserver.wire.wkd import advanced, direct, hash_of
 from support.http_faces import Faces, faces
+from support.internet import PUBLIC, Internet, names
 from support.openpgp import make
 from support.resolving import Ground, sends
+from support.scripted import NOT_FOUND, Route, Scripted
+from support.scripted import reply as scripted
+from support.tls import Authority
 
 OURS = {"own_domains": ("example.org", "*.example.org")}
 ALICE = make(("Alice <alice@example.org>", "Alice <alice@home.example>", "Alice"), seed="alice")
@@ -154,6 +160,40 @@ async def test_a_relay_passes_on_what_is_local_and_no_mail(ground: Ground) -> No
         assert (await told(face, "partner.example", "bob"))[0] == 200
         target = advanced("partner.example", "bob").partition("?")[0]
         assert (await face.get(target)).status == 404, "a relay needs the local part"
+
+
+async def test_a_relay_before_the_web_key_directory_of_a_domain(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real upstream, from the domain's web host to our reply: absence, silence, and user IDs cut off."""
+    internet, authority = Internet(monkeypatch), Authority(tmp_path / "ca")
+    dora = make(("Dora <dora@partner.example>", "Dora <dora@elsewhere.example>"), seed="dora")
+    routes: dict[str, Route] = {"*": NOT_FOUND, "dora": scripted(200, dora.octets), "erin": scripted(500)}
+    host = "openpgpkey.partner.example"
+    async with Scripted(routes, authority.server(host)) as directory:
+        upstream = Wkd(
+            UpstreamSpec("wkd", template=True, by_owner=True),
+            clock=lambda: ground.now,
+            monotonic=ground.monotonic,
+            names=names({host: [PUBLIC]}),
+            tls_ca_file=authority.ca_file,
+            port=directory.port,
+            special_use=frozenset(),
+        )
+        terms = replace(ground.terms, upstreams={"wkd": upstream.spec})
+        ground.change(terms=terms, upstreams={"wkd": upstream})
+        try:
+            async with faces(ground, view=RELAY, relaying=frozenset({"relay"}), **OURS) as face:
+                status, (certificate,) = await told(face, "partner.example", "dora")
+                assert (status, certificate.fingerprint) == (200, dora.fingerprint)
+                assert [claim.text for claim in certificate.proof.claims] == ["Dora <dora@partner.example>"]
+                assert (await told(face, "partner.example", "bob"))[0] == 404
+                assert (await told(face, "partner.example", "erin"))[0] == 500
+        finally:
+            await upstream.close()
+        assert [directory.asked(local) for local in ("dora", "bob")] == [1, 1], "both forms are one question"
+        assert directory.requests[0].target == advanced("partner.example", "dora")
+        assert set(internet.connected) == {PUBLIC}
 
 
 async def test_without_the_local_part_the_hash_alone_finds_what_is_cached(ground: Ground) -> None:
