@@ -25,16 +25,24 @@ from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
 from keyserver.app.verdicts import policies
 from keyserver.config import Config
+from keyserver.faces.context import FaceRules
 from keyserver.listen.trust import Trust, plain
 from keyserver.mailflow.intake import Intake, Status
 from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
 from keyserver.observe import Observer
 from keyserver.resolver.upkeep import Upkeep
+from keyserver.rules import InForce
 from keyserver.verdict.asking import Verdicts
 
 
 def make_operations(
-    context: Context, cache: Cache, lookups: Lookups, upkeep: Upkeep, intake: Intake, verdicts: Verdicts
+    context: Context,
+    cache: Cache,
+    lookups: Lookups,
+    upkeep: Upkeep,
+    intake: Intake,
+    verdicts: Verdicts,
+    faces: InForce[FaceRules],
 ) -> Operations:
     """One of each."""
     clocks, mine = context.clocks, context.installation
@@ -54,7 +62,7 @@ def make_operations(
     return Operations(
         service=service,
         explaining=explaining,
-        encrypting=Encrypting(verdicts, policies, resolver.refresh),
+        encrypting=Encrypting(verdicts, lambda: policies(faces()), resolver.refresh),
         undoing=undoing,
         bulk=Bulk(service, undoing, explaining),
         pausing=Pausing(

@@ -39,7 +39,6 @@ from keyserver.observe import Observer
 from keyserver.processes.fronts import Fronts, Node
 from keyserver.processes.register import BY_FACE
 from keyserver.query import Query
-from keyserver.verdict.asking import Verdicts
 from keyserver.verdict.deciding import Verdict
 
 DRAIN = 5.0  # seconds that open requests have when we stop
@@ -201,7 +200,7 @@ async def _open_face(
             tls=partial(listeners.tls, face.name),
             tell=lambda hits: parts.observer.hot(face.name, hits),
             remember=parts.hot.append,
-            verdicts=Verdicts(parts.resolver, parts.rules.lookups, parts.clocks.now, parts.clocks.monotonic),
+            verdicts=parts.verdicts,
             note_verdict=_note_verdict(parts.observer),
             closing=listeners.closing,
         )

@@ -71,7 +71,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
     ):
         with open_mailflow(context, cache, lookups.cleaner, rules.mail) as intake:
             verdicts = make_verdicts(context, lookups)
-            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts)
+            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, rules.faces)
             try:
                 yield Parts(
                     config=config,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
+from keyserver.faces.context import FaceRules
 from keyserver.verdict.asking import Verdicts
 from keyserver.verdict.deciding import Policy
 
@@ -15,6 +16,6 @@ def make_verdicts(context: Context, lookups: Lookups) -> Verdicts:
     return Verdicts(lookups.resolver, lookups.rules, context.clocks.now, context.clocks.monotonic)
 
 
-def policies() -> Mapping[str, Policy]:
-    """Those in force, by name."""
-    return {"encrypt": Policy()}
+def policies(faces: FaceRules) -> Mapping[str, Policy]:
+    """Those that these rules name."""
+    return {name: named.policy for name, named in faces.policies.items()}
