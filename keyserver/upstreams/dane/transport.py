@@ -157,6 +157,8 @@ class _Connection:
         octets = await self.reader.readexactly(length)
         if not answers(question, octets):
             raise Malformed("an answer to another question")
+        if truncated(octets):  # there is no other way to ask for the rest: what is missing is not denied
+            raise Malformed("an answer that was cut")
         return octets
 
     def close(self) -> None:
