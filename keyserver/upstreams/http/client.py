@@ -34,7 +34,7 @@ from keyserver.upstreams.net import MIN_PATIENCE, Names, NoSuchHost, NotInside, 
 from keyserver.upstreams.trouble import WRONG_NAME, ours, proves_nothing, starved
 from keyserver.upstreams.verdict import GOOD, MAX_BODY, encoding
 
-MAX_ERROR_BODY = 64 << 10  # of an answer other than 200: enough for a phrase
+MAX_ERROR_BODY = 64 << 10  # of an answer other than 200, or to OPTIONS: enough for a phrase
 LARGE = 1 << 20  # octets from which on an answer needs one of LARGE_AT_ONCE places
 LARGE_AT_ONCE = 2
 IN_THREAD = 64 << 10  # octets from which on a body is judged in a thread
@@ -119,7 +119,7 @@ class Client:
                     self._answered.add(trip.host)
                 trip.answers += 1
                 if response.status not in REDIRECTS:
-                    body = await self._read(response, held, trip)
+                    body = await self._read(response, held, trip, method)
                     if len(body) <= IN_THREAD and not encoding(response.headers):
                         return judge(response.status, response.headers, body)
                     return await asyncio.to_thread(judge, response.status, response.headers, body)
@@ -143,11 +143,13 @@ class Client:
         asking = send(url, headers=headers, allow_redirects=False, proxy=self._proxy, ssl=tls, trace_request_ctx=trip)
         return await held.enter_async_context(asking)
 
-    async def _read(self, response: aiohttp.ClientResponse | Reply, held: AsyncExitStack, trip: _Trip) -> bytes:
+    async def _read(
+        self, response: aiohttp.ClientResponse | Reply, held: AsyncExitStack, trip: _Trip, method: str
+    ) -> bytes:
         """The body, within its bound; `held` keeps a place for a large one until it has been judged."""
         if isinstance(response.content, bytes):
             return response.content
-        good, unpacked = response.status in GOOD, RATIO if encoding(response.headers) else 1
+        good, unpacked = method == "GET" and response.status in GOOD, RATIO if encoding(response.headers) else 1
         most = self._most if good else min(self._most, MAX_ERROR_BODY)
         if good and _announced(response.headers) > most:
             raise _too_large(most)
