@@ -140,7 +140,7 @@ async def test_kill_9_at_any_point_costs_at_most_a_step(both: tuple[Path, Path],
     assert statements > 40, "steps and batches"
     assert contents(whole) == wanted
     versions = set()
-    for point in range(2, statements, 5):
+    for point in range(2, statements, 8):
         path = tmp_path / f"killed-{point}.db"
         shutil.copy(old, path)
         assert migrated_until_killed(path, point) == ""

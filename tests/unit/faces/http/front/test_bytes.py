@@ -302,7 +302,7 @@ async def test_made_up_requests(stage, tools) -> None:
             assert ours[0].endswith(BAD) and ours[1]
             assert theirs.startswith(ours[0].removesuffix(BAD))
 
-    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7), st.lists(st.integers(0, 4000), max_size=3))
     def compare(pieces: list[bytes], cuts: list[int]) -> None:
         asyncio.run_coroutine_threadsafe(both(pieces, cuts), loop).result(20)
