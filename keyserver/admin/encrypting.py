@@ -13,7 +13,6 @@ from keyserver.query import Query
 from keyserver.verdict.asking import AT_ONCE, MOST, Verdicts, address_of, normal
 from keyserver.verdict.deciding import Kinds, Policy, Usable, Verdict, Word
 
-USUAL = "encrypt"  # the policy that is meant where none is named, if there is one of that name
 LEAST_TIME = 60.0  # seconds for all addresses of one question
 TIME_EACH = 0.05  # seconds more for each of them
 
@@ -49,8 +48,8 @@ class Encrypting:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the policies, the usual one first."""
-        return tuple(sorted(self.policies(), key=lambda name: name != USUAL))
+        """Of the policies, as the configuration has them: the first is meant where none is named."""
+        return tuple(self.policies())
 
     def policy(self, name: str | None = None, kind: str | None = None) -> Policy:
         """A policy by its name; `kind` asks for other certificates than it does. Raises NotKnown, Unusable."""

@@ -34,7 +34,7 @@ def can_encrypt(
     recipients: Annotated[
         list[str], typer.Argument(metavar="ADDRESS… | FILE.csv", help="Addresses, or files with a column of them.")
     ],
-    policy: Annotated[str, typer.Option("--policy", metavar="P", help="By which policy; `encrypt` if not given.")] = "",
+    policy: Annotated[str, typer.Option("--policy", metavar="P", help="By which policy; the first if not given.")] = "",
     kind: Annotated[
         str, typer.Option("--kind", metavar="K", help="openpgp, smime, either or both, whatever the policy says.")
     ] = "",
