@@ -12,7 +12,7 @@ from keyserver.model import Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash
 from keyserver.upstreams.base import Upstream
 from keyserver.upstreams.certs.url import PORTS, parse_url
-from keyserver.upstreams.http.proxy import check_proxy
+from keyserver.upstreams.http.proxy import proxy_mistakes
 from keyserver.upstreams.protocol import Mistake, Protocol, said_by
 
 
@@ -33,8 +33,8 @@ def _mistakes(section: UpstreamSection) -> Iterator[Mistake]:
     yield from said_by("url", lambda: parse_url(section.url))
     if section.proxy and section.scheme == "certs+http":
         yield "proxy", "accepted only for certs: behind a proxy nobody could tell whether its address is private"
-    elif section.proxy:
-        yield from said_by("proxy", lambda: check_proxy(section.proxy))
+    else:
+        yield from proxy_mistakes(section)
 
 
 PROTOCOL = Protocol(

@@ -11,7 +11,7 @@ from keyserver.model import Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText
 from keyserver.upstreams.base import Upstream
 from keyserver.upstreams.hkp.url import PORTS, parse_url
-from keyserver.upstreams.http.proxy import check_proxy
+from keyserver.upstreams.http.proxy import proxy_mistakes
 from keyserver.upstreams.protocol import Mistake, Protocol, said_by
 
 
@@ -31,8 +31,7 @@ def _make(section: UpstreamSection, spec: UpstreamSpec, clocks: Clocks, threads:
 
 def _mistakes(section: UpstreamSection) -> Iterator[Mistake]:
     yield from said_by("url", lambda: parse_url(section.url))
-    if section.proxy:
-        yield from said_by("proxy", lambda: check_proxy(section.proxy, template=section.template))
+    yield from proxy_mistakes(section)
 
 
 PROTOCOL = Protocol(

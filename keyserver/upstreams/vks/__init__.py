@@ -10,7 +10,7 @@ from keyserver.config import UpstreamSection
 from keyserver.model import Kind, Rate, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId
 from keyserver.upstreams.base import Upstream
-from keyserver.upstreams.http.proxy import check_proxy
+from keyserver.upstreams.http.proxy import proxy_mistakes
 from keyserver.upstreams.protocol import Mistake, Protocol, said_by
 from keyserver.upstreams.vks.url import PORTS, parse_url
 
@@ -30,8 +30,7 @@ def _make(section: UpstreamSection, spec: UpstreamSpec, clocks: Clocks, threads:
 
 def _mistakes(section: UpstreamSection) -> Iterator[Mistake]:
     yield from said_by("url", lambda: parse_url(section.url))
-    if section.proxy:
-        yield from said_by("proxy", lambda: check_proxy(section.proxy))
+    yield from proxy_mistakes(section)
 
 
 PROTOCOL = Protocol(
