@@ -1,0 +1,157 @@
+"""What changed, when, and by whom; and what was known at an earlier time.
+
+Every line of these docstrings has its test in tests/conformance. It lies in the cache's database, is written by the
+database itself in the transaction of each change, and is kept within bounds of age and size. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from keyserver.model import Kind, Name, Source
+
+if TYPE_CHECKING:
+    from keyserver.store.base import Snapshot
+
+WHO: ContextVar[str] = ContextVar("WHO", default="")
+"""Who makes the changes of this context, where it is an administrator; empty: the origin itself."""
+
+
+class What(StrEnum):
+    """What an event says."""
+
+    FIRST_SEEN = "first seen"  # a certificate of which nothing was cached, and nothing is in the history
+    CACHED = "cached"  # another entry of a known certificate, or one that had gone
+    RENEWED = "renewed"  # the same octets again, more than an hour after the last time
+    MERGED = "merged"  # its copy changed: replaced or merged
+    REVOKED = "revoked"  # a revocation that was not known (of the certificate, a subkey, a user ID)
+    HELD = "held"  # it waits for an administrator, for an address
+    APPROVED = "approved"  # for an address
+    DELETED = "deleted"
+    EXPIRED = "expired"  # its time to live was over: tidied away
+    UNDONE = "undone"  # a delete was taken back
+    BLOCKED = "blocked"
+    UNBLOCKED = "unblocked"
+    REPLACED = "replaced"  # another certificate than before answers for an address
+    PAUSED = "paused"  # an upstream, by an administrator
+    RESUMED = "resumed"
+    SETTINGS = "settings"  # other settings that decide answers are in force
+
+
+class Word(StrEnum):
+    """What an upstream said to a query."""
+
+    FOUND = "found"
+    ABSENT = "absent"
+    FAILED = "failed"  # it could not be asked, or gave no usable answer
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. `last`: until when the same was seen again (renewals within an hour of each other)."""
+
+    number: int  # growing in the order in which readers see them
+    at: int
+    what: What
+    fingerprint: str = ""
+    kind: Kind | None = None
+    source: Source | None = None
+    origin: str = ""
+    address: str = ""  # normalised; only of approvals, holds and replacements
+    who: str = ""  # an administrator; empty: the origin itself
+    last: int = 0
+    facts: Mapping[str, object] = field(default_factory=dict)  # what JSON can say; REPLACED: {"old": fingerprint, …}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One upstream's word to one query, unchanged from `since` to `last`, with no longer than a day between."""
+
+    upstream: str
+    word: Word
+    since: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was known of one name at one instant. `whole_since`: before it the history is not whole (0: nothing is)."""
+
+    snapshot: Snapshot  # entries with their times of then, records, revocations; what was blocked is left out
+    said: tuple[Said, ...]  # the last word of each upstream up to then, failures too
+    later: tuple[Said, ...]  # the next word of each after that
+    answering: Mapping[str, str]  # view -> the certificate that had answered last
+    settings: Mapping[str, object] | None  # in force then, as `settings` was given them
+    whole_since: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much history is kept; `keep` 0: none is written, and what there is goes."""
+
+    keep: int  # seconds
+    max_size: int  # octets, about
+
+
+class History(Protocol):
+    """Raises StoreError as `Store` does."""
+
+    def limit(self, bounds: Bounds) -> None:
+        """These bounds hold from now on; before the first call nothing is tidied away."""
+
+    async def tidy(self, now: int, limit: int) -> int:
+        """Let go of up to `limit` rows that lie outside the bounds, the oldest first; how many. 0: it is done."""
+
+    async def events(
+        self, limit: int, before: int | None = None, fingerprint: str | None = None, name: Name | None = None
+    ) -> Sequence[Event]:
+        """The latest, latest first; `before`: of smaller numbers. Of one certificate; or of one name: of every
+        certificate that is or was stored under it, and those that bear the address themselves."""
+
+    async def since(self, number: int, limit: int) -> Sequence[Event]:
+        """Behind that number, in order; nobody will add one before them (on PostgreSQL: what is still being written
+        waits). `renewed` is left out."""
+
+    async def newest(self) -> int:
+        """The number of the last event that `since` could give; 0 without any."""
+
+    async def words(self, name: Name, limit: int) -> Sequence[Said]:
+        """What upstreams said to this query, latest first."""
+
+    async def past(self, name: Name, at: int) -> Past:
+        """Everything that decided the answer to this name at that instant, changes of that second included."""
+
+    async def failed(self, words: Mapping[tuple[Name, str], int]) -> None:
+        """Upstreams failed to answer queries: (name, upstream) -> when last. Not durable, no change is published."""
+
+    async def answers(self, view: str, name: Name, fingerprint: str, at: int) -> str:
+        """From now on this certificate answers first for this address in this view; the one before it (itself, or
+        empty: none is remembered). Another one than before is an event, `replaced`, in the same transaction: once,
+        whoever else says the same. Names (`Snapshot.answering`) are published as changed."""
+
+    async def settings(self, settings: Mapping[str, object], at: int) -> bool:
+        """These are in force from now on; False where they were already, and then nothing is written."""
+
+    async def copy(self, fingerprint: str, source: Source, origin: str) -> bytes | None:
+        """The octets that this entry had last, from the history, whether or not it is cached now."""
+
+    async def cursor(self, receiver: str) -> int | None:
+        """The number of the last event that a receiver has; None: it has never been set."""
+
+    async def move(self, receiver: str, number: int) -> None:
+        """It has everything up to this number, durably; only ever forward. One that is set holds nothing back: what
+        goes by the bounds goes."""
+
+    async def forget(self, address: str) -> int:
+        """Erase every trace of an address from the history, of either kind: words, memory of what answered, events and
+        past copies of certificates that name it and are not cached now; how many rows."""
+
+    async def forget_all(self) -> None:
+        """Erase the history. `Store.purge_all` does it, too."""
+
+    async def size(self) -> tuple[int, int]:
+        """How many events and words there are, and octets, about; may be some seconds old."""
