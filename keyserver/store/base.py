@@ -10,6 +10,7 @@ from typing import Protocol
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.cluster import Cluster
+from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
@@ -97,6 +98,9 @@ class Store(Protocol):
 
     administration: Administration
     """What administration keeps in the same database; it opens and closes with the store."""
+
+    invitations: Invitations
+    """Invitations and consents of the owners of certificates; as above."""
 
     upstreams: AboutUpstreams
     """What is kept there about upstreams; as above."""

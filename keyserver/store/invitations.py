@@ -13,6 +13,10 @@ from typing import Protocol
 
 from keyserver.model import Kind, Source
 
+MAX_INVITATIONS = 100_000
+"""Invitations that are kept, those that were confirmed or withdrawn not counted: of the others the oldest make room, as
+new ones come; some more for a while."""
+
 
 class Stage(StrEnum):
     """What has become of an invitation. That it has expired is judged by its times, and is no stage."""
@@ -82,14 +86,17 @@ class Invitations(Protocol):
     async def prepare(self, invitation: Invitation, confirm: bytes, withdraw: bytes, quota: Quota) -> Refused | None:
         """Put a new invitation on record, durably, before anything is sent; None where that was done.
 
-        confirm, withdraw: the digests of its two tokens. Refused: GONE where there is no such entry, BLOCKED, and one
-        of the PER_…: the quota is used up. An earlier open invitation of the same entry and address is replaced."""
+        confirm, withdraw: the digests of its two tokens. It begins as PREPARED, changed at its `made_at`, which is now.
+        Refused, and then nothing changes: GONE where there is no such entry or it does not name the address, BLOCKED,
+        and one of the PER_…: the quota is used up. What a wrong clock has made an hour or a day ahead does not count.
+        An earlier open invitation of the same entry and address is replaced."""
 
     async def delivered(self, id_: str, now: int, failure: str = "") -> None:
         """The relay has taken it, or has not (`failure`: why). Nothing for one that has gone further meanwhile."""
 
     async def bounced(self, id_: str, now: int, why: str) -> bool:
-        """It came back; was there one that is sent and not yet confirmed?"""
+        """It came back (`why` is the last one's); was there one whose link was open? Also one that the relay has
+        taken without our knowing yet."""
 
     async def by_confirm(self, confirm: bytes) -> Invitation | None:
         """The one whose link this is; reads only."""
@@ -100,15 +107,16 @@ class Invitations(Protocol):
     async def confirm(self, confirm: bytes, now: int) -> Invitation | Refused:
         """Approve its entry for its address (as `Store.approve`), and put the consent on record: both or neither.
 
-        Works once. UNKNOWN, USED, EXPIRED, REPLACED, WITHDRAWN, GONE where its entry was deleted or is cached as
-        another now, or does not name the address any more, BLOCKED."""
+        Works once. UNKNOWN (also one that the relay did not take), USED, EXPIRED, REPLACED, WITHDRAWN, GONE where its
+        entry was deleted or is cached as another now, or is not indexed under the address any more, BLOCKED."""
 
     async def withdraw(self, withdraw: bytes, now: int) -> Invitation | Refused:
         """Take the consent back and delete its entry, as `Store.delete` without an undo; what waits to be undone loses
         the entry too. Works once, at any time: also before it was confirmed (nobody can confirm it then) and when the
-        entry is gone already. UNKNOWN, WITHDRAWN, REPLACED where it was never confirmed."""
+        entry is gone already. UNKNOWN, WITHDRAWN, REPLACED (it was never confirmed then)."""
 
     async def invitations(
         self, limit: int, before: int | None = None, address: str | None = None
     ) -> Sequence[Invitation]:
-        """The latest, latest first; `before`: of smaller numbers, so that later ones shift nothing."""
+        """The latest, latest first; `before`: of smaller numbers, so that later ones shift nothing; `address`: to this
+        one alone."""

@@ -12,6 +12,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
+from keyserver.store import inviting
+
 Key = tuple[str | int | bytes, ...]
 """What a row is found by; ordered by its UTF-8 octets or numbers, column by column."""
 
@@ -31,6 +33,7 @@ class Part(StrEnum):
     TOKENS = "tokens"
     SESSIONS = "sessions"
     ACTS = "acts"
+    INVITATIONS = "invitations"  # and consents
     PAUSES = "pauses"
     TOLD = "told"
 
@@ -68,6 +71,7 @@ TABLES: Mapping[Part, Table] = {
         ("at", "who", "way", "place", "act", "certificate", "facts", "refusal"),
         frozenset({"refusal"}),
     ),
+    Part.INVITATIONS: Table("invitation", ("number",), ("confirm", "withdraw", *inviting.COLUMNS)),
     Part.PAUSES: Table("pause", ("upstream",), ("at",)),
     Part.TOLD: Table("told", ("upstream",), ("counts",)),
 }

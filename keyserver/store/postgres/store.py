@@ -24,12 +24,14 @@ from keyserver.store.administration import Administration
 from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
+from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.postgres import deletions, listing, outbox, put, reading, removing, undoing, waiting
 from keyserver.store.postgres.administration import PostgresAdministration
 from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.cluster import PostgresCluster
 from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Connections, errors, unbounded
+from keyserver.store.postgres.invitations import PostgresInvitations
 from keyserver.store.postgres.publishing import News
 from keyserver.store.postgres.schema import bring_forward
 from keyserver.store.postgres.text import fitting
@@ -71,6 +73,7 @@ class PostgresStore:
         self._news = News(changes, lambda: bool(self._under_way))
         self._written = 0  # transactions since counts were folded
         self.administration: Administration = PostgresAdministration(self)
+        self.invitations: Invitations = PostgresInvitations(self)
         self.upstreams: AboutUpstreams = PostgresUpstreams(self)
         self._bell = Bell(self._connections, self._poll_on, lambda: nodes.alone)
         self.cluster: Cluster = (nodes := PostgresCluster(self, self._bell, changes))

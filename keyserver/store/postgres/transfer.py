@@ -33,7 +33,7 @@ _INSERT = (
     f"INSERT INTO entry ({_COLUMNS})"  # noqa: S608 - our own words
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING id"
 )
-_NUMBERS = "SELECT setval(pg_get_serial_sequence('act', 'number'), max(number)) FROM act"
+_NUMBERS = "SELECT setval(pg_get_serial_sequence('{table}', 'number'), max(number)) FROM {table}"
 
 
 class PostgresTransfer:
@@ -160,5 +160,5 @@ async def _write_table(writing: Writing, part: Part, rows: Sequence[tuple[Key, R
     marks = ", ".join(f"${place}" for place in range(1, len(table.columns) + 1))
     sql = f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks})"  # noqa: S608 - our own words
     await writing.db.executemany(sql, [list(map(_plain, key + row)) for key, row in rows])
-    if part is Part.ACTS:  # those that come in the usual way are numbered behind them
-        await writing.db.execute(_NUMBERS)
+    if part in (Part.ACTS, Part.INVITATIONS):  # those that come in the usual way are numbered behind them
+        await writing.db.execute(_NUMBERS.format(table=table.name))

@@ -217,7 +217,44 @@ UPSTREAMS: Step = (
 
 ACTS: Step = ("CREATE INDEX act_certificate ON act (certificate, number) WHERE certificate != ''",)
 
-STEPS: tuple[Step, ...] = (VERSION_1, VERSION_2, ACCESS, LISTS, ADDRESSES, INDEXES, DOMAINS, UNDO, UPSTREAMS, ACTS)
+INVITATIONS: Step = (
+    # See `store.invitations`; confirm, withdraw: digests of the tokens. AUTOINCREMENT as for acts.
+    """CREATE TABLE invitation (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        confirm BLOB NOT NULL UNIQUE,
+        withdraw BLOB NOT NULL UNIQUE,
+        address TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        source TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        made_at INTEGER NOT NULL,
+        made_by TEXT NOT NULL,
+        expires_at INTEGER NOT NULL,
+        stage TEXT NOT NULL,
+        changed_at INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        confirmed_at INTEGER NOT NULL
+    )""",
+    "CREATE INDEX invitation_address ON invitation (address, number)",
+    "CREATE INDEX invitation_made ON invitation (made_at)",
+    "CREATE INDEX invitation_idle ON invitation (number) WHERE stage NOT IN ('confirmed', 'withdrawn')",
+)
+
+STEPS: tuple[Step, ...] = (
+    VERSION_1,
+    VERSION_2,
+    ACCESS,
+    LISTS,
+    ADDRESSES,
+    INDEXES,
+    DOMAINS,
+    UNDO,
+    UPSTREAMS,
+    ACTS,
+    INVITATIONS,
+)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 

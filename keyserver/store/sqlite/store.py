@@ -33,6 +33,7 @@ from keyserver.store.alone import Alone
 from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
+from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.names import fits
 from keyserver.store.puts import Puts
@@ -51,6 +52,7 @@ from keyserver.store.sqlite import (
     waiting,
 )
 from keyserver.store.sqlite.administration import SqliteAdministration
+from keyserver.store.sqlite.invitations import SqliteInvitations
 from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
@@ -78,6 +80,7 @@ class SqliteStore:
         self._changes = changes
         self._max_size = max_size
         self.administration: Administration = SqliteAdministration(self)
+        self.invitations: Invitations = SqliteInvitations(self)
         self.upstreams: AboutUpstreams = SqliteUpstreams(self)
         self.transfer: Transfer = SqliteTransfer(self)
         self.cluster: Cluster = Alone()
