@@ -11,6 +11,7 @@ import pytest
 from keyserver.model import Source, Voucher
 from keyserver.store.administration import ActFilter, StoredAct, StoredSession, StoredToken
 from keyserver.store.base import Store
+from keyserver.store.invitations import Invitation, Quota, Stage
 from keyserver.store.transfer import BATCH, Differs, Key, Part, Row, Transfer, check, copy, verify
 from support.listed import listed
 from tests.conformance.conftest import KINDS, Backend, Made, addr, said
@@ -77,9 +78,18 @@ async def fill(store: Store) -> None:
     await kept.begin_session(StoredSession(b"\x00\xff" * 16, "ops", NOW, NOW + 1, "192.0.2.1"))
     for n in range(3):
         await kept.note(StoredAct(NOW + n, "admin", "cli", "user 0", "block", BAD.fingerprint, {"n": n}, n == 1))
+    for n, address in enumerate(("alice@a.example", "alice@b.example")):
+        await store.invitations.prepare(invited(n, address), bytes([n]) * 32, bytes([n + 7]) * 32, Quota(9, 9, 9))
+    await store.invitations.bounced(invited(0, "").id, NOW + 1, "nö")
+    await store.invitations.confirm(bytes([1]) * 32, NOW + 2)
     await store.upstreams.pause("one", NOW)
     for upstream, counts in {"one": b"\x00counts", "two": b""}.items():
         assert await store.upstreams.keep_told(upstream, None, counts)
+
+
+def invited(n: int, address: str) -> Invitation:
+    about = (address, ALICE.fingerprint, ALICE.kind, Source.KEYSERVER, "one")
+    return Invitation(f"{n:032x}", *about, NOW, "örtlich", NOW + 7)
 
 
 async def all_of(store: Store) -> list[object]:
@@ -97,6 +107,7 @@ async def all_of(store: Store) -> list[object]:
         await kept.tokens(),
         await kept.sessions(),
         await kept.acts(ActFilter(), 100),
+        await store.invitations.invitations(100),
         await about.pauses(),
         await about.told(),
         await store.newest(),
@@ -115,6 +126,13 @@ async def test_everything_is_there_and_in_use(pair: tuple[Backend, Backend]) -> 
             assert unbegun(await all_of(store)) == unbegun(await all_of(source))
         last = (await source.administration.acts(ActFilter(), 1))[0].number
         assert await target.administration.note(StoredAct(NOW, "admin", "cli", "", "delete")) > last
+        near, far = source.invitations, target.invitations
+        newest, confirmed, returned = (await near.invitations(1))[0], await far.by_confirm(b"\1" * 32), b"\0" * 32
+        assert confirmed is not None
+        assert (confirmed.stage, confirmed.address) == (Stage.CONFIRMED, "alice@b.example")
+        assert isinstance(await far.confirm(returned, NOW + 3), Invitation)
+        await far.prepare(invited(2, "alice@a.example"), b"c" * 32, b"w" * 32, Quota(9, 9, 9))
+        assert (await far.invitations(1))[0].number > newest.number
         assert await target.unblock(BAD.fingerprint, NOW)
         assert await target.delete(ALICE.fingerprint, NOW) == 1
         assert (await target.stats()).certificates == 2
@@ -150,7 +168,7 @@ async def test_a_copy_that_was_broken_off_goes_on_where_it_was(pair: tuple[Backe
         await migrate(source, target)  # and once more changes nothing
 
 
-@pytest.mark.parametrize("kept", ["entry", "another copy", "act", "pause"])
+@pytest.mark.parametrize("kept", ["entry", "another copy", "act", "invitation", "pause"])
 async def test_a_store_in_use_is_left_as_it_is(pair: tuple[Backend, Backend], kept: str) -> None:
     async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):
         await fill(source)
@@ -161,6 +179,10 @@ async def test_a_store_in_use_is_left_as_it_is(pair: tuple[Backend, Backend], ke
                 await target.put([ALICE.find()], [], await target.begin(), NOW + 1)
             case "act":
                 await target.administration.note(StoredAct(NOW, "admin", "cli", "", "delete"))
+            case "invitation":
+                await source.delete(ALICE.fingerprint, NOW)
+                await migrate(source, target)
+                await source.invitations.withdraw(b"\7" * 32, NOW)
             case "pause":
                 await target.upstreams.pause("three", NOW)
         before = await all_of(target)
