@@ -6,6 +6,8 @@ import asyncio
 import os
 import re
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from keyserver.model import Certificate, Cut, Refused, Validity
@@ -25,14 +27,21 @@ EXCEPTIONS: dict[str, str] = {
 """Fingerprint -> why gpg's own import says something else; each looked into."""
 
 
-def certificates() -> dict[str, bytes]:
+@cache
+def cleaned(octets: bytes) -> tuple[Certificate | Refused, ...]:
+    """Once for all tests here: it is most of the work."""
+    return tuple(clean(octets, 1_800_000_000))
+
+
+@cache
+def certificates() -> Mapping[str, bytes]:
     """Every certificate in the keyrings, by fingerprint; the longest copy where several files hold one."""
     found: dict[str, bytes] = {}
     for file in sorted(KEYRINGS.glob("debian-*.gpg")):
         splitter = Splitter(16 << 20)
         for piece in [*splitter.feed(file.read_bytes()), *splitter.end()]:
             assert isinstance(piece, Cut), (file, piece)
-            for result in clean(piece.octets, 1_800_000_000):
+            for result in cleaned(piece.octets):
                 assert result.fingerprint, (file, result)
                 if len(piece.octets) > len(found.get(result.fingerprint, b"")):
                     found[result.fingerprint] = piece.octets
@@ -64,7 +73,7 @@ def listing(gpg: Gpg) -> dict[str, tuple[str, frozenset[str], frozenset[str]]]:
 
 async def test_all_of_them(tmp_path: Path) -> None:
     """All in the long run; in the short one a fifth, and every exception."""
-    originals = certificates()
+    originals = dict(certificates())
     assert len(originals) > 1000
     if os.environ.get("HYPOTHESIS_PROFILE") != "soak":
         originals = {f: o for n, (f, o) in enumerate(originals.items()) if n % 5 == 0 or f in EXCEPTIONS}
@@ -114,7 +123,7 @@ def raw_key(octets: bytes):  # type: ignore[no-untyped-def]
 
 def test_every_one_is_kept_with_what_it_proves() -> None:
     for fingerprint, octets in list(certificates().items())[::25]:
-        (result,) = clean(octets, 1_800_000_000)
+        (result,) = cleaned(octets)
         assert isinstance(result, Certificate)
         assert result.fingerprint == fingerprint
         assert len(result.octets) <= len(octets)
@@ -124,7 +133,7 @@ def test_every_user_id_in_debians_keyrings_is_listed_as_gpg_lists_it(tmp_path: P
     originals = certificates()
     ours: dict[str, frozenset[tuple[str, bool]]] = {}
     for fingerprint, octets in originals.items():
-        (found,) = clean(octets, 1_800_000_000)
+        (found,) = cleaned(octets)
         if isinstance(found, Refused):
             continue
         revoked = found.proof.validity is Validity.REVOKED
