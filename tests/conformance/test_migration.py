@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -111,24 +112,31 @@ import os, signal, sys
 from pathlib import Path
 import sqlite3
 from keyserver.store.sqlite import migration
-path, left = Path(sys.argv[1]), int(sys.argv[2])
 migration.BATCH = 100
-db = sqlite3.connect(path, isolation_level=None)
-def count(sql):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-db.set_trace_callback(count)
-migration.migrate(db, path)
-print("done", left)
+def migrate(path, left):
+    db = sqlite3.connect(path, isolation_level=None)
+    def count(sql):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    db.set_trace_callback(count)
+    migration.migrate(db, path)
+    print("done", left, flush=True)
+for path, left in zip(sys.argv[1::2], sys.argv[2::2]):
+    if not os.fork():
+        migrate(Path(path), int(left))
+        os._exit(0)
+    os.wait()
 """
 
 
-def migrated_until_killed(path: Path, statements: int) -> str:
-    """What a process said that was killed before it ran so many statements; the log is left as it was."""
-    command = [sys.executable, "-c", KILLED, str(path), str(statements)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+def migrated_until_killed(statements: Mapping[Path, int]) -> str:
+    """What processes said, one for each file, that were killed before they ran so many statements; the logs are left
+    as they were."""
+    words = [str(word) for pair in statements.items() for word in pair]
+    command = [sys.executable, "-c", KILLED, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True).stdout
 
 
 async def test_kill_9_at_any_point_costs_at_most_a_step(both: tuple[Path, Path], tmp_path: Path) -> None:
@@ -136,21 +144,21 @@ async def test_kill_9_at_any_point_costs_at_most_a_step(both: tuple[Path, Path],
     wanted = contents(new)
     whole = tmp_path / "whole.db"
     shutil.copy(old, whole)
-    statements = 10_000 - int(migrated_until_killed(whole, 10_000).split()[1])
+    statements = 10_000 - int(migrated_until_killed({whole: 10_000}).split()[1])
     assert statements > 40, "steps and batches"
     assert contents(whole) == wanted
     versions = set()
-    for point in range(2, statements, 8):
-        path = tmp_path / f"killed-{point}.db"
+    killed = {tmp_path / f"killed-{point}.db": point for point in range(2, statements, 8)}
+    for path in killed:
         shutil.copy(old, path)
-        assert migrated_until_killed(path, point) == ""
+    assert migrated_until_killed(killed) == ""
+    for path, point in killed.items():
         with contextlib.closing(sqlite3.connect(path)) as db:
             versions.add(db.execute("PRAGMA user_version").fetchone()[0])
         store = store_on(path)
         await store.open()
         await store.close()
         assert contents(path) == wanted, point
-        path.unlink()
     assert versions >= set(range(OLD, len(schema.STEPS))), "it was killed in every step"
 
 
