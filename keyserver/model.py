@@ -330,6 +330,9 @@ class View:
     directory: bool = False  # speaks as the Web Key Directory of the address's domain: the owner's word alone
     usable_only: bool = False  # hands out only what can be encrypted to now
     no_mailflow: bool = False  # not even approved: it asks in the name of another address
+    domain_certificates: bool = False  # for an address that has none, hands out the one of its domain's gateway
+    verdict: bool = False  # asks what mail can be encrypted with, whatever is handed out
+    by_domain: bool = False  # asks for a domain's certificate: a local entry, or the word of who lists the domain
 
 
 class How(StrEnum):
@@ -394,6 +397,7 @@ class Answer:
     final: bool = True  # False: somebody who must speak has not, and another answer was possible
     missing: tuple[str, ...] = ()  # upstreams whose word is missing, also those that need not speak
     in_vain: bool = False  # absent, although something was found for this very query: none of it may be answered
+    by_domain: str = ""  # nobody has one for the address itself: this came of asking for the gateway of that domain
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,8 @@ def judge(entry: Entry, view: View, now: int, terms: Terms, address: str | None 
         return Verdict(False, Freshness.EXPIRED, FOREVER, f"expired {now - end} s ago")
     if address is not None:
         silent = speaks(entry, address, view, terms)
+    elif view.by_domain:
+        silent = "" if entry.source is Source.LOCAL else "it is no local entry, and stands for no domain"
     else:
         silent = _mute(entry, view, terms) if entry.source is Source.MAILFLOW else ""
     if silent:
@@ -154,11 +156,12 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
     A certificate names whom it likes: an upstream speaks while it would be told the address (a template, one upstream
     of many hosts, where the address's own host has sent it), mail for the address that it came from, an administrator's
     own entries for all. An approval lifts neither `domains` nor `internal_domains`. A view that speaks as the domain's
-    own directory takes local entries and its owner's word, nobody else's.
+    own directory takes local entries and its owner's word, nobody else's; for a whole domain nobody speaks but an
+    upstream that lists it.
     """
     domain = address.rpartition("@")[2]
     if entry.source is Source.LOCAL:
-        return ""
+        return "a local entry stands for a domain only where the configuration names it" if view.by_domain else ""
     if entry.source is Source.KEYSERVER:
         spec = terms.upstreams.get(entry.origin)
         if spec is None:
@@ -168,13 +171,15 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
         voucher = entry.voucher(address)
         if spec.template and (voucher is None or not (voucher.authenticated or voucher.approved)):
             return f"{entry.origin} is another host for each domain, and this address's own did not send it"
-        return not_owners(spec, domain) if view.directory else ""
+        return uncounted(spec, domain, view)
     if in_domains(domain, with_subdomains(terms.internal_domains)):
         return f"{domain} is internal, and no mail speaks for it"
     if "." not in domain:
         return f"{domain} is no public domain, and no mail speaks for it"
     if view.directory:
         return "seen in mail, which is not the word of its domain's owner"
+    if view.by_domain:
+        return "seen in mail, which speaks for no domain"
     if view.no_mailflow:
         return "seen in mail, which speaks for no subaddress"
     voucher = entry.voucher(address)
@@ -194,11 +199,16 @@ def approved_for(entry: Entry, address: str | None) -> bool:
     return any(v.approved for v in entry.vouchers if address is None or v.address == address)
 
 
-def not_owners(spec: UpstreamSpec, domain: str) -> str:
-    """Why this upstream's word is not that of the domain's owner; empty where it is."""
-    if spec.by_owner or in_domains(domain, spec.domains):
+def uncounted(spec: UpstreamSpec, domain: str, view: View) -> str:
+    """Why this upstream's word on an address of the domain does not count in this view, which takes that of the
+    domain's owner or of who lists it; empty where it does."""
+    if in_domains(domain, spec.domains):
         return ""
-    return f"{spec.name} does not list {domain}, whose directory this answer is"
+    if view.by_domain:
+        return f"{spec.name} does not list {domain}, and anybody may have registered its authority there"
+    if view.directory and not spec.by_owner:
+        return f"{spec.name} does not list {domain}, whose directory this answer is"
+    return ""
 
 
 def keeps(entry: Entry, claim: Claim, view: View, terms: Terms, asked: str | None = None) -> bool:

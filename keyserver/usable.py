@@ -28,8 +28,9 @@ def ends_by(proof: Proof, now: int, at: int) -> str:
 
 def withheld(proof: Proof, view: View) -> str:
     """Why this view does not hand a certificate out although it may be answered (rule 6); empty where it does."""
-    if view.usable_only and (why := unusable(proof)):
-        return f"nobody can encrypt with it ({why}), and this view hands out only what can be encrypted to"
+    if (view.usable_only or view.by_domain) and (why := unusable(proof)):
+        rest = "stands for no domain" if view.by_domain else "this view hands out only what can be encrypted to"
+        return f"nobody can encrypt with it ({why}), and {rest}"
     return ""
 
 

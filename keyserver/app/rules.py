@@ -12,7 +12,7 @@ from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules
 from keyserver.model import View
 from keyserver.policy import Terms, with_subdomains
-from keyserver.resolver.rules import Rules
+from keyserver.resolver.rules import DomainCertificate, Rules
 from keyserver.rules import InForce
 from keyserver.upstreams.base import Upstream
 from keyserver.verdict.deciding import Kinds, Policy
@@ -47,7 +47,15 @@ class ServiceRules:
 def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
     """What lookups, searches and upkeep go by."""
     views = [View(answer_mailflow=config.policy.answer_mailflow)]
-    views += [View(one.name, one.answer_mailflow, usable_only=one.usable_only) for one in config.view]
+    views += [
+        View(
+            one.name,
+            one.answer_mailflow,
+            usable_only=one.usable_only,
+            domain_certificates=one.domain_certificates,
+        )
+        for one in config.view
+    ]
     return Rules(
         terms=terms_of(config),
         upstreams=upstreams,
@@ -60,6 +68,8 @@ def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
         purge_interval=config.cache.purge_interval,
         subaddress=config.policy.subaddress,
         subaddress_domains=config.policy.subaddress_domains,
+        domain_certificates=tuple(DomainCertificate(row.domain, row.fingerprint) for row in config.domain_certificate),
+        domain_authority=config.policy.domain_authority,
     )
 
 

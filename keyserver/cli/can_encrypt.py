@@ -117,6 +117,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
         first = row["certificates"][0] if row["certificates"] else None
         more = f" +{len(row['certificates']) - 1}" if len(row["certificates"]) > 1 else ""
         origin = f"{first['source']} {first['origin']}, since {show.when(first['since'])}" if first else ""
+        if first and first["by_domain"]:
+            origin = f"by the gateway of {first['by_domain']}: {origin}"
         table.add_row(
             show.word(row["address"], "bold"),
             show.word(row["verdict"], _STYLES[row["verdict"]]),

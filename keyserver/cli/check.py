@@ -56,7 +56,7 @@ def opens(config: Config) -> list[str]:
 
 
 def _relays(config: Config) -> str:
-    """Whom a view that relays WKD asks: those that speak for a domain's owner (`policy.not_owners`)."""
+    """Whom a view that relays WKD asks: those that speak for a domain's owner (`policy.uncounted`)."""
     from keyserver.model import Kind
     from keyserver.policy import in_domains, with_subdomains
     from keyserver.upstreams.register import BY_SCHEME

@@ -15,7 +15,8 @@ _MUST = re.compile(
     r"|smime\.(require_chain|trust_anchors)"
     r"|mailflow\.(hold_changed|require_authenticated_sender)"
     r"|upstream\[.+\]\.(url|priority|domains|ttl)"
-    r"|view\[.+\]\.answer_mailflow"
+    r"|view\[.+\]\.(answer_mailflow|domain_certificates)"
+    r"|domain_certificate\[.+\]\..+"
     r"|verdict\.policy\[.+\]\..+"
 )
 """How an upstream is reached from where a node stands (proxy, files, time-outs) is that node's own."""

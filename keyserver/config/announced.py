@@ -39,13 +39,6 @@ class DomainSection(Section):
     must_encrypt: _Switch = key(False, 'the verdict "no" becomes "reject"', built=False)
 
 
-class DomainCertificateSection(Section):
-    """A partner whose gateway decrypts for all of a domain."""
-
-    domain: _Line = key("", "the domain", built=False)
-    fingerprint: _Line = key("", "its gateway's certificate", built=False)
-
-
 class HistorySection(Section):
     """What changed and when."""
 

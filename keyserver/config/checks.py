@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keyserver.config.database import is_postgres, shown, wrong_with
-from keyserver.config.models import Config, LdapSection
+from keyserver.config.models import Config, DomainCertificateSection, LdapSection
 from keyserver.config.problem import Problem, show
 from keyserver.wire.dn import BadDn, parse_dn
 from keyserver.wire.http_hot import FRAMING
@@ -25,6 +25,7 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _account(config.ldap)
     yield from _mailflow(config)
     yield from _verdict(config)
+    yield from _domain_certificates(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _names("view", ["default", *(view.name for view in config.view)])
     yield from _names("verdict.policy", [policy.name for policy in config.verdict.policy])
@@ -125,6 +126,23 @@ def _verdict(config: Config) -> Iterator[Problem]:
         if policy.view not in views:
             accepted = f"there is no such view; accepted is one of {', '.join(views)}"
             yield Problem(f"verdict.policy[{policy.name}].view", show("", policy.view), accepted)
+
+
+def _domain_certificates(config: Config) -> Iterator[Problem]:
+    """One certificate of each kind for a domain (SHA-256 may be the fingerprint of either), and none for our own."""
+    by_domain: dict[str, list[DomainCertificateSection]] = {}
+    for row in config.domain_certificate:
+        by_domain.setdefault(row.domain, []).append(row)
+    for domain, rows in by_domain.items():
+        key = f"domain_certificate[{domain}]"
+        name = domain.removeprefix("*.")
+        if any(name == own or name.endswith(f".{own}") for own in config.policy.internal_domains):
+            reason = "it is internal, and mail to it leaves by no gateway; accepted is a domain of somebody else"
+            yield Problem(f"{key}.domain", show("", domain), reason)
+        lengths = Counter(len(row.fingerprint) for row in rows)
+        if lengths[40] > 1 or len(rows) > 2 or len({row.fingerprint for row in rows}) < len(rows):
+            accepted = "accepted is one row for each kind of certificates: OpenPGP, and X.509 by its SHA-256"
+            yield Problem(f"{key}.fingerprint", "", f"{len(rows)} are named; {accepted}")
 
 
 def _pair(certificate: Path, private: Path) -> str:

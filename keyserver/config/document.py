@@ -30,7 +30,7 @@ mistake starts nothing.
   string opens none.
 - **Secrets** never stand in the file: a key that ends in `_file` names the file that holds one.
 - **Environment and command line** override the file: `KEYSERVER_CACHE__TTL="12h"`, then `--set cache.ttl=12h`. Values
-  are TOML, bare words allowed. `[[upstream]]`, `[[view]]` and `[[verdict.policy]]` come from the file only;
+  are TOML, bare words allowed. Tables with two brackets, such as `[[upstream]]`, come from the file only;
   `--upstream URL` (repeatable) replaces all upstreams.
 - SIGHUP, `keyserver reload` and `POST /api/v1/reload` read the file again while the service runs: all of it, or nothing
   where it has a mistake. Keys that say `restart` keep their values until there is one.

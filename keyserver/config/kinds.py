@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from keyserver.config.listener import ACCEPTED as LISTENER_ACCEPTED
 from keyserver.config.listener import Listener, read_listener
 from keyserver.model import SPANS, Rate
-from keyserver.query import parse_domain
+from keyserver.query import ByFingerprint, parse, parse_domain
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -405,6 +405,23 @@ class Many(Value):
         return tuple(dict.fromkeys(found))
 
 
+@dataclass(frozen=True)
+class One(Value):
+    """One thing that is read by `item`."""
+
+    what: str
+    item: Callable[[str], Any]
+
+    @property
+    def accepts(self) -> str:
+        return self.what
+
+    def read(self, value: Any) -> Any:
+        """The thing."""
+        _require(isinstance(value, str))
+        return self.item(value)
+
+
 def read_domain(text: str) -> str:
     """A domain in its lower-case A-label form."""
     domain = parse_domain(text.strip())
@@ -417,6 +434,13 @@ def read_domain_pattern(text: str) -> str:
     """A domain, or `*.` and a domain for every name below it."""
     text = text.strip()
     return f"*.{read_domain(text[2:])}" if text.startswith("*.") else read_domain(text)
+
+
+def read_fingerprint(text: str) -> str:
+    """A fingerprint in upper-case hex digits; how programs write it, with spaces or colons, is passed over."""
+    query = parse(text)
+    _require(isinstance(query, ByFingerprint))
+    return str(query)
 
 
 def read_host(text: str) -> str:

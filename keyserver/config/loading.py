@@ -70,7 +70,7 @@ def load(
     if problems:
         raise ConfigError(problems, config)
     kept = {name: value for name, value in (environ or {}).items() if name.startswith("KEYSERVER_")}
-    where = dict(_where(tree, origins, label, bool(upstreams)))
+    where = dict(_where(tree, config, origins, label, bool(upstreams)))
     return config.with_sources(Sources(file, tuple(settings), kept, tuple(upstreams), mistakes, where))
 
 
@@ -80,13 +80,16 @@ def load_again(config: Config) -> Config:
     return load(sources.file, sources.settings, sources.environ, sources.upstreams, sources.mistakes)
 
 
-def _where(tree: Tree, overridden: Mapping[Location, str], label: str, from_urls: bool) -> Iterator[tuple[str, Where]]:
-    """Each key that is said somewhere, and where."""
+def _where(
+    tree: Tree, config: Config, overridden: Mapping[Location, str], label: str, from_urls: bool
+) -> Iterator[tuple[str, Where]]:
+    """Each key that is said somewhere, and where. `config`: all of the tree, which has no mistake."""
     in_file, option = Where(Origin.FILE, label), Where(Origin.COMMAND_LINE, "--upstream")
     for section, value in tree.items():
         if section in TABLES:
             said = option if from_urls and section == "upstream" else in_file
-            yield from ((f"{section}[{row['name']}].{name}", said) for row in value if "name" in row for name in row)
+            both = zip(value, rows_of(config, section), strict=True)
+            yield from ((f"{section}[{read.name}].{name}", said) for row, read in both for name in row)
             continue
         for name in value:
             if f"{section}.{name}" in TABLES:
@@ -247,12 +250,17 @@ def _leave_out(tree: Tree, locations: Iterable[Location]) -> None:
     for location in locations:
         *way, last = location
         table, rest = _table(location)
-        if table in TABLES and rest and (len(rest) == 1 or last in ("name", "url")):
+        if table in TABLES and rest and (len(rest) == 1 or _is_required(table, str(last))):
             rows.add((table, int(rest[0])))
             continue
         _node(tree, way).pop(last, None)
     for table, number in sorted(rows, reverse=True):
         del _node(tree, table.split("."))[number]
+
+
+def _is_required(table: str, name: str) -> bool:
+    field = models()[table].model_fields.get(name)
+    return field is not None and field.is_required()
 
 
 def _table(location: Location) -> tuple[str, Location]:

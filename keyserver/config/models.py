@@ -13,7 +13,6 @@ from typing import Annotated
 from pydantic import PrivateAttr
 
 from keyserver.config.announced import (
-    DomainCertificateSection,
     DomainSection,
     EventsSection,
     HistorySection,
@@ -32,6 +31,7 @@ from keyserver.config.kinds import (
     Many,
     Network,
     Often,
+    One,
     Rows,
     Size,
     Tables,
@@ -42,6 +42,7 @@ from keyserver.config.kinds import (
     read_attribute,
     read_domain,
     read_domain_pattern,
+    read_fingerprint,
     read_host,
     read_minimum,
     read_network,
@@ -229,7 +230,9 @@ class PolicySection(Section):
     )
     subaddress_domains: Domains = key([], "whose mail servers deliver alice+tag@ to alice@")
     domain_authority: Switch = key(
-        False, "names of a domain's own authority count, from upstreams that list it", built=False
+        False,
+        "for an address without a certificate, that of domain-confidentiality-authority@ its domain (RFC 3183) counts, "
+        "from upstreams that list the domain",
     )
     revocation_interval: Annotated[int, Duration("1h", "30d")] = key(
         "1 day", "local and mailflow certificates are asked about again, for revocations and renewals", built=False
@@ -366,7 +369,7 @@ class ViewSection(Section):
         "WKD for other domains too: what is local, came by WKD, or from an upstream that lists the domain",
     )
     domain_certificates: Switch = key(
-        False, "answer with the domain's certificate where an address has none", built=False
+        False, "answer with the certificate of the domain's gateway where an address has none"
     )
     on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
 
@@ -407,6 +410,23 @@ class VerdictSection(Section):
     def policies(self) -> tuple[VerdictPolicySection, ...]:
         """The named questions; where the file has none, the one that there always is."""
         return self.policy or (VerdictPolicySection(name="encrypt"),)
+
+
+class DomainCertificateSection(Section):
+    """A partner whose gateway decrypts for all of a domain. The rows of the most specific domain count, of either kind
+    of certificates one."""
+
+    domain: Annotated[str, One("a domain such as partner.example, or *.partner.example", read_domain_pattern)] = (
+        required("whose addresses, where they have no certificate of their own; *. means all below, without itself")
+    )
+    fingerprint: Annotated[str, One("a fingerprint of 40 or 64 hex digits", read_fingerprint)] = required(
+        "the gateway's certificate (X.509: its SHA-256), which must be a local entry: import it"
+    )
+
+    @property
+    def name(self) -> str:
+        """Which one it is."""
+        return f"{self.domain} {self.fingerprint}"
 
 
 class Config(Section):

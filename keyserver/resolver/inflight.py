@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyserver.model import Entry, Outcome, Record, Step
+from keyserver.model import Entry, Outcome, Record, Step, View
 from keyserver.query import Query
 from keyserver.upstreams.base import Upstream
 
@@ -21,7 +21,7 @@ class Search:
     begun: int  # the store's deletion counter when it started
     asks: tuple[tuple[Upstream, ...], ...] = ()  # one tier after the other
     refresh: bool = False  # what is cached stays whatever upstreams say
-    directory: bool = False  # only those are asked whose word is the domain owner's
+    view: View = field(default_factory=View)  # of the question that started it: whose word counts there
     via: str = ""  # instances that the question which started it came through
     client: str = ""  # the network of whoever started it; empty: ourselves, or a Unix socket
     settled: asyncio.Event = field(default_factory=asyncio.Event)

@@ -85,7 +85,7 @@ class Lookup:
         self.view = view
         self.rules = parts.rules()
         """By which the latest look was judged; what follows it without a wait goes by the same."""
-        self.tiers = self.rules.tiers(query, directory=view.directory)
+        self.tiers = self.rules.tiers(query, view)
         """The upstreams that may be asked."""
         self.client = client
         self.via = via
@@ -95,12 +95,17 @@ class Lookup:
         self._passed_over: set[str] = set()
         self._empty: Snapshot | None = None  # what the store had under the name, if it was nothing
 
-    def tell(self, who: str, what: str, why: str = "") -> None:
+    def further(self, query: Query, view: View) -> Lookup:
+        """A further question of the same client, within the same time."""
+        return Lookup(self._parts, query, view, client=self.client, via=self.via, hear=self._hear, began=self.began)
+
+    def tell(self, who: str, what: str, why: str = "") -> Step:
         """One step more, now."""
         step = Step((self._parts.monotonic() - self.began) * 1000, who, what, why)
         self.steps.append(step)
         if self._hear is not None:
             self._hear(step)
+        return step
 
     def tell_left_out(self) -> None:
         """Say which upstreams are not asked, and why."""
@@ -191,6 +196,8 @@ class Lookup:
     async def alone(self, known: Known) -> Answer:
         """Nobody may be asked: what is known is all there is."""
         self.tell_left_out()
+        if known.snapshot.begun < 0 and not known.selected.certificates:
+            return await self.unsearched(known, State.FAILED, "the cache cannot be read, and no upstream may be asked")
         known = await self._select(known.at, known.snapshot, unasked=True)
         cached = "cached" if known.selected.certificates else self._nothing_told(known, "not cached")
         return self._answer(known, How.HIT, f"{cached}, and no upstream may be asked", keep=True)
@@ -275,7 +282,7 @@ class Lookup:
         """Judged by the rules of the moment at which it is done."""
         while True:
             if (rules := self._parts.rules()) is not self.rules:
-                self.rules, self.tiers = rules, rules.tiers(self.query, directory=self.view.directory)
+                self.rules, self.tiers = rules, rules.tiers(self.query, self.view)
             view, terms = rules.view(self.view), rules.terms
             missing = self._parts.missing.of(self.query.name, now) if self.tiers.optional else None
             record = on_record(snapshot.records, self.tiers.names, now, terms, missing)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, Rate, UpstreamSpec, joined
-from keyserver.policy import Terms, hears, in_domains, not_owners
+from keyserver.model import Absent, Failed, Fault, Found, Name, Outcome, Rate, UpstreamSpec, View, joined
+from keyserver.policy import Terms, hears, in_domains, uncounted
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, Query
 
 OPENS_AFTER = 4  # different queries that failed since the last good answer
@@ -126,14 +126,16 @@ class Tiers:
         return frozenset(spec.name for tier in self.tiers for spec in tier if not spec.required)
 
 
-def tiers_of(specs: Iterable[UpstreamSpec], query: Query, terms: Terms, *, directory: bool = False) -> Tiers:
-    """Who may be told this query, lower priority numbers first. `directory`: only whose word is the domain owner's."""
+def tiers_of(specs: Iterable[UpstreamSpec], query: Query, terms: Terms, view: View = View()) -> Tiers:
+    """Who may be told this query for this view, lower priority numbers first."""
     left_out: dict[str, str] = {}
     by_priority: dict[int, list[UpstreamSpec]] = {}
     for spec in specs:
         why = hears(spec, query, terms)
-        if directory and isinstance(query, ByAddress):
-            why = why or not_owners(spec, query.domain)
+        if isinstance(query, ByAddress):
+            why = why or uncounted(spec, query.domain, view)
+        elif view.by_domain:
+            why = why or "only local entries count"
         if why:
             left_out[spec.name] = why
         else:

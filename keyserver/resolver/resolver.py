@@ -5,17 +5,18 @@ cache -> what is remembered of earlier searches -> join a search under way -> up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Answer, Kind, Name, Outcome, State, Step, View
+from keyserver.model import PASSED_OVER, Answer, Kind, Name, Outcome, State, Step, View
 from keyserver.policy import OnRecord, on_record
-from keyserver.query import Query
-from keyserver.resolver import subaddress
+from keyserver.query import ByAddress, ByFingerprint, Query
+from keyserver.resolver import by_domain, further, subaddress
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.disclosures import Disclosures
+from keyserver.resolver.gateways import Gateways
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Known, Lookup, Shared
 from keyserver.resolver.missing import Missing
@@ -55,6 +56,7 @@ class Resolver:
         self._misses = misses
         self._disclosures = disclosures
         self._asked_names: dict[Name, int] = {}
+        self._gateways = Gateways(store)
 
     async def lookup(
         self,
@@ -75,14 +77,38 @@ class Resolver:
         """
         lookup = Lookup(self._parts, query, view, client=client, via=via, hear=hear)
         answer = await self._answer(lookup, looped=looped)
-        other = subaddress.behind(query, answer, view, lookup.rules)
-        if other is None:
-            return answer
-        lookup.tell("subaddress", "asked", "absent: what stands before the + is asked for, without what mail showed")
-        alone = subaddress.without_mail(view)
-        second = Lookup(self._parts, other, alone, client=client, via=via, hear=hear, began=lookup.began)
-        answer = replace(answer, steps=tuple(lookup.steps))
-        return subaddress.together(answer, await self._answer(second, looped=looped))
+        if other := subaddress.behind(query, answer, view, lookup.rules):
+            lookup.tell("subaddress", "asked", subaddress.ASKED)
+            answer = replace(answer, steps=tuple(lookup.steps))
+            alone = subaddress.without_mail(view)
+            second = await self._answer(lookup.further(other, alone), looped=looped)
+            answer = further.together(answer, second, subaddress.WHICH)
+        if isinstance(query, ByAddress) and (behind := by_domain.behind(query, answer, view, lookup.rules)):
+            return await self._by_domain(lookup, answer, query, behind, looped=looped)
+        return answer
+
+    async def _by_domain(
+        self,
+        lookup: Lookup,
+        answer: Answer,
+        query: ByAddress,
+        behind: Sequence[ByFingerprint | ByAddress],
+        *,
+        looped: bool,
+    ) -> Answer:
+        """The answer for an address that nobody has anything for, by the certificate of its domain's gateway."""
+        if not by_domain.is_answered(lookup.view, lookup.rules):
+            return _with_step(answer, lookup.tell("domain", "not answered", by_domain.NOT_HERE))
+        for other in behind:
+            asked = f"absent: a certificate of the gateway of {query.domain} is asked for"
+            answer = _with_step(answer, lookup.tell("domain", "asked", asked))
+            second = await self._answer(lookup.further(other, by_domain.asking(lookup.view)), looped=looped)
+            answer = by_domain.by_domain(query, answer, second)
+            if isinstance(other, ByFingerprint) and (why := await self._gateways.why_not(query, other, second)):
+                answer = _with_step(answer, lookup.tell("domain", PASSED_OVER, f"{other}: {why}"))
+            if second.state is not State.ABSENT:
+                break
+        return answer
 
     async def _answer(self, lookup: Lookup, *, looped: bool) -> Answer:
         """The answer to its very question."""
@@ -168,9 +194,7 @@ class Resolver:
     def rules_replaced(self) -> None:
         """Other rules hold from now on: nobody waits for a search that asks others than they say."""
         rules = self._rules()
-        self._asked.overtake(
-            lambda search: search.asks == rules.asks(rules.tiers(search.query, directory=search.directory))
-        )
+        self._asked.overtake(lambda search: search.asks == rules.asks(rules.tiers(search.query, search.view)))
 
     def _search(self, lookup: Lookup, known: Known, *, again: bool) -> Search | str:
         """The search for this that is under way, else a new one; why not, where none may start. `again`: this lookup
@@ -181,7 +205,7 @@ class Resolver:
             lookup.query,
             known.snapshot.begun,
             asks,
-            directory=lookup.view.directory,
+            view=lookup.view,
             via=lookup.via,
             client=client,
             started=started,
@@ -200,3 +224,7 @@ class Resolver:
 
     def _start(self, search: Search, record: OnRecord) -> Search:
         return self._asked.start(search.key, search, lambda s: self._in_turn.run(s, record))
+
+
+def _with_step(answer: Answer, step: Step) -> Answer:
+    return replace(answer, steps=(*answer.steps, step))

@@ -13,11 +13,20 @@ from keyserver.upstreams.base import Upstream
 
 
 @dataclass(frozen=True, slots=True)
+class DomainCertificate:
+    """A domain, or `*.` and one for all below it, whose gateway decrypts for everybody there: by which certificate."""
+
+    domain: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """Read them at each use, and again after each wait.
 
     deadline: seconds in which a lookup answers. max_certificate: octets after cleaning. searches: under way at once.
-    purge_interval: seconds. subaddress: what begins the tag of an address, in these domains; empty: nothing does."""
+    purge_interval: seconds. subaddress: what begins the tag of an address, in these domains; empty: nothing does.
+    domain_authority: the word of who lists a domain counts for its authority (RFC 3183)."""
 
     terms: Terms = field(default_factory=Terms)
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
@@ -30,19 +39,27 @@ class Rules:
     purge_interval: int = 900
     subaddress: str = ""
     subaddress_domains: tuple[str, ...] = ()
+    domain_certificates: tuple[DomainCertificate, ...] = ()
+    domain_authority: bool = False
 
     def view(self, view: View) -> View:
-        """The policy of the view of that name; one that they do not name keeps its own."""
+        """The policy of the view of that name, for this question; one that they do not name keeps its own."""
         found = self.views.get(view.name, view)
-        if view.directory or view.no_mailflow:
-            return replace(found, directory=view.directory, no_mailflow=view.no_mailflow)
+        if view.directory or view.no_mailflow or view.verdict or view.by_domain:
+            return replace(
+                found,
+                directory=view.directory,
+                no_mailflow=view.no_mailflow,
+                verdict=view.verdict,
+                by_domain=view.by_domain,
+            )
         return found
 
-    def tiers(self, query: Query, *, directory: bool = False) -> Tiers:
-        """Who may be told this query, in which order. `directory`: the answer is one of its domain's own directory."""
+    def tiers(self, query: Query, view: View = View()) -> Tiers:
+        """Who may be told this query for this view, in which order."""
         if isinstance(query, ByText) and self.text_search != "upstream":
             return Tiers((), {})
-        return tiers_of((u.spec for u in self.upstreams.values()), query, self.terms, directory=directory)
+        return tiers_of((u.spec for u in self.upstreams.values()), query, self.terms, view)
 
     def asks(self, tiers: Tiers) -> tuple[tuple[Upstream, ...], ...]:
         """Their upstreams: what makes one search another than the next, by these rules or by others."""

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keyserver.model import Answer, How, State, View
+from keyserver.model import Answer, View
 from keyserver.policy import in_domains
 from keyserver.query import ByAddress, Query
+from keyserver.resolver.further import is_finished_absence
 from keyserver.resolver.rules import Rules
+
+ASKED = "absent: what stands before the + is asked for, without what mail showed"
+WHICH = "without what stands behind the +"
 
 
 def behind(query: Query, answer: Answer, view: View, rules: Rules) -> ByAddress | None:
     """The address to be asked for after this answer; None: the answer stands.
 
-    Only a finished "absent" is one: what failed is unknown, and what was found but may not be answered is there. A
-    directory answers with the very address alone (draft-koch-openpgp-webkey-service-21 §3.1)."""
+    A directory answers with the very address alone (draft-koch-openpgp-webkey-service-21 §3.1)."""
     if not rules.subaddress or view.directory or not isinstance(query, ByAddress):
         return None
-    if answer.state is not State.ABSENT or not answer.final or answer.in_vain:
+    if not is_finished_absence(answer):
         return None
     local, tag, _ = query.local.partition(rules.subaddress)
     if not local or not tag or local.startswith('"') or not in_domains(query.domain, rules.subaddress_domains):
@@ -32,20 +35,3 @@ def behind(query: Query, answer: Answer, view: View, rules: Rules) -> ByAddress 
 def without_mail(view: View) -> View:
     """The view for the second question: a mail speaks for the very address that it came from."""
     return replace(view, no_mailflow=True)
-
-
-def together(first: Answer, second: Answer) -> Answer:
-    """The answer to the first question by that to the second: it depends on both, and holds no longer than either."""
-    found = second.state is State.FOUND
-    return replace(
-        second,
-        how=max(first.how, second.how, key=(How.HIT, How.MISS, How.STALE).index),
-        reason=f"{first.reason}; without what stands behind the +: {second.reason}",
-        names=first.names | second.names,
-        since=second.since if found else min(first.since, second.since),
-        until=min(first.until, second.until),
-        keep=first.keep and second.keep,
-        steps=first.steps + second.steps,
-        query=first.query,
-        missing=tuple(dict.fromkeys(first.missing + second.missing)),
-    )

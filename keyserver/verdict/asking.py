@@ -35,7 +35,7 @@ class Verdicts:
         query = address_of(address)
         if query is None:
             return Verdict(address, Word.NO, NO_ADDRESS)
-        view = self.rules().views.get(policy.view, View(policy.view))
+        view = replace(self.rules().views.get(policy.view, View(policy.view)), verdict=True)
         asked = policy.kinds.asked
         found = await asyncio.gather(
             *(self.resolver.lookup(replace(query, kind=kind), view, client=client) for kind in asked)

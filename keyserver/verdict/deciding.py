@@ -8,7 +8,11 @@ from enum import StrEnum
 
 from keyserver.model import PASSED_OVER, Answer, Answered, Kind, Name, Source, joined
 from keyserver.policy import FOREVER, approved_for
+from keyserver.resolver.by_domain import authority_of
+from keyserver.resolver.further import is_finished_absence
 from keyserver.usable import ends_by, unusable
+
+NOT_ALONE = "it is that of the domain's gateway, and the address has one of its own, or may have one"
 
 
 class Word(StrEnum):
@@ -57,6 +61,7 @@ class Usable:
     expires: int | None  # the first instant at which it can be used no more by itself; None: never
     chained: bool
     approved: bool
+    by_domain: str = ""  # it is that of this domain's gateway; empty: the address's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +79,23 @@ class Verdict:
 
 
 def decide(address: str, policy: Policy, answers: Mapping[Kind, Answer], now: int) -> Verdict:
-    """The verdict by the answers to the address, one for each kind that the policy asks for."""
+    """The verdict by the answers to the address, one for each kind that the policy asks for.
+
+    A domain's certificate counts only where the address is known to have none of its own, of whatever kind: mail that
+    its owner alone should read does not go to the gateway instead."""
+    alone = all(answer.by_domain or is_finished_absence(answer) for answer in answers.values())
     usable: dict[Kind, tuple[Usable, ...]] = {}
     reasons: list[str] = []
     until = min((answer.until for answer in answers.values()), default=now)
     for kind, answer in answers.items():
         found: list[Usable] = []
+        answered_for = authority_of(answer.by_domain) if answer.by_domain else address
         for one in answer.certificates:
-            if why := unfit(one, policy, address, now):
+            why = "" if alone or not answer.by_domain else NOT_ALONE
+            if why := why or unfit(one, policy, answered_for, now):
                 reasons.append(f"{one.certificate.fingerprint}: {why}")
             else:
-                found.append(_usable(one, address))
+                found.append(_usable(one, answered_for, answer.by_domain))
             until = min(until, _turns(one, policy, now))
         usable[kind] = tuple(found)
     lacking = [kind for kind, found in usable.items() if not found]
@@ -110,7 +121,8 @@ def decide(address: str, policy: Policy, answers: Mapping[Kind, Answer], now: in
 
 
 def unfit(one: Answered, policy: Policy, address: str, now: int) -> str:
-    """Why mail to the address is not to be encrypted with this certificate under this policy; empty where it may be."""
+    """Why mail is not to be encrypted with this certificate, which answers for this address, under this policy; empty
+    where it may be."""
     if why := unusable(one.certificate.proof):
         return why
     if policy.valid_for and (why := ends_by(one.certificate.proof, now, now + policy.valid_for)):
@@ -126,7 +138,7 @@ def _approved(one: Answered, address: str) -> bool:
     return any(entry.source is Source.LOCAL or approved_for(entry, address) for entry in one.entries)
 
 
-def _usable(one: Answered, address: str) -> Usable:
+def _usable(one: Answered, address: str, by_domain: str) -> Usable:
     proof, entries = one.certificate.proof, one.entries
     best = next(entry for entry in entries if entry.source is one.source)
     return Usable(
@@ -138,6 +150,7 @@ def _usable(one: Answered, address: str) -> Usable:
         expires=proof.expires,
         chained=any(entry.chained for entry in entries),
         approved=_approved(one, address),
+        by_domain=by_domain,
     )
 
 
@@ -151,10 +164,12 @@ def _turns(one: Answered, policy: Policy, now: int) -> int:
 
 def _named(usable: Mapping[Kind, tuple[Usable, ...]]) -> str:
     """What there is, in a few words."""
-    found = [
-        f"{kind} {each[0].fingerprint} of {each[0].source} {each[0].origin}" for kind, each in usable.items() if each
-    ]
-    return "; ".join(found)
+    return "; ".join(f"{kind} {_of(each[0])}" for kind, each in usable.items() if each)
+
+
+def _of(one: Usable) -> str:
+    behind = f", by the gateway of {one.by_domain}" if one.by_domain else ""
+    return f"{one.fingerprint} of {one.source} {one.origin}{behind}"
 
 
 def _why_not(lacking: list[Kind], answers: Mapping[Kind, Answer], reasons: list[str]) -> str:

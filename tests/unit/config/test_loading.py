@@ -366,7 +366,6 @@ viewer_identities = true
 [cache]
 database_password_file = ""
 [policy]
-domain_authority = false
 revocation_interval = "1 day"
 on_change = "report"
 [verdict]
@@ -404,7 +403,6 @@ on_change = ""
 [[view]]
 name = "v"
 wkd_relay = false
-domain_certificates = false
 """
 
 
@@ -421,11 +419,9 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
         ('[[domain]]\nname = "partner.example"\nmust_encrypt = true', "[[domain]]"),
-        ('[[domain_certificate]]\ndomain = "partner.example"', "[[domain_certificate]]"),
         ('[history]\nkeep = "0"', "history.keep"),
         ("[invite]\nautomatic = true", "invite.automatic"),
         ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
-        ('[[view]]\nname = "v"\ndomain_certificates = true', "view[v].domain_certificates"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:

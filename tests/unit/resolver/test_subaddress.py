@@ -10,6 +10,7 @@ import pytest
 from keyserver.model import Absent, Answer, Failed, How, Kind, Source, State, View
 from keyserver.query import parse
 from keyserver.resolver import subaddress
+from keyserver.resolver.further import together
 from keyserver.resolver.rules import Rules
 from keyserver.verdict.asking import Verdicts
 from keyserver.verdict.deciding import Policy, Word
@@ -208,4 +209,4 @@ def test_which_address_is_behind(term: str, other: str | None, kind: Kind) -> No
 
 def test_what_is_stale_stays_marked() -> None:
     stale = Answer(State.FOUND, How.STALE, "stale")
-    assert subaddress.together(ABSENT, stale).how is How.STALE
+    assert together(ABSENT, stale, subaddress.WHICH).how is How.STALE
