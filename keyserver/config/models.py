@@ -413,8 +413,7 @@ class VerdictSection(Section):
 
 
 class DomainCertificateSection(Section):
-    """A partner whose gateway decrypts for all of a domain. The rows of the most specific domain count, of either kind
-    of certificates one."""
+    """A partner whose gateway decrypts for all of a domain. Rows of the most specific domain count: one for each kind."""
 
     domain: Annotated[str, One("a domain such as partner.example, or *.partner.example", read_domain_pattern)] = (
         required("whose addresses, where they have no certificate of their own; *. means all below, without itself")

@@ -62,6 +62,7 @@ async def test_one_verdict_for_each_in_the_order_given(admin: Admin) -> None:
             "expires": None,
             "chained": False,
             "approved": False,
+            "by_domain": "",
         }
     ]
     assert admin.upstream.asked.count(ALICE) == 1

@@ -143,6 +143,38 @@ def test_kinds_together(kinds: Kinds, pgp_: Answer, mail_: Answer, word: Word) -
     assert bool(verdict.certificates) == (word is Word.YES)
 
 
+BY_GATEWAY = found(pgp(FINE, source=Source.LOCAL, origin="admin"), by_domain="example.org")
+GATEWAY_IN_VAIN = replace(ABSENT, by_domain="example.org")
+GATEWAY_FAILED = replace(FAILED, by_domain="example.org")
+IN_VAIN = replace(ABSENT, in_vain=True)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "mail_", "word"),
+    [
+        (Kinds.EITHER, ABSENT, Word.YES),
+        (Kinds.EITHER, GATEWAY_IN_VAIN, Word.YES),
+        (Kinds.EITHER, GATEWAY_FAILED, Word.YES),
+        (Kinds.EITHER, FAILED, Word.UNKNOWN),
+        (Kinds.EITHER, IN_VAIN, Word.NO),
+        (Kinds.BOTH, ABSENT, Word.NO),
+        (Kinds.BOTH, FOUND_MAIL, Word.NO),
+        (Kinds.BOTH, GATEWAY_FAILED, Word.UNKNOWN),
+        (Kinds.BOTH, replace(FOUND_MAIL, by_domain="example.org"), Word.YES),
+    ],
+)
+def test_a_domains_certificate_counts_only_beside_a_finished_absence(kinds: Kinds, mail_: Answer, word: Word) -> None:
+    """Of whatever kind: it takes no mail from an owner who has a certificate, or who may have one."""
+    verdict = decide(ALICE, Policy(kinds=kinds), {Kind.OPENPGP: BY_GATEWAY, Kind.X509: mail_}, NOW)
+    assert verdict.word is word
+    assert {one.by_domain for one in verdict.certificates} == ({"example.org"} if word is Word.YES else set())
+
+
+def test_an_own_certificate_of_another_kind_takes_its_place() -> None:
+    either = decide(ALICE, Policy(), {Kind.OPENPGP: BY_GATEWAY, Kind.X509: FOUND_MAIL}, NOW)
+    assert [(one.kind, one.by_domain) for one in either.certificates] == [(Kind.X509, "")]
+
+
 def test_chained_counts_only_a_certificate_with_a_good_chain() -> None:
     policy = Policy(chained=True)
     loose, good = found(mail()), found(mail(chained=True))
