@@ -413,7 +413,7 @@ class VerdictSection(Section):
 
 
 class DomainCertificateSection(Section):
-    """A partner whose gateway decrypts for all of a domain. Rows of the most specific domain count: one for each kind."""
+    """A partner whose gateway decrypts for all of a domain. Rows of the most specific domain count, one each kind."""
 
     domain: Annotated[str, One("a domain such as partner.example, or *.partner.example", read_domain_pattern)] = (
         required("whose addresses, where they have no certificate of their own; *. means all below, without itself")

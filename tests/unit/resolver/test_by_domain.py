@@ -142,7 +142,7 @@ async def test_a_delete_and_a_block_are_felt_and_an_import_too(named: Ground) ->
     assert f"{GATEWAY.fingerprint}: it is blocked" in no.reason
     await named.store.unblock(GATEWAY.fingerprint, NOW)
     assert (await verdict(named)).word is Word.YES
-    await named.store.delete(GATEWAY.fingerprint)
+    await named.store.delete(GATEWAY.fingerprint, NOW)
     no = await verdict(named)
     assert (no.word, name in no.names) == (Word.NO, True)
     assert "it is not cached" in no.reason
