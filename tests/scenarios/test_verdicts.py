@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -92,3 +93,111 @@ def test_a_yes_names_what_a_lookup_finds_usable(things: list[Known], mailflow: b
                 await world.stop()
 
     asyncio.run(compare())
+
+
+PARTNER = "partner.example"
+AUTHORITY = f"domain-confidentiality-authority@{PARTNER}"
+GATEWAY_WAYS = ("local", "sent", "mail", "nowhere")  # how the certificate that is named for the gateway is known
+AUTHORITY_WAYS = ("listed", "public", "mail", "local", "nowhere")  # whose word there is for the authority
+Gateway = tuple[bool, str, str]  # is it named (or counted), what is made, how it came
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    things=known,
+    mailflow=st.booleans(),
+    failing=st.sampled_from([None, *ADDRESSES, AUTHORITY]),
+    named=st.tuples(st.booleans(), st.sampled_from(sorted(MADE)), st.sampled_from(GATEWAY_WAYS)),
+    authority=st.tuples(st.booleans(), st.sampled_from(sorted(MADE)), st.sampled_from(AUTHORITY_WAYS)),
+    internal=st.sampled_from([(), (), (), (PARTNER,)]),
+)
+@example([], False, None, (True, "usable", "local"), (False, "usable", "nowhere"), ())
+@example([], False, None, (False, "usable", "nowhere"), (True, "usable", "listed"), ())
+@example([], True, None, (False, "usable", "nowhere"), (True, "usable", "public"), ())
+@example([], False, None, (False, "usable", "nowhere"), (True, "usable", "listed"), (PARTNER,))
+@example([], False, None, (True, "usable", "sent"), (False, "usable", "nowhere"), ())
+@example([], True, None, (True, "usable", "mail"), (False, "usable", "nowhere"), ())
+@example([("revoked", ADDRESSES[1], "sent")], False, None, (True, "usable", "local"), (True, "usable", "listed"), ())
+@example([("usable", ADDRESSES[1], "held")], False, None, (True, "usable", "local"), (True, "usable", "nowhere"), ())
+@example([], False, AUTHORITY, (False, "usable", "nowhere"), (True, "usable", "listed"), ())
+@example([], False, ADDRESSES[1], (True, "usable", "local"), (True, "usable", "listed"), ())
+def test_a_domains_certificate_is_the_same_to_views_and_verdicts(
+    things: list[Known],
+    mailflow: bool,
+    failing: str | None,
+    named: Gateway,
+    authority: Gateway,
+    internal: tuple[str, ...],
+) -> None:
+    async def compare() -> None:
+        with TemporaryDirectory() as directory:
+            world = World(Path(directory))
+            world.handing = mailflow
+            world.terms = replace(world.terms, internal_domains=internal)
+            expected_gateway = await _with_gateways(world, things, failing, named, authority)
+            try:
+                for address in ADDRESSES:
+                    await _same(world, address, view_of(mailflow), internal, expected_gateway)
+            finally:
+                await world.stop()
+
+    asyncio.run(compare())
+
+
+async def _with_gateways(
+    world: World, things: list[Known], failing: str | None, named: Gateway, authority: Gateway
+) -> str | None:
+    """The world, and the fingerprint of the only certificate that may answer for the partner's domain."""
+    gateway = world.certificate("gateway", "Gateway <gateway@elsewhere.example>", **MADE[named[1]])
+    by_authority = world.certificate("authority", f"Gateway <{AUTHORITY}>", **MADE[authority[1]])
+    if named[0] and not world.terms.internal_domains:  # `check` refuses the other
+        world.gateways[PARTNER] = "gateway"
+    world.domain_authority = authority[0]
+    listing = world.upstream("listing", domains=(PARTNER,))
+    if authority[2] == "listed":
+        listing.answers[AUTHORITY] = world.found("authority")
+    if failing == AUTHORITY:
+        listing.answers[AUTHORITY] = world.outcome(["timeout"])
+    await known_in(world, things, failing if failing != AUTHORITY else None)
+    public = world.upstreams["public"]
+    if named[2] == "sent":
+        public.answers[gateway.fingerprint] = world.found("gateway")
+        await world.get(gateway.fingerprint)
+    if authority[2] == "public":
+        public.answers[AUTHORITY] = world.found("authority")
+        await world.get(AUTHORITY)  # as whoever asks for that very address has it cached
+    for name, way, sender in (
+        ("gateway", named[2], "gateway@elsewhere.example"),
+        ("authority", authority[2], AUTHORITY),
+    ):
+        if way == "local":
+            await world.keep(name)
+        elif way == "mail":
+            await world.mail(name, sender)
+            await world.approve(name, sender)
+    if world.gateways:
+        return gateway.fingerprint if named[1] in FIT and named[2] == "local" else None
+    listed = authority[0] and authority[2] == "listed" and failing != AUTHORITY and authority[1] in FIT
+    return by_authority.fingerprint if listed else None
+
+
+FIT = ("usable", "expires soon")
+
+
+async def _same(
+    world: World, address: str, plain: View, internal: tuple[str, ...], expected_gateway: str | None
+) -> None:
+    """A verdict by the view that hands nothing out is what the one that does answers, and no more than may be."""
+    verdict = await world.verdicts.of(address, Policy(kinds=Kinds.OPENPGP, view=plain.name))
+    own = await world.get(address, plain)
+    handed = await world.get(address, View("gateway"))
+    proofs = [one.certificate.proof for one in handed.certificates]
+    usable = [p.fingerprint for p in proofs if p.validity is Validity.VALID and p.can_encrypt]
+    expected(verdict, usable, handed.state)
+    by_domain = [one.fingerprint for one in verdict.certificates if one.by_domain]
+    may = (
+        own.state is State.ABSENT and own.final and not own.in_vain and address.endswith(f"@{PARTNER}") and not internal
+    )
+    assert by_domain == ([expected_gateway] if may and expected_gateway else [])
+    if not by_domain:
+        assert [p.fingerprint for p in proofs] == [one.certificate.fingerprint for one in own.certificates]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from keyserver import openpgp
 from keyserver.app import opened
@@ -76,6 +77,11 @@ class World:
         self.terms = Terms()
         self.upstreams: dict[str, Told] = {}
         self.certificates: dict[str, Made] = {}
+        self.gateways: dict[str, str] = {}
+        """Domain -> the certificate that is named for its gateway."""
+        self.domain_authority = False
+        self.handing: bool | None = None
+        """Is there a view `gateway` that hands such certificates out, and may it answer mailflow entries?"""
         self.monotonic_offset = 0.0
         self.open = AsyncExitStack()
 
@@ -116,10 +122,17 @@ class World:
             "negative_ttl": f"{terms.negative_ttl}s",
             "serve_stale": f"{terms.serve_stale}s",
         }
-        listening = {
+        listening: dict[str, Any] = {
             "hkp": {"listen": "127.0.0.1:0"},
             "view": [{"name": "mailflow", "hkp_listen": "127.0.0.1:0", "answer_mailflow": True}],
         }
+        if self.handing is not None:
+            view = {"name": "gateway", "hkp_listen": "127.0.0.1:0", "answer_mailflow": self.handing}
+            listening["view"].append({**view, "domain_certificates": True})
+        gateways = [
+            {"domain": domain, "fingerprint": self.certificates[name].fingerprint}
+            for domain, name in self.gateways.items()
+        ]
         return Config.model_validate(
             {
                 "server": {"workers": int(self.apart)},
@@ -127,7 +140,11 @@ class World:
                 "ldap": {"listen": []},
                 "admin": {"listen": ""},
                 "cache": cache,
-                "policy": {"internal_domains": list(terms.internal_domains)},
+                "policy": {
+                    "internal_domains": list(terms.internal_domains),
+                    "domain_authority": self.domain_authority,
+                },
+                "domain_certificate": gateways,
                 "smime": {"trust_anchors": "none"},
                 "upstream": upstreams,
             }
