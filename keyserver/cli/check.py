@@ -41,6 +41,10 @@ def check(
     print("\nasks")
     for line in discloses(configuration):
         print(f"  {line}")
+    if lines := gateways(configuration):
+        print("\nencrypts for addresses without a certificate")
+    for line in lines:
+        print(f"  {line}")
     return DONE
 
 
@@ -84,6 +88,21 @@ def discloses(config: Config) -> list[str]:
         said += [] if spec.required else ["what it does not say is no failure"]
         lines.append(f"{spec.priority:>4}  {u.name}  {u.url}\n        {'; '.join(filter(None, said))}")
     return lines or ["nobody: only what is cached is answered"]
+
+
+def gateways(config: Config) -> list[str]:
+    """One line for each certificate of a domain's gateway, and one for whose word counts beside them."""
+    from keyserver.model import joined
+
+    lines = [
+        f"{row.domain}  to {row.fingerprint}, which must be a local entry: `keyserver can-encrypt` says whether it is"
+        for row in config.domain_certificate
+    ]
+    listing = [upstream.name for upstream in config.upstream if upstream.domains]
+    if config.policy.domain_authority:
+        who = f"of {joined(listing)}, for the domains that they list" if listing else "of nobody: none lists a domain"
+        lines.append(f"else     to the domain's authority (RFC 3183), by the word {who}")
+    return lines
 
 
 def _hears(upstream: UpstreamSection, spec: UpstreamSpec, protocol: Protocol, config: Config) -> str:

@@ -105,10 +105,14 @@ async def exposition() -> bytes:
 
 @asynccontextmanager
 async def running(
-    folder: Path, now: int, views: Sequence[Mapping[str, object]] = (), **admin: object
+    folder: Path,
+    now: int,
+    views: Sequence[Mapping[str, object]] = (),
+    gateways: Sequence[Mapping[str, object]] = (),
+    **admin: object,
 ) -> AsyncIterator[Admin]:
     """The service's own parts; its one upstream and its clocks are the test's. admin: keys of that section; views:
-    further ones."""
+    further ones; gateways: certificates of domains."""
     clock = Clock(now)
     upstream = Told(UpstreamSpec(NAME))
     token_file = folder / "token"
@@ -120,6 +124,7 @@ async def running(
             "smime": {"trust_anchors": "none"},
             "upstream": [{"name": NAME, "url": "hkp://keys.example.org"}],
             "view": list(views),
+            "domain_certificate": list(gateways),
         }
     )
 

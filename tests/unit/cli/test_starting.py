@@ -74,6 +74,20 @@ def test_check_says_who_hears_what(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "WKD" not in text
 
 
+def test_check_says_whose_gateways_are_encrypted_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "keyserver.toml"
+    row = f'[[domain_certificate]]\ndomain = "partner.example"\nfingerprint = "{"A" * 40}"\n'
+    upstreams = '[[upstream]]\nname = "partner"\nurl = "hkp://keys.partner.example"\ndomains = ["partner.example"]\n'
+    file.write_text(row + upstreams + "[policy]\ndomain_authority = true\n")
+    assert main(["check", "--config", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert f"partner.example  to {'A' * 40}, which must be a local entry" in said
+    assert "by the word of partner, for the domains that they list" in said
+    file.write_text("[policy]\ndomain_authority = true\n")
+    assert main(["check", "--config", str(file)]) == 0
+    assert "by the word of nobody: none lists a domain" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "where"),
     [

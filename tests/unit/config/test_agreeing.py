@@ -28,6 +28,7 @@ def read(folder: Path, text: str) -> Config:
         (BASE + "[smime]\nrequire_chain = true", "smime.require_chain", "true"),
         (BASE + "priority = 3", "upstream[u].priority", "3"),
         (BASE + 'domains = ["example.org"]', "upstream[u].domains", '["example.org"]'),
+        (BASE + "[policy]\ndomain_authority = true", "policy.domain_authority", "true"),
     ],
 )
 def test_what_decides_answers_must_agree(tmp_path: Path, text: str, key: str, there: str | None) -> None:
@@ -59,9 +60,20 @@ def test_what_is_a_nodes_own_may_differ(tmp_path: Path, text: str) -> None:
 
 
 def test_views_that_both_have_must_agree(tmp_path: Path) -> None:
-    one, other = (BASE + f'[[view]]\nname = "v"\nanswer_mailflow = {word}' for word in ("true", "false"))
-    ((key, *_),) = differing(agreeing(read(tmp_path, one)), agreeing(read(tmp_path, other)))
-    assert key == "view[v].answer_mailflow"
+    for name in ("answer_mailflow", "domain_certificates"):
+        one, other = (BASE + f'[[view]]\nname = "v"\n{name} = {word}' for word in ("true", "false"))
+        ((key, *_),) = differing(agreeing(read(tmp_path, one)), agreeing(read(tmp_path, other)))
+        assert key == f"view[v].{name}"
+
+
+def test_a_domains_certificate_that_only_one_has_is_a_difference(tmp_path: Path) -> None:
+    rows = [f'[[domain_certificate]]\ndomain = "partner.example"\nfingerprint = "{digit * 40}"\n' for digit in "AB"]
+    one, other = (agreeing(read(tmp_path, row)) for row in rows)
+    assert {key for key, *_ in differing(one, other)} == {
+        f"domain_certificate[partner.example {digit * 40}].{name}"
+        for digit in "AB"
+        for name in ("domain", "fingerprint")
+    }
 
 
 def test_no_password_is_told(tmp_path: Path) -> None:

@@ -431,8 +431,59 @@ def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key
     assert "is not built yet; accepted is " in line
 
 
+ROW = '[[domain_certificate]]\ndomain = "{}"\nfingerprint = "{}"\n'
+SHA1, SHA256 = "ab" * 20, "cd" * 32
+INTERNAL = '[policy]\ninternal_domains = ["a.example"]\n'
+
+
+def test_domain_certificates_in_their_normal_form(tmp_path: Path) -> None:
+    spaced = " ".join(SHA1[n : n + 4] for n in range(0, 40, 4))
+    config = load(
+        written(tmp_path, ROW.format("B\u00fccher.Example", spaced) + ROW.format("*.partner.example", SHA256))
+    )
+    found = [(row.domain, row.fingerprint) for row in config.domain_certificate]
+    assert found == [("xn--bcher-kva.example", SHA1.upper()), ("*.partner.example", SHA256.upper())]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (ROW.format("no domain", SHA1), "domain_certificate[1].domain", "partner.example"),
+        (ROW.format("partner.example", "ABCDEF0123456789"), "domain_certificate[1].fingerprint", "40 or 64 hex digits"),
+        (ROW.format("partner.example", "gateway@partner.example"), "domain_certificate[1].fingerprint", "hex digits"),
+        ('[[domain_certificate]]\ndomain = "partner.example"', "domain_certificate[1].fingerprint", "is missing"),
+        (f'[[domain_certificate]]\nfingerprint = "{SHA1}"', "domain_certificate[1].domain", "is missing"),
+        (ROW.format("a.example", SHA1) * 2, "domain_certificate[a.example].fingerprint", "one row for each kind"),
+        (
+            ROW.format("a.example", SHA1) + ROW.format("a.example", "ef" * 20),
+            "domain_certificate[a.example].fingerprint",
+            "one row for each kind",
+        ),
+        (
+            "".join(ROW.format("a.example", digits * 32) for digits in ("aa", "bb", "cc")),
+            "domain_certificate[a.example].fingerprint",
+            "3 are named",
+        ),
+        *(
+            (INTERNAL + ROW.format(domain, SHA1), f"domain_certificate[{domain}].domain", "internal")
+            for domain in ("a.example", "b.a.example", "*.a.example")
+        ),
+    ],
+)
+def test_mistakes_in_domain_certificates(tmp_path: Path, text: str, key: str, says: str) -> None:
+    found = mistakes(tmp_path, text)
+    assert list(found) == [key]
+    assert says in found[key]
+
+
+def test_one_certificate_of_each_kind_for_a_domain(tmp_path: Path) -> None:
+    text = "".join(ROW.format("a.example", digits) for digits in (SHA1, SHA256)) + ROW.format("*.a.example", SHA1)
+    internal = '[policy]\ninternal_domains = ["b.a.example", "xa.example"]\n'
+    assert len(load(written(tmp_path, internal + text)).domain_certificate) == 3
+
+
 def test_tables_below_a_section_come_from_the_file_only(tmp_path: Path) -> None:
-    for setting in ("verdict.policy=x", "smime.crl=[]", "domain.name=x"):
+    for setting in ("verdict.policy=x", "smime.crl=[]", "domain.name=x", "domain_certificate.domain=x"):
         assert "in the file only" in mistakes(tmp_path, "", setting)[f"--set {setting.partition('=')[0]}"]
 
 

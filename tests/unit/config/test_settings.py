@@ -30,6 +30,7 @@ proxy = "http://proxy.example.org:3128"
 name = "inside"
 hkp_listen = "127.0.0.1:11372"
 """
+GATEWAY = '[[domain_certificate]]\ndomain = "Partner.Example"\nfingerprint = "0x{}"\n'
 
 
 @pytest.fixture
@@ -77,6 +78,21 @@ def test_every_key_that_is_built_is_shown_as_it_may_be_written(file: Path) -> No
                 assert reader.read(shown[key].value) == getattr(row, name), key
                 assert shown[key].accepted
                 assert shown[key].meaning
+
+
+def test_a_domains_certificate_is_shown_and_changes_at_run_time(file: Path) -> None:
+    file.write_text(GATEWAY.format("aa" * 20) + GATEWAY.format("bb" * 32) + FILE)
+    before = load(file, (), {}, (), mistakes)
+    shown = {setting.key: (setting.value, setting.origin) for setting in settings_of(before)}
+    first, second = (f"domain_certificate[partner.example {digits}]" for digits in ("AA" * 20, "BB" * 32))
+    assert shown[f"{first}.domain"] == ("partner.example", "file")
+    assert shown[f"{second}.fingerprint"] == ("BB" * 32, "file")
+    file.write_text(GATEWAY.format("cc" * 20) + GATEWAY.format("bb" * 32) + FILE)
+    after = load_again(before)
+    changed = {c.key: (c.before, c.after, c.restart) for c in changes_of(before, after)}
+    third = first.replace("A" * 40, "C" * 40)
+    assert changed == {first: ("a table", None, False), third: (None, "a table", False)}
+    assert at_run_time(before, after).domain_certificate == after.domain_certificate
 
 
 def test_what_cannot_change_at_run_time_keeps_its_value(file: Path) -> None:

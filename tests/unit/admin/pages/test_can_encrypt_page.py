@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyserver.model import Failed, Found, Kind, Raw
+from keyserver.model import Failed, Found, Kind, Raw, Source
 from support.administering import Admin, running
 from support.hostile_text import NASTY, harmless
 from support.openpgp import CREATED, make
@@ -55,6 +55,26 @@ async def test_a_form_that_works_without_a_script(admin: Admin) -> None:
     assert f'href="/cache/{EXPORTED.fingerprint}"' in page
     assert "no word from partner directory" in page
     assert "nobody has a certificate for it" in page
+
+
+async def test_a_gateway_of_the_domain_is_said_to_be_one(tmp_path: Path) -> None:
+    gateway = make(["Gateway <gateway@elsewhere.example>"], seed="gateway")
+    rows_ = [{"domain": "example.net", "fingerprint": gateway.fingerprint}]
+    async with running(tmp_path, NOW, gateways=rows_) as admin:
+        _, page = await post(admin, addresses=BOB)
+        assert rows(page) == [(BOB, "no")]
+        assert f"{gateway.fingerprint}: it is not cached; import it" in page
+        await admin.put(gateway.octets, Source.LOCAL, "admin")
+        _, page = await post(admin, addresses=f"{BOB}\n{ALICE}")
+        assert rows(page) == [(BOB, "yes"), (ALICE, "no")]
+        assert "by the gateway of example.net, local: admin" in page
+        status, text = await post(admin, f"{PATH}/export", addresses=BOB)
+        (line,) = csv.DictReader(io.StringIO(text))
+        assert "by the gateway of example.net" in line["reason"]
+        status, answer = await admin.call("POST", "/api/v1/can-encrypt", json=[BOB])
+        assert (status, answer["verdicts"][0]["certificates"][0]["by_domain"]) == (200, "example.net")  # type: ignore[index]
+        status, page, _ = await admin.open("/settings?q=domain_certificate")
+        assert f"domain_certificate[example.net {gateway.fingerprint}]" in page
 
 
 async def test_verdicts_as_they_come(admin: Admin) -> None:
