@@ -115,7 +115,7 @@ class Resolver:
         known, search = await lookup.look(), None
         while True:
             if lookup.is_answered(known):
-                if known.selected.certificates:
+                if known.selected.certificates and not lookup.view.by_domain:  # prefetch asks whoever may be told
                     self.note_asked((lookup.query.name,), known.at)
                 return lookup.cached(known)
             if looped:

@@ -248,6 +248,14 @@ async def test_an_upstream_that_lists_the_domain_names_it(listing: Ground) -> No
     assert (await verdict(listing)).word is Word.NO
 
 
+async def test_prefetch_asks_nobody_else_for_an_authority(listing: Ground) -> None:
+    listing.peers["partner"].answers[AT] = sends(DCA)
+    resolver = listing.resolver()
+    for _ in range(2):
+        assert found(await resolver.lookup(parse(ALICE), HANDS_OUT)) == [DCA.fingerprint]
+    assert parse(AT).name not in resolver.take_asked()
+
+
 async def _by_search(ground: Ground) -> None:
     answer = await ground.resolver().lookup(parse(AT), View())
     assert found(answer) == [STRANGER.fingerprint], "who asks for that very address gets what there is"
