@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from keyserver.domains import NONE, DomainRule, DomainRules
 from keyserver.model import Answered, Claim, Entry, Kind, Record, Source, UpstreamSpec, Validity, View
-from keyserver.query import ByAddress, ByText, Query, parse_address
+from keyserver.query import ByAddress, ByText, Query, address_in, parse_address
 
 MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
 MAX_ANSWER = 20  # rule 12: certificates in one answer
@@ -41,9 +42,17 @@ class Terms:
     internal_domains: tuple[str, ...] = ()
     require_chain: bool = False
     upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
+    domains: DomainRules = NONE
 
-    def ttl_of(self, upstream: str) -> int:
-        """Seconds for which what this upstream said holds; one that left the configuration has the global ttl."""
+    def rule(self, address: str | None) -> DomainRule | None:
+        """The rule for recipients of this address's domain."""
+        return None if address is None else self.domains.of(address.rpartition("@")[2])
+
+    def ttl_of(self, upstream: str, address: str | None = None) -> int:
+        """Seconds for which what this upstream said holds, where it is about an address under the rule of its domain;
+        one that left the configuration has the global ttl."""
+        if (rule := self.rule(address)) is not None and rule.ttl is not None:
+            return rule.ttl
         spec = self.upstreams.get(upstream)
         return self.ttl if spec is None or spec.ttl is None else spec.ttl
 
@@ -58,18 +67,19 @@ class Verdict:
     reason: str
 
 
-def expires_at(entry: Entry, now: int, terms: Terms) -> int | None:
-    """When an entry's time to live ends (rule 3); None: never. One from the future counts as cached now (rule 5)."""
+def expires_at(entry: Entry, now: int, terms: Terms, address: str | None = None) -> int | None:
+    """When an entry's time to live ends (rule 3), for this address where one is asked for; None: never. One from the
+    future counts as cached now (rule 5)."""
     if entry.source is Source.LOCAL:
         return None
     if entry.source is Source.MAILFLOW:
         return _dated(entry.seen_at, now) + MAILFLOW_TTL
-    return _dated(entry.cached_at, now) + terms.ttl_of(entry.origin)
+    return _dated(entry.cached_at, now) + terms.ttl_of(entry.origin, address)
 
 
-def is_expired(entry: Entry, now: int, terms: Terms) -> bool:
+def is_expired(entry: Entry, now: int, terms: Terms, address: str | None = None) -> bool:
     """Is its time to live over (rule 3)? `serve_stale` prolongs what may be answered, not this."""
-    end = expires_at(entry, now, terms)
+    end = expires_at(entry, now, terms, address)
     return end is not None and end <= now
 
 
@@ -84,12 +94,13 @@ def _dated(at: int, now: int) -> int:
 
 def purged_before(now: int, terms: Terms) -> dict[tuple[Source, str | None], int]:
     """Rule 3 as `Store.purge_expired` wants it; what may still be answered stale stays."""
+    longest = terms.domains.longest_ttl
     cutoffs: dict[tuple[Source, str | None], int] = {
-        (Source.KEYSERVER, None): now - terms.ttl - terms.serve_stale,
+        (Source.KEYSERVER, None): now - max(terms.ttl, longest) - terms.serve_stale,
         (Source.MAILFLOW, None): now - MAILFLOW_TTL,
     }
     for name in terms.upstreams:
-        cutoffs[Source.KEYSERVER, name] = now - terms.ttl_of(name) - terms.serve_stale
+        cutoffs[Source.KEYSERVER, name] = now - max(terms.ttl_of(name), longest) - terms.serve_stale
     return cutoffs
 
 
@@ -106,7 +117,7 @@ def due_before(now: int, terms: Terms) -> dict[str | None, int]:
 
 def is_due(record: Record, tried: int, now: int, terms: Terms) -> bool:
     """Is a ripe record worth another search: still within its ttl, and not tried a moment ago?"""
-    ttl = terms.ttl_of(record.upstream)
+    ttl = terms.ttl_of(record.upstream, address_in(record.name))
     return now < record.at + ttl and now - tried >= max(30, (ttl - _ripe(ttl)) // 3)
 
 
@@ -123,7 +134,7 @@ def _ripe(ttl: int) -> int:
 
 def judge(entry: Entry, view: View, now: int, terms: Terms, address: str | None = None) -> Verdict:
     """Rules 3, 4, 6 and 10 for one entry, asked for by this address (None: by what its key itself proves)."""
-    end = expires_at(entry, now, terms)
+    end = expires_at(entry, now, terms, address)
     if end is None or now < end:
         freshness, until = Freshness.FRESH, FOREVER if end is None else end
     elif entry.source is Source.KEYSERVER and now < end + terms.serve_stale:
@@ -157,9 +168,12 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
     of many hosts, where the address's own host has sent it), mail for the address that it came from, an administrator's
     own entries for all. An approval lifts neither `domains` nor `internal_domains`. A view that speaks as the domain's
     own directory takes local entries and its owner's word, nobody else's; for a whole domain nobody speaks but an
-    upstream that lists it.
+    upstream that lists it. The rule for the domain comes first, and holds for local entries too.
     """
     domain = address.rpartition("@")[2]
+    rule = terms.rule(address)
+    if rule is not None and (why := rule.bars(entry, approved=approved_for(entry, address))):
+        return why
     if entry.source is Source.LOCAL:
         return "a local entry stands for a domain only where the configuration names it" if view.by_domain else ""
     if entry.source is Source.KEYSERVER:
@@ -222,8 +236,8 @@ def keeps(entry: Entry, claim: Claim, view: View, terms: Terms, asked: str | Non
     """
     if view.directory and shown_by(claim) != {asked}:
         return False
-    if entry.source is Source.LOCAL:
-        return True
+    if entry.source is Source.LOCAL:  # but for what a domain's rule bars
+        return not any(a is not None and speaks(entry, a, view, terms) for a in shown_by(claim))
     if claim.address is not None:
         return all(a is not None and not speaks(entry, a, view, terms) for a in shown_by(claim))
     spec = terms.upstreams.get(entry.origin) if entry.source is Source.KEYSERVER else None
@@ -260,6 +274,9 @@ def hears(spec: UpstreamSpec, query: Query, terms: Terms) -> str:
     if query.kind not in spec.kinds:
         return f"it has no {query.kind} certificates"
     if isinstance(query, ByAddress):
+        rule = terms.rule(query.address)
+        if rule is not None and query.kind not in rule.kinds:
+            return f"the rule for {rule.name} takes no {query.kind} certificates"
         return told(spec, query.domain, terms)
     if spec.template:
         return "its host is made of an address's domain, and this is no address"
@@ -276,7 +293,8 @@ def told(spec: UpstreamSpec, domain: str, terms: Terms) -> str:
         return f"{domain} is internal and this upstream does not list it"
     if not spec.domains and "." not in domain:
         return f"{domain} is a name of somebody's own network, and this upstream does not list it"
-    return ""
+    rule = terms.domains.of(domain)
+    return "" if rule is None else rule.leaves_out(spec.name)
 
 
 def with_subdomains(domains: Iterable[str]) -> tuple[str, ...]:
@@ -291,7 +309,7 @@ def is_believed(record: Record, now: int, terms: Terms) -> bool:
 
 def record_until(record: Record, terms: Terms) -> int:
     """Until when an upstream's word is believed (rule 11)."""
-    ttl = terms.ttl_of(record.upstream)
+    ttl = terms.ttl_of(record.upstream, address_in(record.name))
     return record.at + (ttl if record.found else min(ttl, terms.negative_ttl))
 
 
@@ -342,7 +360,7 @@ def knows(entry: Entry, address: str, records: Sequence[Record], now: int, terms
     What no origin may speak for counts for nothing, or a forged mail would keep its victim's own certificate out; nor
     does what an upstream sent for another question (rule 10). What mail showed before senders were kept came from this
     domain, that much is sure."""
-    if is_expired(entry, now, terms):
+    if is_expired(entry, now, terms, address):
         return False
     if entry.source is Source.MAILFLOW and not entry.vouchers:
         return entry.origin == address.rpartition("@")[2]

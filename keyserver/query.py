@@ -136,6 +136,12 @@ def name_of(kind: Kind, type_: str, value: str) -> Name:
     return f"{kind}:{type_}:{value}"
 
 
+def address_in(name: Name) -> str | None:
+    """The address that a name is; None for other names."""
+    address = name.partition(":")[2]
+    return address.removeprefix("addr:") if address.startswith("addr:") else None
+
+
 def from_name(name: Name) -> Query:
     """The query whose `name` this is (as records remember it). Raises ValueError for anything else."""
     kind_text, type_, value = name.split(":", 2)

@@ -22,7 +22,7 @@ class Recipient:
     """The verdict on one address, in the words of the API."""
 
     address: str
-    verdict: str  # yes, no, unknown
+    verdict: str  # yes, no, reject, unknown
     reason: str
     certificates: tuple[Usable, ...]
     missing: tuple[str, ...]  # upstreams whose word is missing
@@ -35,6 +35,7 @@ class Summary:
     addresses: int
     yes: int
     no: int
+    reject: int
     unknown: int
 
 
@@ -87,7 +88,7 @@ class Encrypting:
         noes: list[str] = []
         async with aclosing(self.as_they_come(addresses, policy)) as coming:
             async for one in coming:
-                if one.verdict == Word.NO and address_of(one.address) is not None:
+                if one.verdict in (Word.NO, Word.REJECT) and address_of(one.address) is not None:
                     noes.append(one.address)
                 else:
                     yield one
@@ -127,7 +128,7 @@ def recipient_of(verdict: Verdict) -> Recipient:
 def summary_of(found: Iterable[Recipient]) -> Summary:
     """How many there are of each sort."""
     words = Counter(one.verdict for one in found)
-    return Summary(words.total(), words[Word.YES], words[Word.NO], words[Word.UNKNOWN])
+    return Summary(words.total(), words[Word.YES], words[Word.NO], words[Word.REJECT], words[Word.UNKNOWN])
 
 
 def _time(addresses: Sequence[str]) -> float:

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 from keyserver.app.upstreams import spec_of
 from keyserver.config import Config
-from keyserver.config.models import VerdictPolicySection
+from keyserver.config.models import DomainSection, VerdictPolicySection
+from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules
-from keyserver.model import View
+from keyserver.model import Kind, View
 from keyserver.policy import Terms, with_subdomains
 from keyserver.resolver.rules import DomainCertificate, Rules
 from keyserver.rules import InForce
 from keyserver.upstreams.base import Upstream
 from keyserver.verdict.deciding import Kinds, Policy
 from keyserver.verdict.named import NamedPolicy
+
+KINDS = {"openpgp": Kind.OPENPGP, "smime": Kind.X509}
+"""Kinds of certificates as policies name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def policy_of(section: VerdictPolicySection) -> NamedPolicy:
         approved="approved" in section.minimum,
         valid_for=section.valid_for,
     )
-    return NamedPolicy(policy, section.yes, tempfail=section.unknown == "tempfail")
+    return NamedPolicy(policy, section.yes, section.reject, tempfail=section.unknown == "tempfail")
 
 
 def terms_of(config: Config) -> Terms:
@@ -123,4 +127,19 @@ def terms_of(config: Config) -> Terms:
         internal_domains=config.policy.internal_domains,
         require_chain=config.smime.require_chain,
         upstreams={section.name: spec_of(section) for section in config.upstream},
+        domains=DomainRules(map(domain_rule, config.domain)),
+    )
+
+
+def domain_rule(section: DomainSection) -> DomainRule:
+    """The rule of one domain."""
+    return DomainRule(
+        name=section.name,
+        upstreams=section.upstreams,
+        kinds=frozenset(KINDS[kind] for kind in section.kinds) or frozenset(Kind),
+        require_chain=section.require_chain,
+        pinned=frozenset(section.pinned),
+        ttl=section.ttl,
+        must_encrypt=section.must_encrypt,
+        reject_text=section.reject_text,
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PATH = "/api/v1/can-encrypt"
 MOST_FILE = 4 << 20  # octets
-_CODES = {"yes": DONE, "no": NOT_FOUND, "unknown": UNKNOWN}
+_CODES = {"yes": DONE, "no": NOT_FOUND, "reject": NOT_FOUND, "unknown": UNKNOWN}
 
 
 def can_encrypt(
@@ -128,4 +128,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-_STYLES = {"yes": "green", "no": "yellow", "unknown": "red"}
+_STYLES = {"yes": "green", "no": "yellow", "reject": "yellow", "unknown": "red"}

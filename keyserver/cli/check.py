@@ -20,6 +20,9 @@ def check(
     upstreams: Annotated[
         list[str] | None, typer.Option("--upstream", metavar="URL", help="As in serve; repeatable.")
     ] = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", metavar="D", help="Say what holds for recipients of this domain.")
+    ] = None,
 ) -> int:
     """Read the configuration and say every mistake in it; exit code 2 if there is one."""
     from keyserver.config import ConfigError
@@ -34,6 +37,17 @@ def check(
         for problem in error.problems:
             print(f"  {problem}")
         return USAGE
+    if domain is not None:
+        from keyserver.query import parse_domain
+
+        host = parse_domain(domain)
+        if host is None:
+            print(f"{domain!r} is no domain; accepted is a name such as example.org")
+            return USAGE
+        print(f"for recipients of {host}")
+        for line in holds_for(host, configuration):
+            print(f"  {line}")
+        return DONE
     print(f"{name}: no mistakes\n")
     print("opens")
     for line in opens(configuration) or ["nothing"]:
@@ -57,6 +71,34 @@ def opens(config: Config) -> list[str]:
         lines.append(f"{name:<8} {opened.listener}{reached}")
     relaying = [view.name for view in config.view if view.wkd_relay and view.hkp_listen]
     return lines + [f"view {name}: WKD of other domains is searched for {_relays(config)}" for name in relaying]
+
+
+def holds_for(domain: str, config: Config) -> list[str]:
+    """What the configuration says of a domain's recipients, one line each: the rule, whom they are told to, and why not
+    to others."""
+    from keyserver.app.rules import lookup_rules
+    from keyserver.model import Kind
+    from keyserver.policy import in_domains, told, with_subdomains
+    from keyserver.query import ByAddress
+    from keyserver.resolver.plan import tiers_of
+
+    rules = lookup_rules(config, {})
+    rule = rules.terms.domains.of(domain)
+    lines = ["the rule: none"] if rule is None else [f"the rule: {rule.name}", *(f"  {o}" for o in rule.describe())]
+    if in_domains(domain, with_subdomains(config.policy.internal_domains)):
+        lines.append("internal: told only to upstreams that list it; mail speaks for none of its addresses")
+    if rules.subaddress and in_domains(domain, rules.subaddress_domains):
+        lines.append(f"user{rules.subaddress}tag@ is asked for as user@ where nobody has a certificate for it")
+    specs = rules.terms.upstreams.values()
+    for kind in Kind:
+        query = ByAddress("somebody", domain, kind)
+        tiers = tiers_of(specs, query, rules.terms)
+        asked = [", ".join(spec.name for spec in tier) for tier in tiers.tiers]
+        lines.append(f"{kind}: {', then '.join(asked) or 'nobody'} is asked")
+        lines += [f"  not {name}: {why}" for name, why in tiers.left_out.items()]
+    believed = [spec for spec in specs if not told(spec, domain, rules.terms)]
+    times = sorted({rules.terms.ttl_of(spec.name, f"somebody@{domain}") for spec in believed})
+    return lines + [f"what they say holds for {', '.join(f'{time} s' for time in times)}"] * bool(times)
 
 
 def _relays(config: Config) -> str:

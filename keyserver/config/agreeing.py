@@ -17,6 +17,7 @@ _MUST = re.compile(
     r"|upstream\[.+\]\.(url|priority|domains|ttl)"
     r"|view\[.+\]\.(answer_mailflow|domain_certificates)"
     r"|domain_certificate\[.+\]\..+"
+    r"|domain\[.+\]\..+"
     r"|verdict\.policy\[.+\]\..+"
 )
 """How an upstream is reached from where a node stands (proxy, files, time-outs) is that node's own."""

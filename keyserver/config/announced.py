@@ -28,17 +28,6 @@ _Line = Annotated[str, Text("a line of text")]
 _File = Annotated[Any, File("a file")]
 
 
-class DomainSection(Section):
-    """Rules for recipients of one domain; the most specific wins."""
-
-    name: _Line = key("", "the domain", built=False)
-    upstreams: _Words = key([], "exclusive; empty: whoever may", built=False)
-    kinds: _Words = key([], "openpgp, smime", built=False)
-    require_chain: _Switch = key(False, "only certificates with a good chain", built=False)
-    pinned: _Words = key([], "fingerprints: nothing else answers", built=False)
-    must_encrypt: _Switch = key(False, 'the verdict "no" becomes "reject"', built=False)
-
-
 class HistorySection(Section):
     """What changed and when."""
 

@@ -27,6 +27,8 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _verdict(config)
     yield from _domain_certificates(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
+    yield from _domains(config)
+    yield from _names("domain", [domain.name for domain in config.domain])
     yield from _names("view", ["default", *(view.name for view in config.view)])
     yield from _names("verdict.policy", [policy.name for policy in config.verdict.policy])
 
@@ -143,6 +145,18 @@ def _domain_certificates(config: Config) -> Iterator[Problem]:
         if lengths[40] > 1 or len(rows) > 2 or len({row.fingerprint for row in rows}) < len(rows):
             accepted = "accepted is one row for each kind of certificates: OpenPGP, and X.509 by its SHA-256"
             yield Problem(f"{key}.fingerprint", "", f"{len(rows)} are named; {accepted}")
+
+
+def _domains(config: Config) -> Iterator[Problem]:
+    """Rules for domains name upstreams that there are, and say nothing that would never be said."""
+    names = [upstream.name for upstream in config.upstream]
+    for rule in config.domain:
+        for unknown in (name for name in rule.upstreams if name not in names):
+            accepted = f"there is no such upstream; accepted is one of {', '.join(names) or 'none'}"
+            yield Problem(f"domain[{rule.name}].upstreams", show("", unknown), accepted)
+        if rule.reject_text and not rule.must_encrypt:
+            where = f"domain[{rule.name}].reject_text"
+            yield Problem(where, show("", rule.reject_text), "accepted only together with must_encrypt = true")
 
 
 def _pair(certificate: Path, private: Path) -> str:

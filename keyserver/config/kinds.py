@@ -468,6 +468,12 @@ def read_attribute(text: str) -> str:
     return text
 
 
+def read_kind(text: str) -> str:
+    """A kind of certificates, as policies have it."""
+    _require(text in ("openpgp", "smime"))
+    return text
+
+
 def read_minimum(text: str) -> str:
     """What a policy of verdicts may ask of certificates."""
     _require(text in ("chained", "approved"))

@@ -13,7 +13,6 @@ from typing import Annotated
 from pydantic import PrivateAttr
 
 from keyserver.config.announced import (
-    DomainSection,
     EventsSection,
     HistorySection,
     InviteSection,
@@ -44,6 +43,7 @@ from keyserver.config.kinds import (
     read_domain_pattern,
     read_fingerprint,
     read_host,
+    read_kind,
     read_minimum,
     read_network,
 )
@@ -56,6 +56,8 @@ Switch = Annotated[bool, Flag()]
 ListenerList = Annotated[tuple[Listener, ...], Listeners()]
 _MAP_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _MAP_VALUE = r"(?:[!-z|~]|\{kind\}|\{domain\})(?:(?:[ -z|~]|\{kind\}|\{domain\})*(?:[!-z|~]|\{kind\}|\{domain\}))?"
+
+_REJECT_VALUE = r"(?:[!-z|~]|\{text\})(?:(?:[ -z|~]|\{text\})*(?:[!-z|~]|\{text\}))?"
 
 PlainListener = Annotated[Listener | None, Listen(plain=True)]
 OneListener = Annotated[Listener | None, Listen()]
@@ -391,6 +393,10 @@ class VerdictPolicySection(Section):
         "what the socketmap returns for yes; {domain} is the recipient's domain as an A-label, {kind} what there is: "
         "openpgp, smime or both",
     )
+    reject: Annotated[str, Text("printable ASCII, in braces only {text}", _REJECT_VALUE, 500)] = key(
+        "error:5.7.1 {text}",
+        "what the socketmap returns where a [[domain]] must be encrypted to and cannot; {text} is what that says",
+    )
     unknown: Annotated[str, Choice(("tempfail", "notfound"))] = key(
         "tempfail", "what the socketmap returns for unknown: mail waits, or goes as if there were no certificate"
     )
@@ -426,6 +432,35 @@ class DomainCertificateSection(Section):
     def name(self) -> str:
         """Which one it is."""
         return f"{self.domain} {self.fingerprint}"
+
+
+class DomainSection(Section):
+    """Rules for recipients of one domain. Any number of these tables; the most specific holds."""
+
+    name: Annotated[
+        str, One("a domain such as partner.example, or *.partner.example for what lies below it", read_domain_pattern)
+    ] = required("the domain; each only once")
+    upstreams: Annotated[tuple[str, ...], Many("names of upstreams", str)] = key(
+        [],
+        "only these are told its addresses and believed about them; of mail only what is approved. Empty: any",
+    )
+    kinds: Annotated[tuple[str, ...], Many('"openpgp" and "smime"', read_kind)] = key(
+        [], "which certificates count: openpgp, smime. Empty: both"
+    )
+    require_chain: Switch = key(
+        False, "true: an X.509 certificate without a good chain is not answered unless approved or local"
+    )
+    pinned: Annotated[tuple[str, ...], Many("fingerprints of 40 or 64 hex digits", read_fingerprint)] = key(
+        [], "fingerprints: nothing else answers its addresses, whoever brings it"
+    )
+    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
+    ttl: Annotated[int | None, Duration("1h", "999d", optional=True)] = key(
+        "", "overrides cache.ttl and those of upstreams, for its addresses"
+    )
+    must_encrypt: Switch = key(False, 'the verdict "no" is "reject"')
+    reject_text: Annotated[str, Text("printable ASCII", r"[ -~]*", 200)] = key(
+        "", "what whoever sends the mail is told then; empty: a sentence of ours"
+    )
 
 
 class Config(Section):

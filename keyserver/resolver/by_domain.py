@@ -37,6 +37,9 @@ def behind(query: Query, answer: Answer, view: View, rules: Rules) -> tuple[ByFi
         return ()
     if in_domains(query.domain, with_subdomains(rules.terms.internal_domains)):
         return ()
+    rule = rules.terms.domains.of(query.domain)
+    if rule is not None and query.kind not in rule.kinds:
+        return ()
     if named := rows_of(query.domain, rules):
         return tuple(ByFingerprint(row.fingerprint, query.kind) for row in named if query.kind in kinds_of(row))
     authority = replace(query, local=AUTHORITY)

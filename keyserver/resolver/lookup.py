@@ -107,6 +107,12 @@ class Lookup:
             self._hear(step)
         return step
 
+    def tell_rule(self) -> None:
+        """Say which rule of a domain holds, if one does."""
+        rule = self.rules.terms.rule(self.query.address) if isinstance(self.query, ByAddress) else None
+        if rule is not None:
+            self.tell("rule", rule.name, "; ".join(rule.describe()) or "it says nothing")
+
     def tell_left_out(self) -> None:
         """Say which upstreams are not asked, and why."""
         for name, why in self.tiers.left_out.items():

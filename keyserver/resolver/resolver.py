@@ -112,6 +112,7 @@ class Resolver:
 
     async def _answer(self, lookup: Lookup, *, looped: bool) -> Answer:
         """The answer to its very question."""
+        lookup.tell_rule()
         known, search = await lookup.look(), None
         while True:
             if lookup.is_answered(known):

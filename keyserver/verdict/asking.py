@@ -35,12 +35,14 @@ class Verdicts:
         query = address_of(address)
         if query is None:
             return Verdict(address, Word.NO, NO_ADDRESS)
-        view = replace(self.rules().views.get(policy.view, View(policy.view)), verdict=True)
+        rules = self.rules()
+        view = replace(rules.views.get(policy.view, View(policy.view)), verdict=True)
         asked = policy.kinds.asked
         found = await asyncio.gather(
             *(self.resolver.lookup(replace(query, kind=kind), view, client=client) for kind in asked)
         )
-        return decide(query.address, policy, dict(zip(asked, found, strict=True)), self.clock())
+        answers = dict(zip(asked, found, strict=True))
+        return decide(query.address, policy, answers, self.clock(), rules.terms.rule(query.address))
 
     async def of_many(
         self,

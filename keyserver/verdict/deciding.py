@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from keyserver.domains import DomainRule
 from keyserver.model import PASSED_OVER, Answer, Answered, Kind, Name, Source, joined
 from keyserver.policy import FOREVER, approved_for
 from keyserver.resolver.by_domain import authority_of
@@ -13,6 +14,8 @@ from keyserver.resolver.further import is_finished_absence
 from keyserver.usable import ends_by, unusable
 
 NOT_ALONE = "it is that of the domain's gateway, and the address has one of its own, or may have one"
+REJECTED = "mail to this domain must be encrypted, and no certificate for the recipient may be used"
+"""What whoever sends the mail is told, where the rule says nothing else."""
 
 
 class Word(StrEnum):
@@ -20,6 +23,7 @@ class Word(StrEnum):
 
     YES = "yes"
     NO = "no"
+    REJECT = "reject"  # no, and the rule for its domain wants no mail to leave in clear
     UNKNOWN = "unknown"  # an upstream that must speak has not: nobody knows
 
 
@@ -76,10 +80,13 @@ class Verdict:
     names: frozenset[Name] = frozenset()
     until: int = 0
     keep: bool = False  # may it be given again without asking?
+    text: str = ""  # of a reject: what whoever sends the mail is told
 
 
-def decide(address: str, policy: Policy, answers: Mapping[Kind, Answer], now: int) -> Verdict:
-    """The verdict by the answers to the address, one for each kind that the policy asks for.
+def decide(
+    address: str, policy: Policy, answers: Mapping[Kind, Answer], now: int, rule: DomainRule | None = None
+) -> Verdict:
+    """The verdict by the answers to the address, one for each kind that the policy asks for. `rule`: of its domain.
 
     A domain's certificate counts only where the address is known to have none of its own, of whatever kind: mail that
     its owner alone should read does not go to the gateway instead."""
@@ -108,10 +115,15 @@ def decide(address: str, policy: Policy, answers: Mapping[Kind, Answer], now: in
             word, reason = Word.NO, _why_not([k for k in lacking if k not in open_], answers, reasons)
     else:
         word, reason = Word.NO, _why_not(lacking, answers, reasons)
+    text = ""
+    if word is Word.NO and rule is not None and rule.must_encrypt:
+        word, text = Word.REJECT, rule.reject_text or REJECTED
+        reason = f"{reason}; the rule for {rule.name} lets no mail leave in clear"
     return Verdict(
         address=address,
         word=word,
         reason=reason,
+        text=text,
         certificates=tuple(one for found in usable.values() for one in found) if enough else (),
         missing=tuple(dict.fromkeys(name for answer in answers.values() for name in answer.missing)),
         names=frozenset().union(*(answer.names for answer in answers.values())),

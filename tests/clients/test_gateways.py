@@ -36,6 +36,11 @@ yes = "encrypting:[127.0.0.1]:{gateway}"
 name = "open"
 unknown = "notfound"
 yes = "to-{{kind}}:{{domain}}"
+
+[[domain]]
+name = "must.example"
+must_encrypt = true
+reject_text = "must.example takes encrypted mail only"
 """
 """With {gateway}, the port of a gateway."""
 
@@ -123,12 +128,13 @@ def query(postfix: Postfix, table: str, key: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout.strip(), done.stderr
 
 
-def refusal(postfix: Postfix, recipient: str) -> int:
+def refusal(postfix: Postfix, recipient: str) -> tuple[int, str]:
     """What a client that speaks SMTP is told of a recipient."""
     with smtplib.SMTP(*postfix.ports["plain"], timeout=30) as client:
         client.ehlo("client.example")
         client.mail("me@here.example")
-        return client.rcpt(recipient)[0]
+        code, said = client.rcpt(recipient)
+        return code, said.decode()
 
 
 def submit(postfix: Postfix, recipient: str) -> None:
@@ -148,7 +154,10 @@ def _routed(postfix: Postfix, gateway: Sink, clear: Sink, maps: str) -> None:
     assert query(postfix, f"{maps}:elsewhere", "alice@partner.example")[0] == 1
     for who in ("alice", "nobody"):
         postfix.send("plain", MAIL, "me@here.example", f"{who}@partner.example")
-    assert refusal(postfix, "unknown@partner.example") == 451, "whoever sends it keeps it"
+    assert refusal(postfix, "unknown@partner.example")[0] == 451, "whoever sends it keeps it"
+    assert query(postfix, table, "a@must.example")[:2] == (0, "error:5.7.1 must.example takes encrypted mail only")
+    code, said = refusal(postfix, "a@must.example")
+    assert (code, "must.example takes encrypted mail only" in said) == (550, True), said
     submit(postfix, "unknown@partner.example")
     until(lambda: gateway.recipients() and clear.recipients() and waiting(postfix), postfix)
     assert gateway.recipients() == ["alice@partner.example"]
@@ -162,7 +171,7 @@ def _deferred(postfix: Postfix, gateway: Sink, clear: Sink, maps: str) -> None:
         code, value, complaint = query(postfix, f"{maps}:{table}", "alice@partner.example")
         assert (code, value) == (1, "")
         assert "Connection refused" in complaint
-    assert refusal(postfix, "new@partner.example") == 451
+    assert refusal(postfix, "new@partner.example")[0] == 451
     submit(postfix, "alice@partner.example")
     until(lambda: "alice@partner.example" in waiting(postfix), postfix)
     assert gateway.recipients() == ["alice@partner.example"], "the first one only"

@@ -21,7 +21,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("resolver",),
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "rules", "state", "usable"),
-    ("wire", "openpgp", "smime"),
+    ("wire", "openpgp", "smime", "domains"),
     ("model", "query", "observe", "clocks", "ber", "display", "traffic", "notify"),
 )
 """From the top; a unit may import itself and what stands on a lower rung, never its neighbours."""
@@ -37,7 +37,7 @@ NEIGHBOURS = {
 
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
-PURE = ("display", "wire", "openpgp", "smime", "policy", "usable", "hygiene", "model", "query", "ber")
+PURE = ("display", "domains", "wire", "openpgp", "smime", "policy", "usable", "hygiene", "model", "query", "ber")
 """Units that are pure as a whole; so is every module whose docstring calls it pure."""
 
 FORBIDDEN_MODULES = frozenset(

@@ -1,4 +1,5 @@
-"""Whose word counts, in random worlds: mail, searches, imports, approvals, renames, over the real store and resolver.
+"""Whose word counts, in random worlds: mail, searches, imports, approvals, renames, rules for domains, over the real
+store and resolver.
 
 The second implementation keeps a plain list of what has happened and reads all of it again for every question.
 """
@@ -16,7 +17,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from keyserver.model import Failed, Fault, Source, UpstreamSpec, View
+from keyserver.domains import DomainRule, DomainRules
+from keyserver.model import Failed, Fault, Kind, Source, UpstreamSpec, View
 from keyserver.query import parse
 from scenarios.world import World, view_of
 
@@ -50,6 +52,15 @@ class Fact:
     asked: str = ""  # sent: the address that was asked for; empty: a fingerprint
 
 
+@dataclass(frozen=True)
+class Of:
+    """What is said of the recipients of some domain. Empty: nothing."""
+
+    upstreams: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()  # certificates
+
+
 class Worlds(RuleBasedStateMachine):
     """Each rule does something to the world and notes it; the invariant compares all answers with the notes."""
 
@@ -60,6 +71,7 @@ class Worlds(RuleBasedStateMachine):
         self.world = World(Path(self.directory.name))
         self.world.terms = replace(self.world.terms, internal_domains=("here.example",), ttl=999 * 86400)
         self.facts: list[Fact] = []
+        self.domains: dict[str, Of] = {}
         self.names = {peer: peer for peer in SPECS}  # what each is called now; "" when it was removed
         for name, addresses in NAMED.items():
             self.world.certificate(name, *(f"N <{a}>" for a in addresses), "no address", encryption=None)
@@ -93,7 +105,7 @@ class Worlds(RuleBasedStateMachine):
         address = "" if n == 3 else NAMED[certificate][n % len(NAMED[certificate])]
         if spec.get("template") and not address:
             return
-        if address and not self.told(self.world.upstreams[name].spec, address):
+        if address and (not self.told(self.world.upstreams[name].spec, address) or "x509" in self.of(address).kinds):
             return
         term = address or self.world.certificates[certificate].fingerprint
         for other in self.world.upstreams.values():
@@ -134,11 +146,39 @@ class Worlds(RuleBasedStateMachine):
         self.world.terms = replace(self.world.terms, upstreams=specs)
         self.run(self.world.play("restart"))
 
+    @rule(
+        name=st.sampled_from(["partner.example", "attacker.example", "here.example", "*.example"]),
+        said=st.builds(
+            Of,
+            st.lists(PEERS, max_size=2, unique=True).map(tuple),
+            st.sampled_from([(), (), ("openpgp",), ("x509",)]),
+            st.lists(CERTIFICATES, max_size=1).map(tuple),
+        ),
+    )
+    def a_rule_for_a_domain(self, name: str, said: Of) -> None:
+        self.domains[name] = said
+        made = [
+            DomainRule(
+                domain,
+                of.upstreams,
+                frozenset(map(Kind, of.kinds)) or frozenset(Kind),
+                pinned=frozenset(self.world.certificates[one].fingerprint for one in of.pinned),
+            )
+            for domain, of in self.domains.items()
+        ]
+        self.world.terms = replace(self.world.terms, domains=DomainRules(made))
+        self.run(self.world.play("restart"))
+
     # --- what the rules say of it
 
-    @staticmethod
-    def told(spec: UpstreamSpec, address: str) -> bool:
+    def of(self, address: str) -> Of:
         domain = address.partition("@")[2]
+        return self.domains.get(domain) or self.domains.get("*.example") or Of()
+
+    def told(self, spec: UpstreamSpec, address: str) -> bool:
+        domain, of = address.partition("@")[2], self.of(address)
+        if of.upstreams and spec.name not in of.upstreams:
+            return False
         return domain in spec.domains if spec.domains else domain != "here.example"
 
     def vouched(self, fact: Fact, address: str, view: View) -> bool:
@@ -146,6 +186,9 @@ class Worlds(RuleBasedStateMachine):
         same = [f for f in self.facts if (f.certificate, f.origin) == (fact.certificate, fact.origin)]
         same = [f for f in same if f.source is fact.source]
         approved = any(f.what == "approved" and f.address == address for f in same)
+        of = self.of(address)
+        if "openpgp" not in (of.kinds or ("openpgp",)) or fact.certificate not in (of.pinned or NAMED):
+            return False
         if fact.source is Source.LOCAL:
             return True
         if fact.source is Source.KEYSERVER:
@@ -157,7 +200,7 @@ class Worlds(RuleBasedStateMachine):
         waits = bool(mails) and mails[0].held  # the first mail decides, until an administrator does
         if any(f.what == "approved" and f.address == address for f in same[:first]):
             waits = False
-        good = any(f.good for f in mails) and not waits and view.answer_mailflow
+        good = any(f.good for f in mails) and not of.upstreams and not waits and view.answer_mailflow
         return address.partition("@")[2] != "here.example" and (approved or good)
 
     def shown(self, fact: Fact, view: View) -> set[str]:
@@ -203,7 +246,9 @@ class Worlds(RuleBasedStateMachine):
                     by_fingerprint[a.certificate.fingerprint]: {u.text for u in a.certificate.proof.user_ids}
                     for a in answer.certificates
                 }
-                wanted = self.expected(address, view, backed=True) or self.expected(address, view, backed=False)
+                asked = [u for u in self.world.upstreams.values() if self.told(u.spec, address)]
+                wanted = self.expected(address, view, backed=bool(asked) and "x509" not in self.of(address).kinds)
+                wanted = wanted or self.expected(address, view, backed=False)
                 assert got == wanted, f"{address}: {answer.reason}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from keyserver import openpgp
 from keyserver.app import opened
+from keyserver.app.rules import KINDS
 from keyserver.clocks import Clocks
 from keyserver.config import Config, UpstreamSection
 from keyserver.faces.http.replies import MAX_AGE
@@ -145,6 +146,16 @@ class World:
                     "domain_authority": self.domain_authority,
                 },
                 "domain_certificate": gateways,
+                "domain": [
+                    {
+                        "name": rule.name,
+                        "upstreams": list(rule.upstreams),
+                        "kinds": [name for name, kind in KINDS.items() if kind in rule.kinds],
+                        "pinned": sorted(rule.pinned),
+                        "require_chain": rule.require_chain,
+                    }
+                    for rule in terms.domains
+                ],
                 "smime": {"trust_anchors": "none"},
                 "upstream": upstreams,
             }

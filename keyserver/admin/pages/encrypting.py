@@ -136,7 +136,7 @@ def _result(asked: Asked, rows: Sequence[Recipient], *, swapped: bool = False) -
     """What stands below the form. swapped: it goes into a page that is open."""
     return {
         "rows": rows,
-        "noes": [readable(one.address) for one in rows if one.verdict == "no"],
+        "noes": [readable(one.address) for one in rows if one.verdict in ("no", "reject")],
         "typed": "\n".join(map(readable, asked.addresses)),
         "chosen": asked.fields,
         **_status(asked, rows, swapped=swapped),

@@ -106,6 +106,7 @@ def described(verdict: Verdict, policy: Policy) -> dict[str, object]:
         "policy": policy.name,
         "verdict": verdict.word,
         "reason": verdict.reason,
+        "text": verdict.text,
         "certificates": [asdict(certificate) for certificate in verdict.certificates],
         "missing": list(verdict.missing),
     }

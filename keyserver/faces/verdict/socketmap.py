@@ -110,7 +110,7 @@ class SocketmapServer(ListeningServer["SocketmapConnection"]):
 
 def reply_to(verdict: Verdict, named: NamedPolicy) -> bytes:
     """What a map says by a verdict."""
-    if verdict.word is Word.YES:
+    if verdict.word in (Word.YES, Word.REJECT):
         return wire.ok(named.told(verdict))
     if verdict.word is Word.UNKNOWN and named.tempfail:
         return wire.temp(": ".join(filter(None, (joined(verdict.missing), verdict.reason))))

@@ -44,7 +44,7 @@ async def csv(admin: Admin, octets: bytes) -> list[tuple[object, object]]:
 async def test_one_verdict_for_each_in_the_order_given(admin: Admin) -> None:
     status, answer = await admin.call("POST", PATH, json=[CAROL, BOB, "Alice@EXAMPLE.org", ALICE, "nobody"])
     assert status == 200
-    assert answer["summary"] == {"addresses": 4, "yes": 1, "no": 2, "unknown": 1}
+    assert answer["summary"] == {"addresses": 4, "yes": 1, "no": 2, "reject": 0, "unknown": 1}
     carol, bob, alice, nobody = answer["verdicts"]  # type: ignore[misc]
     assert [one["address"] for one in (carol, bob, alice, nobody)] == [CAROL, BOB, ALICE, "nobody"]  # type: ignore[has-type]
     assert [one["verdict"] for one in (carol, bob, alice, nobody)] == ["unknown", "no", "yes", "no"]  # type: ignore[has-type]

@@ -134,7 +134,7 @@ def test_whom_mail_can_be_encrypted_to(either: Shell, tmp_path: Path) -> None:
         ("bob@example.net", "no"),
         ("alice@example.org", "yes"),
     ]
-    assert both["summary"] == {"addresses": 2, "yes": 1, "no": 1, "unknown": 0}
+    assert both["summary"] == {"addresses": 2, "yes": 1, "no": 1, "reject": 0, "unknown": 0}
     done = either.run("can-encrypt", str(recipients))
     assert done.code == 1
     assert all(word in done.out for word in (alice.fingerprint, "nobody has", "2 asked: 1 yes, 1 no, 0 unknown"))

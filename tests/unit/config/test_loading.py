@@ -418,7 +418,7 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
     [
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
-        ('[[domain]]\nname = "partner.example"\nmust_encrypt = true', "[[domain]]"),
+        ('[[domain]]\nname = "partner.example"\non_change = "hold"', "domain[partner.example].on_change"),
         ('[history]\nkeep = "0"', "history.keep"),
         ("[invite]\nautomatic = true", "invite.automatic"),
         ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
@@ -614,3 +614,46 @@ def test_a_policy_that_changes_is_named(tmp_path: Path) -> None:
         "verdict.policy[other]": (None, "a table", False),
     }
     assert [policy.name for policy in at_run_time(before, after).verdict.policies] == ["encrypt", "other"]
+
+
+DOMAINS = """
+[[upstream]]
+name = "u"
+url = "hkp://u"
+
+[[domain]]
+name = "Bücher.example"
+upstreams = ["u"]
+kinds = ["openpgp"]
+pinned = ["0xaaaa aaaa aaaa aaaa aaaa  aaaa aaaa aaaa aaaa aaaa"]
+ttl = "2h"
+must_encrypt = true
+
+[[domain]]
+name = "*.partner.example"
+require_chain = true
+"""
+
+
+def test_rules_for_domains(tmp_path: Path) -> None:
+    first, second = load(written(tmp_path, DOMAINS), mistakes=checks.mistakes).domain
+    assert (first.name, first.upstreams, first.kinds) == ("xn--bcher-kva.example", ("u",), ("openpgp",))
+    assert (first.pinned, first.ttl, first.must_encrypt) == (("A" * 40,), 7200, True)
+    assert (second.name, second.require_chain) == ("*.partner.example", True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "said"),
+    [
+        ('name = "a b"', "domain[a b].name", "a domain such as partner.example"),
+        ('name = "p.example"\nupstreams = ["v"]', "domain[p.example].upstreams", "there is no such upstream"),
+        ('name = "p.example"\nkinds = ["pgp"]', "domain[p.example].kinds", "'pgp' is none"),
+        ('name = "p.example"\npinned = ["AB"]', "domain[p.example].pinned", "'AB' is none"),
+        ('name = "p.example"\nttl = "1m"', "domain[p.example].ttl", "a duration from 1 hour"),
+        ('name = "p.example"\nreject_text = "no"', "domain[p.example].reject_text", "together with must_encrypt"),
+        ('name = "*.partner.example"', "domain.name", "occurs twice"),
+        ('upstreams = ["u"]', "domain[3].name", "is missing"),
+    ],
+)
+def test_mistakes_in_rules_for_domains(tmp_path: Path, rule: str, key: str, said: str) -> None:
+    assert said in mistakes(tmp_path, f"{DOMAINS}\n[[domain]]\n{rule}")[key]

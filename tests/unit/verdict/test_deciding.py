@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from keyserver import openpgp, smime
+from keyserver.domains import DomainRule
 from keyserver.model import (
     PASSED_OVER,
     Answer,
@@ -21,7 +22,8 @@ from keyserver.model import (
     Voucher,
 )
 from keyserver.usable import ends_by, unusable
-from keyserver.verdict.deciding import Kinds, Policy, Word, decide
+from keyserver.verdict.deciding import REJECTED, Kinds, Policy, Word, decide
+from keyserver.verdict.named import NamedPolicy
 from support import x509
 from support.openpgp import CREATED, Made, make
 
@@ -105,6 +107,19 @@ def test_nobody_has_one_is_no_and_a_silent_upstream_is_unknown() -> None:
         ("ubuntu",),
         False,
     )
+
+
+def test_no_is_reject_where_the_rule_of_its_domain_says_so() -> None:
+    rule = DomainRule("example.org", must_encrypt=True, reject_text="call us: +49 1")
+    rejected = decide(ALICE, OPENPGP, {Kind.OPENPGP: ABSENT}, NOW, rule)
+    assert (rejected.word, rejected.text, rejected.keep) == (Word.REJECT, "call us: +49 1", True)
+    assert rejected.reason == "nobody has a certificate for it; the rule for example.org lets no mail leave in clear"
+    named = NamedPolicy(OPENPGP, "smtp:[gateway]")
+    assert named.told(rejected) == "error:5.7.1 call us: +49 1"
+    assert decide(ALICE, OPENPGP, {Kind.OPENPGP: ABSENT}, NOW, replace(rule, reject_text="")).text == REJECTED
+    assert decide(ALICE, OPENPGP, {Kind.OPENPGP: FAILED}, NOW, rule).word is Word.UNKNOWN
+    assert decide(ALICE, OPENPGP, {Kind.OPENPGP: found(pgp(FINE))}, NOW, rule).word is Word.YES
+    assert decide(ALICE, OPENPGP, {Kind.OPENPGP: ABSENT}, NOW, DomainRule("example.org")).word is Word.NO
 
 
 def test_what_is_known_and_of_no_use_is_unknown_where_a_better_one_may_be_elsewhere() -> None:
