@@ -227,6 +227,7 @@ class Find:
     vouchers: tuple[Voucher, ...] = ()
     chained: bool = False
     detail: str = ""  # as in Entry
+    update: bool = False  # only merged into the copy of an entry that is there, which stays as it is otherwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Stored(StrEnum):
     DELETED = "deleted"  # refused: named by a delete that came after `begun`
     BLOCKED = "blocked"  # refused: blocked by an administrator
     FULL = "full"  # not cached: `max_size` is reached
+    GONE = "gone"  # an update of an entry that is not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,10 @@ class Store(Protocol):
         cached_at (and seen_at) become `now`; vouchers are merged by address: what is authenticated or approved stays
         so, what is held is held until approved; at most 64 stay: approved ones first, held ones last, then the latest.
         A find refused as DELETED or BLOCKED leaves no trace, its revocations excepted. Records begun before a delete
-        that touched their name are dropped. An absent record replaces found and the other way round. Under a name that
-        no index could hold (`names.fits`) nothing is found, and nothing is on record.
+        that touched their name are dropped. An update (`Find.update`) is merged into the copy of its entry, whose
+        times, vouchers, chain and detail stay; where there is none it is GONE, and only its revocations are kept.
+        An absent record replaces found and the other way round. Under a name that no index could hold (`names.fits`)
+        nothing is found, and nothing is on record.
         Changes are published (names: every name of old and new copies, and the records' names) before it returns."""
 
     async def touch(self, asked: Mapping[Name, int]) -> None:
@@ -230,6 +233,10 @@ class Store(Protocol):
     async def due(self, found_before: Mapping[str | None, int], limit: int) -> tuple[Record, ...]:
         """Found records that were asked for since they were made (asked_at > at) and lie before the instant of
         their upstream (None: every other upstream): the ones worth a prefetch, oldest first."""
+
+    async def lasting(self, after: str, upto: str, limit: int) -> tuple[str, ...]:
+        """Fingerprints behind one and up to another, in order, of OpenPGP certificates with a local or mailflow entry,
+        whether or not that has expired: what no lookup asks upstreams about again."""
 
     async def newest(self) -> int | None:
         """The latest cached_at, seen_at or `at` of any entry or record; None for an empty store."""

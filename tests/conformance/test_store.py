@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -290,6 +291,43 @@ async def test_without_replace_the_copies_are_merged(store: Store) -> None:
     (entry,) = (await store.look(ALICE.fpr)).entries
     assert set(entry.identities) == {*ALICE.texts, *other.texts}
     assert await entries(store, addr("alice@example.org")) == await entries(store, addr("alice@example.com"))
+
+
+async def test_an_update_is_merged_and_leaves_the_rest_of_its_entry(store: Store, heard: Heard) -> None:
+    vouched = (Voucher("alice@example.org", authenticated=True, seen_at=NOW),)
+    await put(store, ALICE.find(M, "example.org", replace=False, detail="<1@x>", vouchers=vouched, chained=True))
+    (before,) = (await store.look(ALICE.fpr)).entries
+    news = Made(1, ("Alice <alice@example.com>",))
+    stranger = (Voucher("eve@example.org", approved=True),)
+    heard.clear()
+    update = news.find(M, "example.org", replace=False, update=True, vouchers=stranger)
+    assert await put(store, update, now=NOW + 99) == (Stored.CHANGED,)
+    (after,) = (await store.look(ALICE.fpr)).entries
+    assert set(after.identities) == {*ALICE.texts, *news.texts}
+    assert after == replace(before, octets=after.octets, identities=after.identities)
+    assert await entries(store, addr("alice@example.com"))
+    assert ALICE.fpr in heard.names
+    assert await put(store, update, now=NOW + 100) == (Stored.SAME,)
+    assert (await store.look(ALICE.fpr)).entries == (after,)
+
+
+async def test_an_update_of_an_entry_that_is_not_there_brings_its_revocations_alone(store: Store) -> None:
+    await put(store, ALICE.find(L, "admin"))
+    answers = await put(store, ALICE.find(M, "example.org", update=True), BOB.find(L, "admin", update=True))
+    assert answers == (Stored.GONE, Stored.GONE)
+    assert [(e.source, e.fingerprint) for e in (await store.certificate(ALICE.fingerprint)).entries] == [
+        (L, ALICE.fingerprint)
+    ]
+    assert not (await store.certificate(BOB.fingerprint)).entries
+
+
+async def test_what_lasts_comes_by_fingerprint(store: Store) -> None:
+    await put(store, ALICE.find(L, "admin"), ALICE.find(M, "example.org"), BOB.find(M, "example.org"), CAROL.find())
+    lasting = sorted({ALICE.fingerprint, BOB.fingerprint})
+    assert await store.lasting("", "G", 9) == tuple(lasting)
+    assert await store.lasting(lasting[0], "G", 9) == (lasting[1],)
+    assert await store.lasting("", lasting[0], 9) == (lasting[0],)
+    assert await store.lasting("", "G", 1) == (lasting[0],)
 
 
 async def test_local_copies_are_always_merged(store: Store) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -37,20 +37,25 @@ _READ = """
 SELECT 'now' AS what, NULL::text AS fingerprint, NULL::text AS source, NULL::text AS origin,
     generation_1() AS n, (SELECT sum(n) FROM (
         SELECT n FROM tally WHERE what = 'octets' UNION ALL SELECT n FROM delta WHERE what = 'octets'
-    ) AS t)::bigint AS m, NULL::text AS text, NULL::bytea AS octets
+    ) AS t)::bigint AS m, NULL::text AS text, NULL::bytea AS octets,
+    NULL::bigint AS at, NULL::boolean AS chained, NULL::text AS detail
 UNION ALL
-SELECT 'entry', e.fingerprint, e.source, e.origin, e.id, e.version, e.vouchers, e.octets FROM entry AS e
+SELECT 'entry', e.fingerprint, e.source, e.origin, e.id, e.version, e.vouchers, e.octets,
+    e.at, e.chained, e.message_id FROM entry AS e
     JOIN unnest($1::text[], $2::text[], $3::text[]) AS k(fingerprint, source, origin)
     ON e.fingerprint = k.fingerprint AND e.source || '' = k.source AND e.origin || '' = k.origin
 UNION ALL
-SELECT 'known', e.fingerprint, NULL, NULL, NULL, NULL, NULL, NULL FROM entry AS e WHERE e.fingerprint = ANY($1)
+SELECT 'known', e.fingerprint, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM entry AS e WHERE e.fingerprint = ANY($1)
 UNION ALL
-SELECT 'revocation', r.fingerprint, NULL, NULL, NULL, r.version, NULL, r.octets FROM revocation AS r
-    WHERE r.fingerprint = ANY($1)
+SELECT 'revocation', r.fingerprint, NULL, NULL, NULL, r.version, NULL, r.octets, NULL, NULL, NULL
+    FROM revocation AS r WHERE r.fingerprint = ANY($1)
 UNION ALL
-SELECT 'block', b.fingerprint, NULL, NULL, NULL, NULL, NULL, NULL FROM block AS b WHERE b.fingerprint = ANY($1)
+SELECT 'block', b.fingerprint, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM block AS b WHERE b.fingerprint = ANY($1)
 UNION ALL
-(SELECT 'delete', NULL, NULL, NULL, d.id, NULL, d.what, NULL FROM deletion AS d WHERE d.id > $4 ORDER BY d.id)
+(SELECT 'delete', NULL, NULL, NULL, d.id, NULL, d.what, NULL, NULL, NULL, NULL
+    FROM deletion AS d WHERE d.id > $4 ORDER BY d.id)
 """
 _TIMELINE = 40  # bits below it
 
@@ -63,6 +68,9 @@ class _Row:
     version: int | None
     vouchers: str
     octets: bytes
+    at: int = 0
+    chained: bool = False
+    detail: str = ""
     written: dict[str, Any] | None = None
     """What of it is to be written."""
 
@@ -128,11 +136,11 @@ async def _read(db: Connection, puts: Sequence[Put]) -> _Known:
     begun = min(one.begun & ((1 << _TIMELINE) - 1) for one in puts)
     columns = [[key[number] for key in keys] for number in range(3)]
     known = _Known(0, 0, {key: _Row(None, None, "[]", b"") for key in keys}, set(), {}, set(), [])
-    for what, fingerprint, source, origin, n, m, said, octets in await db.fetch(_READ, *columns, begun):
+    for what, fingerprint, source, origin, n, m, said, octets, *rest in await db.fetch(_READ, *columns, begun):
         if what == "now":
             known.generation, known.octets = n, m or 0
         elif what == "entry":
-            known.rows[fingerprint, source, origin] = _Row(n, m, said, octets)
+            known.rows[fingerprint, source, origin] = _Row(n, m, said, octets, *rest)
         elif what == "known":
             known.fingerprints.add(fingerprint)
         elif what == "revocation":
@@ -185,6 +193,8 @@ def _put(known: _Known, arrival: Incoming, later: Later, now: int, room: int) ->
         _put_revocations(known, fingerprint, arrival)
     if refused is not None:
         return refused
+    if find.update and not there:
+        return Stored.GONE
     return _renew(known, row, arrival, now) if there else _new(known, row, find, now)
 
 
@@ -203,6 +213,7 @@ def _new(known: _Known, row: _Row, find: Find, now: int) -> Stored:
     proof, behind = find.certificate.proof, vouchers.merged((), find.vouchers)
     stand = Standing.of(find.source, behind, chained=find.chained)
     row.octets, row.vouchers = find.certificate.octets, stand.column
+    row.at, row.chained, row.detail = now, find.chained, find.detail
     row.written = _columns(find, now, stand) | _texts(proof.index, proof.identities) | {"part": row.octets}
     known.fingerprints.add(find.certificate.fingerprint)
     known.touched.add(find.certificate.fingerprint)
@@ -215,6 +226,8 @@ def _new(known: _Known, row: _Row, find: Find, now: int) -> Stored:
 
 def _renew(known: _Known, row: _Row, arrival: Incoming, now: int) -> Stored:
     find, hygiene = arrival.find, arrival.hygiene
+    if find.update:
+        find, now = replace(find, vouchers=(), chained=row.chained, detail=row.detail), row.at
     proof, new = find.certificate.proof, find.certificate.octets
     before = vouchers.read(row.vouchers)
     stand = Standing.of(find.source, vouchers.merged(before, find.vouchers), chained=find.chained)
@@ -236,6 +249,7 @@ def _renew(known: _Known, row: _Row, arrival: Incoming, now: int) -> Stored:
         stored = Stored.CHANGED
     known.names |= proof.index
     row.octets, row.vouchers = new, stand.column
+    row.at, row.chained, row.detail = now, find.chained, find.detail
     return stored
 
 

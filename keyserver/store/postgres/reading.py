@@ -168,6 +168,18 @@ async def due(db: Connection, found_before: Mapping[str | None, int], limit: int
     return tuple(candidates[:limit])
 
 
+async def lasting(db: Connection, after: str, upto: str, limit: int) -> tuple[str, ...]:
+    """`Store.lasting`: a range of the index of identities."""
+    rows = await db.fetch(
+        "SELECT DISTINCT fingerprint FROM entry WHERE fingerprint > $1 AND fingerprint <= $2"
+        " AND source || '' IN ('local', 'mailflow') AND kind = 'openpgp' ORDER BY fingerprint LIMIT $3",
+        after,
+        upto,
+        limit,
+    )
+    return tuple(row[0] for row in rows)
+
+
 async def jump(db: Connection, table: str, column: str, where: str) -> list[str]:
     """The different values of a column that leads an index (after what `where` fixes): one seek each, no scan."""
     least = f"SELECT {column} FROM {table} WHERE {where}"  # noqa: S608 - our own words

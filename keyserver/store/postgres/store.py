@@ -137,6 +137,10 @@ class PostgresStore:
         """As `Store.due`."""
         return await self.read(lambda db: reading.due(db, found_before, limit), long=True)
 
+    async def lasting(self, after: str, upto: str, limit: int) -> tuple[str, ...]:
+        """As `Store.lasting`."""
+        return await self.read(lambda db: reading.lasting(db, after, upto, limit), long=True)
+
     async def newest(self) -> int | None:
         """As `Store.newest`."""
         return await self.read(reading.newest, long=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Entry, Find, Kind, Name, Record, Source
@@ -54,8 +55,8 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
     find, hygiene = arrival.find, arrival.hygiene
     fingerprint = find.certificate.fingerprint
     old = writing.db.execute(
-        "SELECT e.id, e.vouchers, c.octets FROM entry AS e JOIN copy AS c ON c.entry = e.id"
-        " WHERE e.fingerprint = ? AND e.source = ? AND e.origin = ?",
+        "SELECT e.id, e.vouchers, e.at, e.chained, e.message_id, c.octets FROM entry AS e"
+        " JOIN copy AS c ON c.entry = e.id WHERE e.fingerprint = ? AND e.source = ? AND e.origin = ?",
         (fingerprint, str(find.source), find.origin),
     ).fetchone()
     blocked = writing.db.execute("SELECT 1 FROM block WHERE fingerprint = ?", (fingerprint,)).fetchone() is not None
@@ -65,11 +66,15 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
         _put_revocations(writing, fingerprint, hygiene, arrival.revocations)
     if refused is not None:
         return refused
+    if find.update and old is None:
+        return Stored.GONE
     waiting.superseded(writing, fingerprint, find.source, find.origin)
     if old is None:
         return _insert(writing, find, now)
     writing.touch(fingerprint)
-    row, vouched, copy = old
+    row, vouched, at, chained, detail, copy = old
+    if find.update:
+        find, now = replace(find, vouchers=(), chained=bool(chained), detail=detail), at
     before = vouchers.read(vouched)
     stand = Standing.of(find.source, vouchers.merged(before, find.vouchers), chained=find.chained)
     recount(writing.tally, before, stand)

@@ -237,6 +237,16 @@ def _expired_found(
     return records
 
 
+def lasting(db: sqlite3.Connection, after: str, upto: str, limit: int) -> tuple[str, ...]:
+    """`Store.lasting`: a range of the index of identities."""
+    rows = db.execute(
+        "SELECT DISTINCT fingerprint FROM entry WHERE fingerprint > ? AND fingerprint <= ?"
+        " AND source IN ('local', 'mailflow') AND kind = 'openpgp' ORDER BY fingerprint LIMIT ?",
+        (after, upto, limit),
+    )
+    return tuple(row[0] for row in rows)
+
+
 def newest(db: sqlite3.Connection) -> int | None:
     """`Store.newest`."""
     seeks: list[tuple[str, tuple[str, ...]]] = [

@@ -222,6 +222,10 @@ class SqliteStore:
         """As `Store.due`."""
         return await self._read(self._scanner, lambda db: reading.due(db, found_before, limit))
 
+    async def lasting(self, after: str, upto: str, limit: int) -> tuple[str, ...]:
+        """As `Store.lasting`."""
+        return await self._read(self._scanner, lambda db: reading.lasting(db, after, upto, limit))
+
     async def newest(self) -> int | None:
         """As `Store.newest`; an index seek for each source, origin and upstream."""
         return await self._read(self._scanner, reading.newest)
