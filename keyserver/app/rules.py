@@ -70,6 +70,7 @@ def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
         searches=config.limits.searches,
         prefetch=config.cache.prefetch,
         purge_interval=config.cache.purge_interval,
+        revocation_interval=config.policy.revocation_interval,
         subaddress=config.policy.subaddress,
         subaddress_domains=config.policy.subaddress_domains,
         domain_certificates=tuple(DomainCertificate(row.domain, row.fingerprint) for row in config.domain_certificate),

@@ -17,6 +17,7 @@ from keyserver.config.agreeing import agreeing
 from keyserver.faces.http.hot import HotCounts
 from keyserver.model import Name
 from keyserver.resolver.membership import Membership
+from keyserver.resolver.renewing import Renewing
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import StoreError
 from keyserver.store.cluster import Node
@@ -55,6 +56,15 @@ async def open_upkeep(
         lookups.rules,
         _membership(context, cache, lookups),
         clocks,
+        Renewing(
+            cache.store,
+            lookups.rules,
+            lookups.circuit,
+            lookups.cleaner,
+            cache.hygiene,
+            clocks.now,
+            context.installation.instance,
+        ),
         asked=gather,
     )
     try:

@@ -237,7 +237,8 @@ class PolicySection(Section):
         "from upstreams that list the domain",
     )
     revocation_interval: Annotated[int, Duration("1h", "30d")] = key(
-        "1 day", "local and mailflow certificates are asked about again, for revocations and renewals", built=False
+        "1 day",
+        "how often local and mailflow OpenPGP certificates are asked about again, for revocations and renewals alone",
     )
     on_change: Annotated[str, Choice(("report", "hold"))] = key(
         "report", "another certificate than before answers for an address", built=False

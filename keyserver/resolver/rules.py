@@ -25,8 +25,8 @@ class Rules:
     """Read them at each use, and again after each wait.
 
     deadline: seconds in which a lookup answers. max_certificate: octets after cleaning. searches: under way at once.
-    purge_interval: seconds. subaddress: what begins the tag of an address, in these domains; empty: nothing does.
-    domain_authority: the word of who lists a domain counts for its authority (RFC 3183)."""
+    purge_interval, revocation_interval: seconds. subaddress: what begins the tag of an address, in these domains;
+    empty: nothing does. domain_authority: the word of who lists a domain counts for its authority (RFC 3183)."""
 
     terms: Terms = field(default_factory=Terms)
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
@@ -37,6 +37,7 @@ class Rules:
     searches: int = 1000
     prefetch: bool = True
     purge_interval: int = 900
+    revocation_interval: int = 86400
     subaddress: str = ""
     subaddress_domains: tuple[str, ...] = ()
     domain_certificates: tuple[DomainCertificate, ...] = ()

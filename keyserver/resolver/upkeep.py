@@ -1,4 +1,5 @@
-"""Background work of the cache, bounded: purge what has expired, search again what is asked for, notice other nodes.
+"""Background work of the cache, bounded: purge what has expired, search again what is asked for or lasts, notice other
+nodes.
 
 Of nodes that share a cache the one that leads purges, erases and searches again."""
 
@@ -16,6 +17,7 @@ from keyserver.model import Name
 from keyserver.policy import absent_before, due_before, is_due, prefetch_interval, purged_before
 from keyserver.query import from_name
 from keyserver.resolver.membership import BEAT_EVERY, WATCH_EVERY, Membership
+from keyserver.resolver.renewing import Renewing
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
@@ -32,6 +34,7 @@ MOST_TRIED = 10_000  # names whose last prefetch is remembered
 FLUSH_EVERY = 5.0  # seconds: when names were last asked for
 ERASE_EVERY = 30.0  # seconds: what can not be undone any more
 KEEP_EVERY = 60.0  # seconds: what upstreams were told
+RENEW_EVERY = 10.0  # seconds: local and mailflow certificates whose turn has come
 POLL_EVERY = 0.5  # seconds: changes by other processes; only the safety net behind events
 
 log = logging.getLogger("keyserver.upkeep")
@@ -47,6 +50,7 @@ class Upkeep:
         rules: InForce[Rules],
         membership: Membership,
         clocks: Clocks,
+        renewing: Renewing,
         *,
         asked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -56,6 +60,7 @@ class Upkeep:
         self._resolver = resolver
         self._rules = rules
         self._clocks = clocks
+        self._renewing = renewing
         self._replaced = asyncio.Event()
         self._asked = asked
         self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
@@ -78,6 +83,7 @@ class Upkeep:
             group.create_task(self._store.cluster.listen(self._caught_up))
             group.create_task(self._every(lambda: INDEX_EVERY, self.index))
             group.create_task(self._every(lambda: prefetch_interval(self._rules().terms), self.prefetch))
+            group.create_task(self._every(lambda: RENEW_EVERY, self.renew))
 
     def rules_replaced(self) -> None:
         """Other rules hold from now on: intervals begun go by them, too."""
@@ -173,6 +179,10 @@ class Upkeep:
 
         await asyncio.gather(*map(again, due))
         return len(due)
+
+    async def renew(self) -> int:
+        """Ask for what no lookup asks for again, where its turn has come; for how many certificates."""
+        return await self._renewing.run() if self._tidies() else 0
 
     async def _every(self, seconds: Callable[[], float], work: Callable[[], Awaitable[object]]) -> None:
         watch, loop = Reported(), asyncio.get_running_loop()

@@ -23,6 +23,7 @@ from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Lookup, Shared
 from keyserver.resolver.missing import Missing
 from keyserver.resolver.ratelimit import SearchRateLimit
+from keyserver.resolver.renewing import Renewing
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
@@ -135,6 +136,12 @@ class Ground:
 
     async def records(self, term: str) -> dict[str, bool]:
         return {r.upstream: r.found for r in (await self.store.look(parse(term).name)).records}
+
+
+def renewing(ground: Ground) -> Renewing:
+    """Goes round for the store of this ground."""
+    circuit = CircuitBreaker(ground.monotonic, lambda: 0.5)
+    return Renewing(ground.store, ground.rules, circuit, ground.cleaner, ground.hygiene, lambda: ground.now, "here")
 
 
 async def until(condition: Callable[[], object]) -> None:

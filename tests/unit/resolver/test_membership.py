@@ -17,7 +17,7 @@ from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import StoreError
 from keyserver.store.cluster import TERM, Beat, Member, Node
 from support.openpgp import make
-from support.resolving import NOW, Ground
+from support.resolving import NOW, Ground, renewing
 
 ME, OTHER = Node("1", "here", "1.0", {"cache.ttl": "1d"}), Node("2", "there", "1.1", {"cache.ttl": "1d"})
 
@@ -228,6 +228,7 @@ async def test_what_one_node_does_is_done_where_it_leads(kept: Kept) -> None:
         ground.rules,
         kept.membership,
         kept.clocks,
+        renewing(ground),
     )
     await ground.put(make(["a@x.example"], seed="a"), Source.KEYSERVER, "a")
     kept.cluster.leader = "2"

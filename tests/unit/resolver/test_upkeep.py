@@ -20,7 +20,7 @@ from keyserver.store.alone import Alone
 from keyserver.store.base import StoreError
 from keyserver.store.cluster import Cluster, Node
 from support.openpgp import make
-from support.resolving import NOW, Ground
+from support.resolving import NOW, Ground, renewing
 
 DAY = 86400
 
@@ -74,6 +74,7 @@ class Kept:
             self.ground.rules,
             self.membership,
             clocks,
+            renewing(self.ground),
         )
 
     def pass_(self, seconds: int) -> None:
