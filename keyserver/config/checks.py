@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keyserver.config.database import is_postgres, shown, wrong_with
-from keyserver.config.models import Config, DomainCertificateSection, LdapSection
+from keyserver.config.models import Config, DomainCertificateSection, InviteSection, LdapSection
 from keyserver.config.problem import Problem, show
+from keyserver.query import parse_address
 from keyserver.wire.dn import BadDn, parse_dn
 from keyserver.wire.http_hot import FRAMING
 
@@ -26,6 +28,7 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _mailflow(config)
     yield from _verdict(config)
     yield from _domain_certificates(config)
+    yield from _invite(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _domains(config)
     yield from _names("domain", [domain.name for domain in config.domain])
@@ -157,6 +160,44 @@ def _domains(config: Config) -> Iterator[Problem]:
         if rule.reject_text and not rule.must_encrypt:
             where = f"domain[{rule.name}].reject_text"
             yield Problem(where, show("", rule.reject_text), "accepted only together with must_encrypt = true")
+
+
+def _invite(config: Config) -> Iterator[Problem]:
+    """Mail has a sender, a relay and a link, and whoever reaches the trailer's milter is a mail server of ours."""
+    invite = config.invite
+    together = {"smtp": invite.smtp, "sender": invite.sender, "public_url": invite.public_url}
+    for key, value in together.items():
+        missing = [f"invite.{other}" for other in together if not together[other]]
+        if value and missing and key != "public_url":
+            yield Problem(f"invite.{key}", f'"{value}"', f"accepted only together with {' and '.join(missing)}")
+    for key, wanted in (("automatic", "smtp"), ("trailer_listen", "public_url")):
+        if getattr(invite, key) and not getattr(invite, wanted):
+            value = "true" if key == "automatic" else f'"{invite.trailer_listen}"'
+            yield Problem(f"invite.{key}", value, f"accepted only together with invite.{wanted}")
+    if invite.sender and parse_address(invite.sender) != invite.sender.lower():
+        accepted = "accepted is an address such as keys@example.org, in ASCII"
+        yield Problem("invite.sender", show("", invite.sender), accepted)
+    for key in ("public_url", "smtp"):
+        port = re.search(r":([0-9]+)/?\Z", together[key])
+        if port is not None and not 1 <= int(port[1]) <= 65535:
+            yield Problem(f"invite.{key}", f'"{together[key]}"', "accepted is a port from 1 to 65535")
+    trailer, clients = invite.trailer_listen, config.mailflow.allowed_clients
+    if trailer is not None and not trailer.loopback and not clients:
+        accepted = "accepted is loopback or a Unix socket, or any address together with mailflow.allowed_clients"
+        yield Problem("invite.trailer_listen", f'"{trailer}"', f"strangers could ask who has certificates; {accepted}")
+    yield from _relay_account(invite)
+
+
+def _relay_account(invite: InviteSection) -> Iterator[Problem]:
+    """A user and a password go together."""
+    file = invite.smtp_password_file
+    if invite.smtp_user and file is None:
+        accepted = "accepted only together with invite.smtp_password_file"
+        yield Problem("invite.smtp_user", show("", invite.smtp_user), accepted)
+    if file is not None and not invite.smtp_user:
+        yield Problem("invite.smtp_password_file", f'"{file}"', "accepted only together with invite.smtp_user")
+    elif file is not None and not file.read_bytes().strip():
+        yield Problem("invite.smtp_password_file", f'"{file}"', "it is empty; accepted is a file with the password")
 
 
 def _pair(certificate: Path, private: Path) -> str:

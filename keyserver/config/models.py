@@ -15,7 +15,6 @@ from pydantic import PrivateAttr
 from keyserver.config.announced import (
     EventsSection,
     HistorySection,
-    InviteSection,
 )
 from keyserver.config.database import ACCEPTED, SQLITE
 from keyserver.config.kinds import (
@@ -78,6 +77,10 @@ _BASE = r"(?:[A-Za-z0-9.-]+=[^,=+<>;\"\\]+(?:,\s*[A-Za-z0-9.-]+=[^,=+<>;\"\\]+)*
 
 
 _ORIGIN = r"(?:https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?)?"
+_HOST_AND_PORT = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_LOOPBACK = r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
+_PAGES = rf"(?:(?:https://{_HOST_AND_PORT}|http://{_LOOPBACK})/?)?"
+_RELAY = rf"(?:smtps?://{_HOST_AND_PORT}/?)?"
 
 
 class ServerSection(Section):
@@ -462,6 +465,39 @@ class DomainSection(Section):
     reject_text: Annotated[str, Text("printable ASCII", r"[ -~]*", 200)] = key(
         "", "what whoever sends the mail is told then; empty: a sentence of ours"
     )
+
+
+class InviteSection(Section):
+    """Owners of cached certificates are asked to opt in. Their mail is sent by administrators, or by `automatic`."""
+
+    listen: OneListener = key("", "where owners confirm and withdraw", restart=Restart.ALWAYS)
+    public_url: Annotated[
+        str, Text("a URL such as https://optin.example.org, without a path (http only for this machine)", _PAGES)
+    ] = key("", "under which owners reach that listener; the links in their mail begin with it")
+    smtp: Annotated[str, Text('a URL such as "smtp://relay.example:587" or "smtps://relay.example"', _RELAY)] = key(
+        "", "relay for invitations: smtp (port 25; StartTLS, see smtp_tls) or smtps (465); empty: nobody is invited"
+    )
+    smtp_user: Annotated[str, Text("a user name", most=255)] = key("", "who we are there; only said over TLS")
+    smtp_password_file: Annotated[Path | None, File("a file with the password")] = key("", "the password to it")
+    smtp_tls: Annotated[str, Choice(("required", "offered"))] = key(
+        "required", "TLS to the relay, always with a certificate that is good; offered: without where it has none"
+    )
+    smtp_ca_file: Annotated[Path | None, File("a PEM file with certificate authorities")] = key(
+        "", "only these may have signed the relay's TLS certificate; empty: the system's"
+    )
+    sender: Annotated[str, Text("an address such as keys@example.org, in ASCII", r"[!-~]*", 320)] = key(
+        "", "the address that invitations come from; what bounces returns there"
+    )
+    expires: Annotated[int, Duration("1h", "365d")] = key("14 days", "how long an invitation can be confirmed")
+    per_hour: Annotated[int, Whole(0, 1_000_000)] = key(
+        60, "invitations at most; to one domain a quarter of that, but at least 5, and to one address one a day"
+    )
+    automatic: Switch = key(False, "invite the owner of what is cached anew and may be approved, by itself")
+    trailer_listen: PlainListener = key(
+        "", "a milter that adds a line about this to outbound plain-text mail", restart=Restart.ALWAYS
+    )
+    tls_certificate: Certificates = key("", 'certificate for a "tls:" listener', restart=Restart.SWITCHED)
+    tls_key_file: PrivateKey = key("", "private key to it", restart=Restart.SWITCHED)
 
 
 class Config(Section):

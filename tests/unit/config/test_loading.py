@@ -420,7 +420,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
         ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
         ('[[domain]]\nname = "partner.example"\non_change = "hold"', "domain[partner.example].on_change"),
         ('[history]\nkeep = "0"', "history.keep"),
-        ("[invite]\nautomatic = true", "invite.automatic"),
         ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
     ],
 )
