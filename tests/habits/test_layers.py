@@ -17,7 +17,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("processes",),
     ("faces", "mailflow", "admin"),
-    ("verdict",),
+    ("verdict", "invite"),
     ("resolver",),
     ("store", "upstreams", "listen"),
     ("policy", "config", "changes", "hygiene", "install", "rules", "state", "usable"),
