@@ -58,7 +58,7 @@ def judge(parts: CertificateParts, now: int) -> Proof:
         created=key.created,
         expires=expires,
         validity=validity,
-        can_encrypt=usable and (_encrypts(key, governing) or any(_usable(s, now) for s, _, _ in subkeys)),
+        can_encrypt=usable and (_encrypts(key, governing) or any(usable_now(s, now) for s, _, _ in subkeys)),
         user_ids=tuple(u.value for u in user_ids),
         subkeys=tuple(s for s, _, _ in subkeys),
         strong=names.union(*(b.names for s, b, _ in subkeys if s.back_signed)),
@@ -100,10 +100,10 @@ class _UserId:
 
     @classmethod
     def of(cls, component: Component, claim: Claim, now: int) -> _UserId | None:
-        counts, alive = _counting(component, now)
+        counts, alive = counting(component, now)
         if counts is None:
             return cls._withdrawn(component, claim, now)
-        revoked = _revoked(component, counts, now, final=False)
+        revoked = is_revoked(component, counts, now, final=False)
         value = UserId(claim.text, claim.address, counts.made, _end(counts), revoked)
         order = (revoked or not alive, not counts.primary, -counts.made, component.body)
         return cls(value, counts, alive, _address_name(claim.address), order)
@@ -143,7 +143,7 @@ def _subkey(bound: _Bound, now: int) -> tuple[Subkey, _Bound, Signature] | None:
     A subkey that may sign or certify, but did not agree to this certificate by a back-signature (section 5.2.1.9),
     may be anybody's: nobody finds this certificate by it."""
     component, key = bound.component, bound.key
-    binding, alive = _counting(component, now)
+    binding, alive = counting(component, now)
     if binding is None:
         return None
     expires = key.created + binding.key_lifetime if binding.key_lifetime else None
@@ -158,14 +158,14 @@ def _subkey(bound: _Bound, now: int) -> tuple[Subkey, _Bound, Signature] | None:
         bits=key.bits,
         created=key.created,
         expires=expires,
-        revoked=_revoked(component, binding, now, final=True),
+        revoked=is_revoked(component, binding, now, final=True),
         can_encrypt=encrypts and key.algorithm in packets.ENCRYPTING,
         back_signed=bound.agreed,
     )
     return subkey, bound, binding
 
 
-def _counting(component: Component, now: int) -> tuple[Signature | None, bool]:
+def counting(component: Component, now: int) -> tuple[Signature | None, bool]:
     """The newest self-signature that lives now; else the newest that ever did."""
     made = [s for s in component.of_self() if s.made <= now]
     alive = next((s for s in made if _lives(s, now)), None)
@@ -181,7 +181,7 @@ def _end(signature: Signature) -> int | None:
     return signature.made + signature.lifetime if signature.lifetime else None
 
 
-def _revoked(component: Component, counts: Signature, now: int, *, final: bool) -> bool:
+def is_revoked(component: Component, counts: Signature, now: int, *, final: bool) -> bool:
     """Does a revocation stand against the self-signature that counts? The newer of the two wins, a revocation at the
     same second too; `final`: a hard one always wins. (A user ID may be taken back and given again, whatever the
     reason: Sequoia and gpg agree on that.) A revocation does not end with its own signature's expiration: as in gpg,
@@ -197,7 +197,7 @@ def _revoked(component: Component, counts: Signature, now: int, *, final: bool) 
 def _governing(parts: CertificateParts, user_ids: Sequence[_UserId], now: int) -> list[Signature]:
     """The self-signatures that speak for the primary key, newest first: the direct-key signature, and in v4 that of
     the primary user ID (section 5.2.3.10)."""
-    direct, alive = _counting(parts.direct, now)
+    direct, alive = counting(parts.direct, now)
     governing = [direct] if direct and alive else []
     if parts.key.version == 4 and (first := next((u for u in user_ids if u.alive), None)):
         governing.append(first.counts)
@@ -234,7 +234,8 @@ def _encrypts(key: PublicKey, governing: Sequence[Signature]) -> bool:
     return key.algorithm in packets.ENCRYPTING and (flags is None or bool(flags & signatures.ENCRYPT))
 
 
-def _usable(subkey: Subkey, now: int) -> bool:
+def usable_now(subkey: Subkey, now: int) -> bool:
+    """Can one encrypt to it at this instant, as far as it alone goes?"""
     living = subkey.created <= now and (subkey.expires is None or now < subkey.expires)
     return subkey.can_encrypt and living and not subkey.revoked
 
