@@ -82,10 +82,10 @@ class Relay:
             self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, IndexError):  # an SSLError is an OSError, too
-            with contextlib.ExitStack() as closing:
-                closing.callback(connection.close)
-                self._talk(connection, closing)
+        # an SSLError is an OSError, too
+        with contextlib.suppress(OSError, IndexError), contextlib.ExitStack() as closing:
+            closing.callback(connection.close)
+            self._talk(connection, closing)
 
     def _talk(self, connection: socket.socket, closing: contextlib.ExitStack) -> None:
         tls = self._tls
