@@ -48,6 +48,9 @@ class Observer:
             ["face", "policy", "verdict"],
             registry=self.registry,
         )
+        self._invitations = Counter(
+            "keyserver_invitations", "Invitations that came to a stage, here", ["stage"], registry=self.registry
+        )
         self._seconds = Histogram(
             "keyserver_lookup_seconds", "Seconds to an answer", ["face", "how"], buckets=SECONDS, registry=self.registry
         )
@@ -96,6 +99,10 @@ class Observer:
             facts: dict[str, object] = {"face": face, "policy": policy, "query": self.identity(address)}
             facts |= {"verdict": word, "ms": round(seconds * 1000, 1), "reason": reason}
             self._log.handle(_Lookup("verdict", facts, self._clock()))
+
+    def invitation(self, stage: str) -> None:
+        """An invitation has come to a stage."""
+        self._invitations.labels(stage).inc()
 
     def hits(self, face: str, name: Name, hits: int) -> None:
         """One query's answers from memory since the last call, in one line: a line for each would cost more than it."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keyserver.domains import NONE, DomainRule, DomainRules
-from keyserver.model import Answered, Claim, Entry, Kind, Record, Source, UpstreamSpec, Validity, View
+from keyserver.model import Answered, Claim, Entry, Kind, Record, Source, UpstreamSpec, Validity, View, Voucher
 from keyserver.query import ByAddress, ByText, Query, address_in, parse_address
 
 MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
@@ -206,6 +206,12 @@ def speaks(entry: Entry, address: str, view: View, terms: Terms) -> str:
     if not (voucher.authenticated or entry.chained):
         return "seen in mail whose sender was not authenticated"
     return "" if view.answer_mailflow else "seen in mail, and this view does not answer mailflow entries"
+
+
+def without_effect(entry: Entry, address: str, view: View, terms: Terms) -> str:
+    """Why an approval of this entry for this address would change nothing; empty where it would."""
+    others = tuple(v for v in entry.vouchers if v.address != address)
+    return speaks(replace(entry, vouchers=(*others, Voucher(address, approved=True))), address, view, terms)
 
 
 def approved_for(entry: Entry, address: str | None) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from keyserver.model import Entry, Proof, Source, View, Voucher
-from keyserver.policy import Terms, speaks
+from keyserver.model import Entry, Proof, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,3 @@ def choices(
         for named in sorted({user_id.address for user_id in proof.user_ids if user_id.address}):
             if address is None or named == address:
                 yield entry, EntryChoice(entry.fingerprint, entry.source.value, entry.origin, named)
-
-
-def without_effect(entry: Entry, address: str, view: View, terms: Terms) -> str:
-    """Why an approval of this entry for this address would change nothing; empty where it would."""
-    others = tuple(v for v in entry.vouchers if v.address != address)
-    return speaks(replace(entry, vouchers=(*others, Voucher(address, approved=True))), address, view, terms)

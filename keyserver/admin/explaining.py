@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from keyserver.admin.approving import without_effect
 from keyserver.admin.files import file_of
 from keyserver.admin.resources import CertificateResource, EntryResource, row_of, shown_of
 from keyserver.admin.service import Whole
 from keyserver.model import Entry, Kind, Proof, Source, View, X509Facts
-from keyserver.policy import OnRecord, Terms, approved_for, backed, judge, on_record
+from keyserver.policy import OnRecord, Terms, approved_for, backed, judge, on_record, without_effect
 from keyserver.query import ByAddress, name_of
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.rules import Rules

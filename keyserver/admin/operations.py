@@ -12,6 +12,7 @@ from keyserver.admin.bulk import Bulk
 from keyserver.admin.encrypting import Encrypting
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse
+from keyserver.admin.invitations import Invitations
 from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
@@ -27,6 +28,7 @@ class Operations:
     service: Service
     explaining: Explaining
     encrypting: Encrypting
+    invitations: Invitations
     undoing: Undoing
     bulk: Bulk
     pausing: Pausing

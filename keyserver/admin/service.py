@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from keyserver.admin.acts import Acts
-from keyserver.admin.approving import EntryChoice, choices, without_effect
+from keyserver.admin.approving import EntryChoice, choices
 from keyserver.admin.files import file_of
 from keyserver.admin.importing import Importing, ImportReport
 from keyserver.admin.resources import (
@@ -43,7 +43,7 @@ from keyserver.model import (
     Step,
     View,
 )
-from keyserver.policy import MAILFLOW_TTL, Freshness, Terms, judge
+from keyserver.policy import MAILFLOW_TTL, Freshness, Terms, judge, without_effect
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
@@ -274,7 +274,19 @@ class Service:
     async def approve(
         self, term: str, address: str | None = None, source: Source | None = None, upstream: str | None = None
     ) -> EntryChoice:
-        """Approve one entry for one address; where several fit, Ambiguous or Undecided lists them and none is chosen.
+        """Approve one entry for one address, the one that `meant` finds."""
+        choice = await self.meant(term, address, source, upstream)
+        if not await self._store.approve(choice.fingerprint, Source(choice.source), choice.origin, choice.address):
+            raise NotKnown(f"{choice.fingerprint} was deleted at the same moment")
+        self._note("approve", choice.fingerprint, source=choice.source, address=self._identity(choice.address))
+        return choice
+
+    async def meant(
+        self, term: str, address: str | None = None, source: Source | None = None, upstream: str | None = None
+    ) -> EntryChoice:
+        """The one entry and address for which an approval has an effect.
+
+        Where several fit, Ambiguous or Undecided lists them and none is chosen.
 
         `address` defaults to `term` where that is one, else to the only one for which an approval has an effect."""
         meant = self._read(address or term)
@@ -302,11 +314,7 @@ class Service:
             raise Ambiguous(term, [c for c in named if c.fingerprint in fingerprints])
         if len(fit) > 1:
             raise Undecided(fit)
-        (choice,) = fit
-        if not await self._store.approve(choice.fingerprint, Source(choice.source), choice.origin, choice.address):
-            raise NotKnown(f"{choice.fingerprint} was deleted at the same moment")
-        self._note("approve", choice.fingerprint, source=choice.source, address=self._identity(choice.address))
-        return choice
+        return fit[0]
 
     async def refresh(self, term: str) -> RefreshResult:
         """Ask the upstreams for a certificate again, whatever is cached; what is there stays if they have no news."""

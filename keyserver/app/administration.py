@@ -14,6 +14,7 @@ from keyserver.admin.concerns import MailLoad
 from keyserver.admin.encrypting import Encrypting
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse, pulse_of
+from keyserver.admin.invitations import Invitations
 from keyserver.admin.operations import Operations
 from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
@@ -26,6 +27,7 @@ from keyserver.app.resolver import Lookups
 from keyserver.app.verdicts import policies
 from keyserver.config import Config
 from keyserver.faces.context import FaceRules
+from keyserver.invite.inviting import Inviting
 from keyserver.listen.trust import Trust, plain
 from keyserver.mailflow.intake import Intake, Status
 from keyserver.mailflow.memory import CAPACITY, MAX_MAILS
@@ -42,6 +44,7 @@ def make_operations(
     upkeep: Upkeep,
     intake: Intake,
     verdicts: Verdicts,
+    inviting: Inviting,
     faces: InForce[FaceRules],
 ) -> Operations:
     """One of each."""
@@ -63,6 +66,7 @@ def make_operations(
         service=service,
         explaining=explaining,
         encrypting=Encrypting(verdicts, lambda: policies(faces()), resolver.refresh),
+        invitations=Invitations(service=service, inviting=inviting, store=cache.store, acts=acts, clock=clocks.now),
         undoing=undoing,
         bulk=Bulk(service, undoing, explaining),
         pausing=Pausing(

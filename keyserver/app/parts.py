@@ -13,6 +13,7 @@ from keyserver.admin.operations import Operations
 from keyserver.app.administration import make_operations
 from keyserver.app.cache import Cache, open_cache
 from keyserver.app.context import Context
+from keyserver.app.invitations import make_inviting
 from keyserver.app.mailflow import open_mailflow
 from keyserver.app.resolver import Lookups, open_resolver
 from keyserver.app.rules import ServiceRules
@@ -23,6 +24,7 @@ from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config import Config
 from keyserver.install import Installation
+from keyserver.invite.inviting import Inviting
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.intake import Intake
 from keyserver.observe import Observer
@@ -52,6 +54,7 @@ class Parts:
     cache: Cache
     lookups: Lookups
     verdicts: Verdicts
+    inviting: Inviting
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
@@ -71,7 +74,8 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
     ):
         with open_mailflow(context, cache, lookups.cleaner, rules.mail) as intake:
             verdicts = make_verdicts(context, lookups)
-            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, rules.faces)
+            inviting = make_inviting(context, cache, lookups, rules.invite)
+            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces)
             try:
                 yield Parts(
                     config=config,
@@ -90,6 +94,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
                     cache=cache,
                     lookups=lookups,
                     verdicts=verdicts,
+                    inviting=inviting,
                     hot=hot,
                 )
             finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keyserver.app.upstreams import spec_of
 from keyserver.config import Config
-from keyserver.config.models import DomainSection, VerdictPolicySection
+from keyserver.config.models import DomainSection, InviteSection, VerdictPolicySection
 from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules
@@ -30,17 +30,24 @@ class ServiceRules:
     lookups: InForce[Rules]
     mail: InForce[MailRules]
     faces: InForce[FaceRules]
+    invite: InForce[InviteSection]
 
     @classmethod
     def of(cls, config: Config, upstreams: Mapping[str, Upstream]) -> ServiceRules:
         """The first ones."""
-        return cls(InForce(lookup_rules(config, upstreams)), InForce(mail_rules(config)), InForce(face_rules(config)))
+        return cls(
+            InForce(lookup_rules(config, upstreams)),
+            InForce(mail_rules(config)),
+            InForce(face_rules(config)),
+            InForce(config.invite),
+        )
 
     def replace(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
         """Others hold from here on, everywhere in this process."""
         self.lookups.replace(lookup_rules(config, upstreams))
         self.mail.replace(mail_rules(config))
         self.faces.replace(face_rules(config))
+        self.invite.replace(config.invite)
 
     async def replaced(self) -> None:
         """Return when nothing that was judged by earlier ones is still being stored."""

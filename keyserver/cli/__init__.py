@@ -20,6 +20,7 @@ from keyserver.cli import (
     can_encrypt,
     check,
     harvest,
+    invite,
     lookup,
     nodes,
     reload,
@@ -71,6 +72,8 @@ application.command("upstreams")(upstreams.upstreams)
 application.command("nodes")(nodes.nodes)
 application.command("audit")(audit.audit)
 application.add_typer(token.commands, name="token")
+application.command("invite")(invite.invite)
+application.command("invitations")(invite.invitations)
 application.command("reload")(reload.reload)
 application.command("settings")(settings.settings)
 

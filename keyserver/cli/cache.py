@@ -49,7 +49,7 @@ def show_(id_: Id, as_json: JsonOption = False, config: ConfigOption = None, set
     from keyserver.cli.admin_client import reach, segment
 
     with reach(configuration) as client:
-        found = _one(lambda: client.get(f"{_CACHE}/{segment(id_)}"))
+        found = one_of_several(lambda: client.get(f"{_CACHE}/{segment(id_)}"))
     if as_json:
         show.print_json(found)
     else:
@@ -288,7 +288,7 @@ def _each(config: Any, settings: Any, ids: list[str], done: str, act: Any) -> in
     with reach(configuration) as client:
         for id_ in ids:
             try:
-                answer = _one(lambda id_=id_: act(client, f"{_CACHE}/{segment(id_)}"))
+                answer = one_of_several(lambda id_=id_: act(client, f"{_CACHE}/{segment(id_)}"))
             except ApiError as error:
                 worst = max(worst, error.code)
                 print("\n".join(error.lines), file=sys.stderr)
@@ -307,7 +307,7 @@ def _for(answer: dict[str, Any]) -> list[str]:
     return [f"({answer['source']}, {answer['origin']}) for {answer['address']}"] if "address" in answer else []
 
 
-def _one(ask: Any) -> Any:
+def one_of_several(ask: Any) -> Any:
     """An answer about one certificate; where an address fits several, Trouble that lists them."""
     from keyserver.cli import show
     from keyserver.cli.admin_client import ApiError

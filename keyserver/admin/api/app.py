@@ -14,6 +14,7 @@ from keyserver.admin.api.deletes import DeleteApi
 from keyserver.admin.api.description import Description
 from keyserver.admin.api.encrypting import EncryptingApi
 from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
+from keyserver.admin.api.invitations import InvitationsApi
 from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
 from keyserver.admin.api.problems import problems
@@ -29,6 +30,7 @@ from keyserver.admin.pages.audit import AuditPage
 from keyserver.admin.pages.cache import CachePage
 from keyserver.admin.pages.certificate import CertificatePage
 from keyserver.admin.pages.encrypting import EncryptingPage
+from keyserver.admin.pages.invitations import InvitationsPage
 from keyserver.admin.pages.lookup import LookupPage
 from keyserver.admin.pages.mailflow import MailflowPage
 from keyserver.admin.pages.nodes import NodesPage
@@ -81,6 +83,7 @@ def make_api(
         MailflowApi(service),
         LookupApi(service, streams),
         EncryptingApi(operations.encrypting, streams),
+        InvitationsApi(operations.invitations),
         TokensApi(operations.tokens),
         AuditApi(operations.auditing),
         Description(),
@@ -106,6 +109,7 @@ def make_api(
         UndoPage(operations.undoing, templates),
         LookupPage(service, streams, templates),
         EncryptingPage(operations.encrypting, streams, templates),
+        InvitationsPage(operations.invitations, templates),
     ):
         app.add_routes(page.routes())
     refuse_unmarked(app)

@@ -37,6 +37,7 @@ NAVIGATION = (
     ("/can-encrypt", "Can encrypt"),
     ("/upstreams", "Upstreams"),
     ("/mailflow", "Mail flow"),
+    ("/invitations", "Invitations"),
     ("/settings", "Settings"),
     ("/audit", "Audit"),
     ("/nodes", "Nodes"),

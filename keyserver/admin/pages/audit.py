@@ -18,6 +18,7 @@ _ACTS = (
     "block",
     "delete",
     "import",
+    "invite",
     "keep",
     "pause",
     "purge",

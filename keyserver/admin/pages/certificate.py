@@ -40,6 +40,7 @@ class CertificatePage:
         self._explaining = operations.explaining
         self._undoing = operations.undoing
         self._auditing = operations.auditing
+        self._invitations = operations.invitations
         self._clock = operations.clock
         self._templates = templates
 
@@ -170,6 +171,7 @@ class CertificatePage:
             "bar": bar,
             "algorithm": algorithm,
             "may": may_act(),
+            "inviting": self._invitations.possible,
             "mine": f"/cache/{shown.fingerprint}",
         }
 

@@ -12,6 +12,7 @@ _WORDS: Mapping[str, str] = {
     "approve": "approved",
     "block": "blocked",
     "delete": "deleted",
+    "invite": "its owner invited",
     "keep": "kept as local",
     "unblock": "unblocked",
 }

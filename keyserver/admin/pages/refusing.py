@@ -16,14 +16,18 @@ _STATUS = ((NotKnown, 404), (Refusal, 409), (Forbidden, 403), (StoreError, 503))
 
 def refused(templates: Templates, trouble: Problem | StoreError, here: str, back: str) -> web.Response:
     """The page that says why. here: of the navigation; back: a path of ours."""
-    status = next((status for type_, status in _STATUS if isinstance(trouble, type_)), 400)
     candidates: Sequence[Candidate] = trouble.candidates if isinstance(trouble, Ambiguous) else ()
     return templates.page(
         "refused",
-        status,
+        status_of(trouble),
         here=here,
         back=back,
         text=str(trouble),
         candidates=candidates,
         choices=trouble.choices if isinstance(trouble, Undecided) else (),
     )
+
+
+def status_of(trouble: Problem | StoreError) -> int:
+    """Of the page that says it."""
+    return next((status for type_, status in _STATUS if isinstance(trouble, type_)), 400)
