@@ -18,6 +18,7 @@ PAGES = {
     "lookup-found": "/lookup?q=alice@example.org",
     "lookup-absent": "/lookup?q=nobody@example.org",
     "can-encrypt": "/can-encrypt",
+    "invitations": "/invitations",
     "upstreams": "/upstreams",
     "mailflow": "/mailflow",
     "settings": "/settings",
