@@ -25,6 +25,7 @@ from keyserver.traffic import Traffic
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LATE = 0.2  # seconds that the line of a lookup may wait for others
 MOST_LATE = 64  # lines that wait
+STAGES = ("prepared", "sent", "failed")  # of invitations, while they are sent
 _TRAFFIC = {State.FAILED: "failed", State.BUSY: "failed"}
 
 
@@ -49,8 +50,10 @@ class Observer:
             registry=self.registry,
         )
         self._invitations = Counter(
-            "keyserver_invitations", "Invitations that came to a stage, here", ["stage"], registry=self.registry
+            "keyserver_invitations", "Invitations by what became of their mail", ["stage"], registry=self.registry
         )
+        for stage in STAGES:
+            self._invitations.labels(stage)
         self._seconds = Histogram(
             "keyserver_lookup_seconds", "Seconds to an answer", ["face", "how"], buckets=SECONDS, registry=self.registry
         )

@@ -20,7 +20,7 @@ from keyserver.invite.problem import NotInvited
 
 ONE = 20.0  # seconds for each step
 ALL = 60.0  # seconds for all of it
-_FAREWELL = 2.0  # seconds for QUIT, when the mail is there already
+FAREWELL = 2.0  # seconds for QUIT, when the mail is there already
 _SHOWN = 300  # characters of what a relay says
 
 
@@ -96,7 +96,7 @@ async def hand_over(mail: Mail, relay: Relay, one: float = ONE, all_: float = AL
         raise Unsure(f"{relay.host} has not said whether it took the mail: {_text(problem)}") from problem
     else:
         with contextlib.suppress(SMTPException, OSError, TimeoutError):
-            await client.quit(timeout=_FAREWELL)
+            await client.quit(timeout=FAREWELL)
     finally:
         client.close()
 

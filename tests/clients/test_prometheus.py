@@ -34,7 +34,7 @@ OTHER_UNITS = frozenset(
     "octets milliseconds ms minutes hours days kilobytes megabytes kib mib percent".split()  # noqa: SIM905
 )
 LABELS = frozenset(
-    "face state how upstream outcome way verdict kind result source section file node version python le".split()  # noqa: SIM905
+    "face state how stage upstream outcome way verdict kind result source section file node version python le".split()  # noqa: SIM905
 )
 
 
