@@ -112,6 +112,8 @@ def world(folder: Path) -> Iterator[World]:
             f'[[upstream]]\nname = "partner directory"\nurl = "hkp://127.0.0.1:{free_port()}"\npriority = 5\n'
             f'domains = ["{PARTNER}"]\n'
             f'[smime]\ntrust_anchors = "{folder / "ca.pem"}"\n'
+            f'[invite]\nsmtp = "smtp://127.0.0.1:{free_port()}"\nsender = "keys@here.example"\n'
+            'public_url = "https://optin.here.example"\n'
             '[policy]\ninternal_domains = ["here.example"]\n'
         )
         with Service(folder, config=config) as service:
@@ -128,6 +130,8 @@ def fill(there: World, evil: Made) -> None:
     for n in range(6):
         there.look(f"nobody{n}@example.org")
     there.send("/api/v1/cache/import", evil.octets + make(["Zoë Zimmer <zoe@here.example>"], seed="zoe").octets)
+    with contextlib.suppress(urllib.error.HTTPError):  # its relay is dead: it has failed
+        there.send("/api/v1/invitations", b'{"address": "alice@example.org"}', "application/json")
     mail = crlf(signed(text(), there.mia, sender=f"Mia Moor <{MIA}>"))
     there.send("/api/v1/harvest", mail, "message/rfc822")
     known = make([f"Bob Baumann <{BOB}>"], seed="bob").octets
