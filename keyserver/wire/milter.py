@@ -43,7 +43,10 @@ class Ask(IntEnum):
 
 
 CONTINUE, ACCEPT = b"\0\0\0\1c", b"\0\0\0\1a"
-"""The only two answers that are ever given."""
+"""The only two answers that a mail is ever given."""
+
+CHANGE_BODY = 0x2  # an action: the filter may replace the body
+MAX_PIECE = 65535  # octets of a new body in one frame
 
 
 class Protocol(IntFlag):
@@ -160,8 +163,8 @@ def client(data: bytes) -> str:
     return rest[3:].partition(b"\0")[0].decode("latin-1")
 
 
-def mail_from(data: bytes) -> str:
-    """The envelope sender as it was given, in its angle brackets."""
+def path(data: bytes) -> str:
+    """The envelope sender or recipient of its command as it was given, in its angle brackets."""
     return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
@@ -171,3 +174,9 @@ def header(data: bytes) -> bytes:
     value = rest.removesuffix(b"\0").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     gap = b"" if value[:1] in (b" ", b"\t") or not value else b" "
     return name + b":" + gap + value + b"\r\n"
+
+
+def new_body(octets: bytes) -> bytes:
+    """The frames that put another body in the place of the mail's, for before the answer at its end."""
+    pieces = [octets[at : at + MAX_PIECE] for at in range(0, len(octets), MAX_PIECE)]
+    return b"".join(_LENGTH.pack(len(piece) + 1) + b"b" + piece for piece in pieces)
