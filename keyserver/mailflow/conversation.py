@@ -110,8 +110,9 @@ class Conversation(ABC):
     def end(self) -> None:
         """The mail is complete."""
 
+    @abstractmethod
     def recipient(self, frame: Frame) -> None:
-        """A recipient, where they are sent at all."""
+        """A recipient."""
 
     def _negotiate(self, data: bytes) -> bytes:
         version, actions, offered = milter.negotiated(data)

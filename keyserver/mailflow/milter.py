@@ -41,6 +41,9 @@ class Conversation(conversation.Conversation):
             self._holding = ArrivingMail(self._intake.memory, mime.MAX_MESSAGE)
         return self._holding
 
+    def recipient(self, frame: Frame) -> None:
+        """A recipient: of no interest, and sent only by mail servers that cannot leave them out."""
+
     def header(self, frame: Frame) -> None:
         """A header field."""
         holding = self._held()
