@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import re
+from dataclasses import replace
 
 from keyserver.mailflow import direction
 from keyserver.mailflow.signed import chosen
@@ -11,7 +12,7 @@ from keyserver.mailflow.values import Candidate, Envelope, Mail, Remark, Rules, 
 from keyserver.model import Kind, Malformed
 from keyserver.openpgp.armor import Armored, read_armor
 from keyserver.smime import cms
-from keyserver.wire import authres, autocrypt, mime
+from keyserver.wire import authres, autocrypt, dsn, mime
 from keyserver.wire.mailbox import one_mailbox
 
 MAX_KEYS = 1 << 20  # octets of one part with OpenPGP keys
@@ -41,16 +42,20 @@ def look(mail: Mail, rules: Rules, now: int) -> Seen:
         text = f"the mail is larger than {mime.MAX_MESSAGE >> 20} MiB, and was not read"
         remarks = () if found.inbound else (Remark(found.why, found.text),)
         return Seen(None, found, remarks=(*remarks, Remark(Why.TOO_LARGE, text)))
-    message = mime.parse(mail.octets)
+    message = whole = mime.parse(mail.octets)
     authserv_id = rules.authserv_id
     if mail.envelope.way is Way.LMTP and (inner := _journaled(message)) is not None:
         # What an Exchange journal wraps stands for itself. Its headers are its sender's: they authenticate nobody.
         message, authserv_id = inner, ""
-    return _look(message, mail.envelope, rules, authserv_id, now)
+    seen = _look(message, mail.envelope, rules, authserv_id, now)
+    failure = dsn.failure(whole) if mail.envelope.from_nobody else None
+    return replace(seen, failure=failure) if failure is not None else seen
 
 
 def headers_only(fields: mime.Fields, envelope: Envelope, rules: Rules) -> Remark | None:
     """Why a mail need not be read any further, as far as its headers can tell; None: it has to be read."""
+    if envelope.from_nobody and dsn.is_report(fields):
+        return None
     try:
         sender: str | None = one_mailbox(fields.all("from"))
     except Malformed as problem:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from keyserver.config.kinds import Address, Network
 from keyserver.model import Certificate, Kind
 from keyserver.policy import Terms
+from keyserver.wire.dsn import Failure
 
 
 class Why(StrEnum):
@@ -66,6 +67,11 @@ class Envelope:
     user: str = ""  # the name that the client authenticated with
     sender: str = ""  # envelope sender, bare
     queue_id: str = ""  # the mail server's, for finding the mail in its log
+
+    @property
+    def from_nobody(self) -> bool:
+        """Was it sent with the null reverse-path (RFC 5321 section 4.5.5)? Files say nothing of that."""
+        return self.way is not Way.FILE and not self.sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,7 @@ class Seen:
     dated: int | None = None  # when our own mail server received it, as it says
     candidates: tuple[Candidate, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    failure: Failure | None = None  # of a mail that came back, by a notification from nobody
 
 
 @dataclass(frozen=True, slots=True)
