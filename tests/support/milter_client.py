@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def frame(letter: str, data: bytes = b"") -> bytes:
@@ -30,13 +30,20 @@ def connect(address: str = "192.0.2.9", local: str = "192.0.2.1") -> bytes:
     )
 
 
-def mail(octets: bytes, sender: str = "<alice@partner.example>", user: str = "", end: bool = True) -> list[bytes]:
+def mail(
+    octets: bytes,
+    sender: str = "<alice@partner.example>",
+    user: str = "",
+    end: bool = True,
+    recipients: Sequence[str] = (),
+) -> list[bytes]:
     """The commands of one mail (CRLF), from MAIL on."""
     top, _, body = octets.partition(b"\r\n\r\n")
     lines = top.replace(b"\r\n ", b"\n ").replace(b"\r\n\t", b"\n\t").split(b"\r\n")
     commands = [
         macro("M", {"i": "4XYZ"} | ({"{auth_authen}": user} if user else {})),
         frame("M", sender.encode() + b"\0"),
+        *(frame("R", recipient.encode() + b"\0") for recipient in recipients),
     ]
     for line in lines:
         name, _, value = line.partition(b":")
@@ -71,6 +78,20 @@ class Client:
         """One answer: letter and data."""
         (length,) = struct.unpack(">I", await self._reader.readexactly(4))
         return await self._reader.readexactly(length)
+
+    async def changed(self, octets: bytes, *recipients: str, **options: str) -> bytes | None:
+        """One mail: the body that the filter puts in its place, None where it leaves the mail as it is."""
+        commands = mail(octets, recipients=recipients, **options)  # type: ignore[arg-type]
+        end = next(n for n, c in enumerate(commands) if c[4:5] == b"N") + 1
+        self.send(*commands[:end])
+        answers = [await self.answer()]
+        if answers[0] == b"c":
+            self.send(*commands[end:])
+            answers = [await self.answer()]
+        while answers[-1][:1] == b"b":
+            answers.append(await self.answer())
+        assert answers[-1] == b"a", answers
+        return b"".join(one[1:] for one in answers[:-1]) if len(answers) > 1 else None
 
     async def deliver(self, octets: bytes, **options: str) -> tuple[bytes, bytes]:
         """One mail: the answers at the end of its headers and, unless that was "accept", of itself."""
