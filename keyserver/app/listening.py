@@ -19,6 +19,7 @@ from keyserver.admin.reloading import NoService, Reloads
 from keyserver.app.administration import rules_of
 from keyserver.app.context import CannotStart
 from keyserver.app.metrics import ServiceMetrics
+from keyserver.app.owners import owners_server, trailing_of
 from keyserver.app.parts import Parts
 from keyserver.config import Config, Listener, Listening
 from keyserver.faces.cache import MemoryLimit
@@ -32,7 +33,7 @@ from keyserver.faces.http.server import HttpServer
 from keyserver.faces.register import FACES
 from keyserver.listen.server import Address, ListeningServer
 from keyserver.listen.tls import TlsCertificate
-from keyserver.mailflow import lmtp, milter
+from keyserver.mailflow import lmtp, milter, trailing
 from keyserver.mailflow.server import MailConnection, MailServer
 from keyserver.model import Answer, View
 from keyserver.observe import Observer
@@ -42,7 +43,7 @@ from keyserver.query import Query
 from keyserver.verdict.deciding import Verdict
 
 DRAIN = 5.0  # seconds that open requests have when we stop
-MAIL = ("milter", "lmtp")
+MAIL = ("milter", "lmtp", "trailer")
 OF_MAIL_SERVERS = (*MAIL, "socketmap")
 """Written as mail servers have it, and as open as loopback where it is a Unix socket."""
 ADMIN_CONNECTIONS = 64
@@ -145,6 +146,16 @@ def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[
         ),
     }
 
+    async def trailer(view: View) -> ListeningServer[Any]:
+        connection = partial(trailing.Connection, trailing_of(parts, listeners.config))
+        listener, allowed = config.invite.trailer_listen, config.mailflow.allowed_clients
+        assert listener is not None
+        return MailServer("trailer", listener, allowed, trailing.MAX_CONNECTIONS, connection)
+
+    async def owners(view: View) -> ListeningServer[Any]:
+        tls = listeners.tls("invite", config.invite.tls_certificate, config.invite.tls_key_file)
+        return await owners_server(parts, listeners.config, tls, listeners.closing)
+
     async def mail(name: str, view: View) -> ListeningServer[Any]:
         listener, most, connection = mail_servers[name]
         assert listener is not None
@@ -156,6 +167,8 @@ def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[
     return {
         **{face.name: partial(_open_face, parts, listeners, budget, face) for face in FACES},
         **{name: partial(mail, name) for name in mail_servers},
+        "trailer": trailer,
+        "invite": owners,
         "admin": admin,
     }
 

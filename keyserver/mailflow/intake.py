@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from keyserver.hygiene import Hygiene
+from keyserver.invite.bounces import of_message_id
 from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.harvest import look
 from keyserver.mailflow.memory import MAX_MAILS, ArrivingMail, MailMemory
@@ -26,6 +27,7 @@ from keyserver.query import name_of
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, Stored, StoreError
+from keyserver.wire.dsn import Failure
 
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
@@ -167,6 +169,8 @@ class Intake:
     async def _read(self, mail: Mail, rules: Rules, begun: int, now: int, explain: bool) -> Report | None:
         """Read, judge and store one mail; None where other rules hold by the time that something would be stored."""
         seen: Seen = await self._in_thread(look, mail, rules, now)
+        if seen.failure is not None and not explain:
+            await self._returned(seen.failure, now)
         caught: list[Caught] | None = []
         remarks = list(seen.remarks)
         if seen.candidates and seen.sender is not None:
@@ -201,6 +205,17 @@ class Intake:
             if caught.changed and verdict in (Stored.NEW, Stored.CHANGED, Stored.SAME):
                 self._note_change(done[-1], seen, sender, now)
         return done
+
+    async def _returned(self, failure: Failure, now: int) -> None:
+        """Note which of our invitations has come back. Nothing else follows from such a mail: it proves nothing."""
+        for id_ in filter(None, map(of_message_id, failure.ids)):
+            try:
+                ours = await self._store.invitations.bounced(id_, now, failure.why)
+            except StoreError as trouble:
+                _LOG.error("an invitation that has come back could not be noted: %s", trouble)
+                return
+            if ours:
+                _LOG.info("an invitation has come back", extra={"facts": {"invitation": id_}})
 
     async def _proved(
         self, candidates: Iterable[Candidate], sender: str, rules: Rules, remarks: list[Remark], now: int

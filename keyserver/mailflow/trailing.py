@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from keyserver.hygiene import Hygiene
 from keyserver.mailflow import conversation
 from keyserver.mailflow.conversation import LOG, MilterConnection
+from keyserver.mailflow.conversation import MAX_CONNECTIONS as MAX_CONNECTIONS
 from keyserver.mailflow.direction import sender_of
 from keyserver.mailflow.memory import ArrivingMail, MailMemory
 from keyserver.mailflow.server import MailServer

@@ -20,17 +20,15 @@ from keyserver.hygiene import Hygiene
 from keyserver.invite import tokens
 from keyserver.invite.tokens import CONFIRM, WITHDRAW, Token
 from keyserver.model import Kind
-from keyserver.query import name_of
 from keyserver.resolver.select import merged_all
 from keyserver.store.base import Store, StoreError
-from keyserver.store.invitations import OPEN, Invitation, Refused, Stage
+from keyserver.store.invitations import Invitation, Refused, Stage
+from keyserver.store.inviting import irrevocable, named, unconfirmable
 from keyserver.usable import unusable
 
 MAX_BODY = 1024  # octets of a request's; the button sends none
 
 _LOG = logging.getLogger("keyserver.invite")
-_STATUS = {Refused.UNKNOWN: 404}
-"""Of a reply about a link that does nothing; 410 for all others."""
 
 
 class Deed(StrEnum):
@@ -109,10 +107,8 @@ class _Handlers:
             return self._unknown()
         if invitation.stage is Stage.CONFIRMED:
             return self._page(self._pages.confirmed(invitation, _withdrawal(token), before=True))
-        if why := self._closed(invitation):
-            return self._refused(why)
-        if await self._changed(invitation):
-            return self._page(self._pages.text("Nothing to do here", CHANGED), 410)
+        if refusal := await self._closed(invitation):
+            return refusal
         return self._page(self._pages.confirm(invitation))
 
     async def confirm(self, request: web.Request) -> web.StreamResponse:
@@ -121,8 +117,8 @@ class _Handlers:
         found = await self._owners.store.invitations.by_confirm(token.digest) if token else None
         if token is None or found is None:
             return self._unknown()
-        if found.stage in OPEN and await self._changed(found):
-            return self._page(self._pages.text("Nothing to do here", CHANGED), 410)
+        if found.stage is not Stage.CONFIRMED and (refusal := await self._closed(found)):
+            return refusal
         done = await self._owners.store.invitations.confirm(token.digest, self._owners.clock())
         if done is Refused.USED:
             return self._page(self._pages.confirmed(found, _withdrawal(token), before=True), 410)
@@ -137,10 +133,8 @@ class _Handlers:
         invitation = await self._owners.store.invitations.by_withdraw(token.digest) if token else None
         if invitation is None:
             return self._unknown()
-        if invitation.stage is Stage.WITHDRAWN:
-            return self._refused(Refused.WITHDRAWN)
-        if invitation.stage is Stage.REPLACED and not invitation.confirmed_at:
-            return self._refused(Refused.REPLACED)
+        if why := irrevocable(invitation):
+            return self._refused(why)
         return self._page(self._pages.withdraw(invitation))
 
     async def withdraw(self, request: web.Request) -> web.StreamResponse:
@@ -154,24 +148,23 @@ class _Handlers:
         await self._owners.note(Deed.WITHDRAW, done, request)
         return self._page(self._pages.withdrawn())
 
-    def _closed(self, invitation: Invitation) -> Refused | None:
-        """Why its link does nothing any more, by what is on record of it."""
-        if invitation.stage is Stage.WITHDRAWN:
-            return Refused.WITHDRAWN
-        if invitation.stage not in OPEN:
-            return Refused.REPLACED
-        return Refused.EXPIRED if self._owners.clock() >= invitation.expires_at else None
+    async def _closed(self, invitation: Invitation) -> web.Response | None:
+        """Why its link does nothing any more; None where it does.
 
-    async def _changed(self, invitation: Invitation) -> bool:
-        """Does what is known of its certificate, revocations too, show the address no more, or not for encryption?
-
-        What is not known at all, or blocked, is the store's to say."""
-        snapshot = await self._owners.store.certificate(invitation.fingerprint)
-        merged = merged_all(snapshot, invitation.fingerprint, self._owners.hygiene, self._owners.clock())
-        if merged is None:
-            return False
-        name = name_of(invitation.kind, "addr", invitation.address)
-        return name not in merged.proof.weak or bool(unusable(merged.proof))
+        All that is known of the certificate, revocations too, must show the address now, and that it can encrypt."""
+        now, store, fingerprint = self._owners.clock(), self._owners.store, invitation.fingerprint
+        if why := unconfirmable(invitation, now):
+            return self._refused(why)
+        if fingerprint in await store.blocked():
+            return self._refused(Refused.BLOCKED)
+        snapshot = await store.certificate(fingerprint)
+        about = (invitation.source, invitation.origin)
+        merged = merged_all(snapshot, fingerprint, self._owners.hygiene, now)
+        if merged is None or not any((entry.source, entry.origin) == about for entry in snapshot.entries):
+            return self._refused(Refused.GONE)
+        if named(invitation) not in merged.proof.weak or unusable(merged.proof):
+            return self._page(self._pages.text("Nothing to do here", CHANGED), 410)
+        return None
 
     def _unknown(self) -> web.Response:
         return self._page(self._pages.text("Nothing found", UNKNOWN), 404)
