@@ -69,7 +69,8 @@ class Intake:
     """Takes mail in. `run` is its one task; `harvest` does one mail at once, for administrators.
 
     chained: (certificate, intermediates, now) -> does its chain lead to a trust anchor?
-    identity: how logs may show an address or message-id.
+    identity: how logs may show an address or message-id. fresh: hears (address, fingerprint) of each certificate that
+    is newly cached for an authenticated sender and not held; it neither waits nor raises.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class Intake:
         counts: Counts,
         identity: Callable[[str], str],
         memory: MailMemory,
+        fresh: Callable[[str, str], None] = lambda address, fingerprint: None,
     ) -> None:
+        self._fresh = fresh
         self._store = store
         self._cleaner = cleaner
         self._hygiene = hygiene
@@ -181,6 +184,10 @@ class Intake:
                     caught = await self._certificates(seen, seen.sender, rules, remarks, begun, now, explain)
                 except StoreError as trouble:
                     remarks.insert(0, Remark(Why.FAILED, f"the store cannot keep it: {trouble}"))
+        if seen.authenticated and seen.sender is not None and mail.envelope.way is not Way.FILE and not explain:
+            for one in caught or ():
+                if one.new and one.result is Why.CACHED:
+                    self._fresh(seen.sender, one.fingerprint)
         return None if caught is None else report_of(seen, mail.envelope, tuple(caught), tuple(remarks), explain)
 
     async def _certificates(
