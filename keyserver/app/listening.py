@@ -147,14 +147,14 @@ def _makers(parts: Parts, listeners: Listeners, budget: MemoryLimit) -> Mapping[
     }
 
     async def trailer(view: View) -> ListeningServer[Any]:
-        connection = partial(trailing.Connection, trailing_of(parts, listeners.config))
+        connection = partial(trailing.Connection, trailing_of(parts))
         listener, allowed = config.invite.trailer_listen, config.mailflow.allowed_clients
         assert listener is not None
         return MailServer("trailer", listener, allowed, trailing.MAX_CONNECTIONS, connection)
 
     async def owners(view: View) -> ListeningServer[Any]:
         tls = listeners.tls("invite", config.invite.tls_certificate, config.invite.tls_key_file)
-        return await owners_server(parts, listeners.config, tls, listeners.closing)
+        return await owners_server(parts, tls, listeners.closing)
 
     async def mail(name: str, view: View) -> ListeningServer[Any]:
         listener, most, connection = mail_servers[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
@@ -16,8 +16,10 @@ from keyserver.rules import InForce
 
 
 @contextlib.contextmanager
-def open_mailflow(context: Context, cache: Cache, cleaner: Cleaner, rules: InForce[Rules]) -> Iterator[Intake]:
-    """The intake; its `run` is the caller's to start."""
+def open_mailflow(
+    context: Context, cache: Cache, cleaner: Cleaner, rules: InForce[Rules], fresh: Callable[[str, str], None]
+) -> Iterator[Intake]:
+    """The intake; its `run` is the caller's to start. fresh: see there."""
     intake = Intake(
         store=cache.store,
         cleaner=cleaner,
@@ -27,6 +29,7 @@ def open_mailflow(context: Context, cache: Cache, cleaner: Cleaner, rules: InFor
         counts=Counts(context.observer.registry),
         identity=context.observer.identity,
         memory=MailMemory(),
+        fresh=fresh,
     )
     try:
         yield intake

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from aiohttp import web
-from prometheus_client import Counter
 
 from keyserver.admin.acts import ACTOR, Actor
 from keyserver.app.parts import Parts
-from keyserver.config import Config
 from keyserver.faces.cache import MemoryLimit
 from keyserver.faces.http.app import make_runner
 from keyserver.faces.http.connection import HttpLimits
@@ -27,16 +24,14 @@ OWNER = "the owner"
 CONNECTIONS = 1000
 
 
-async def owners_server(
-    parts: Parts, config: Callable[[], Config], tls: ssl.SSLContext | None, closing: AsyncExitStack
-) -> HttpServer:
-    """The owners' pages, not open yet. config: the one that holds now."""
+async def owners_server(parts: Parts, tls: ssl.SSLContext | None, closing: AsyncExitStack) -> HttpServer:
+    """The owners' pages, not open yet."""
     app = make_pages(
         Owners(
             store=parts.store,
             hygiene=parts.cache.hygiene,
             clock=parts.clocks.now,
-            sender=lambda: config().invite.sender,
+            sender=lambda: parts.rules.invite().sender,
             note=_note(parts),
         )
     )
@@ -57,12 +52,9 @@ async def owners_server(
 def _note(parts: Parts) -> Note:
     """What owners do is an act like an administrator's, of somebody whose address logs show as they may."""
     acts, trust, identity = parts.operations.acts, parts.trust, parts.observer.identity
-    counted = Counter("keyserver_owners_acts", "Consents and withdrawals", ["act"], registry=parts.observer.registry)
-    for deed in Deed:
-        counted.labels(deed.value)
 
     async def note(deed: Deed, invitation: Invitation, request: web.Request) -> None:
-        counted.labels(deed.value).inc()
+        parts.observer.invitation(invitation.stage)
         client = trust.client(request.remote or "", request.headers.getall(trust.header, []))
         ACTOR.set(Actor(OWNER, "invitation", identity(client) if client else ""))
         facts = {"source": invitation.source.value, "invitation": invitation.id}
@@ -72,11 +64,11 @@ def _note(parts: Parts) -> Note:
     return note
 
 
-def trailing_of(parts: Parts, config: Callable[[], Config]) -> Trailing:
-    """What decides on outbound mail. config: the one that holds now."""
+def trailing_of(parts: Parts) -> Trailing:
+    """What decides on outbound mail."""
 
     def link() -> str:
-        url = config().invite.public_url
+        url = parts.rules.invite().public_url
         return f"{url.rstrip('/')}/" if url else ""
 
     return Trailing(

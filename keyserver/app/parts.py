@@ -13,7 +13,7 @@ from keyserver.admin.operations import Operations
 from keyserver.app.administration import make_operations
 from keyserver.app.cache import Cache, open_cache
 from keyserver.app.context import Context
-from keyserver.app.invitations import make_inviting
+from keyserver.app.invitations import make_automatic, make_inviting
 from keyserver.app.mailflow import open_mailflow
 from keyserver.app.resolver import Lookups, open_resolver
 from keyserver.app.rules import ServiceRules
@@ -24,6 +24,7 @@ from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config import Config
 from keyserver.install import Installation
+from keyserver.invite.automatic import Automatic
 from keyserver.invite.inviting import Inviting
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.intake import Intake
@@ -55,6 +56,7 @@ class Parts:
     lookups: Lookups
     verdicts: Verdicts
     inviting: Inviting
+    automatic: Automatic
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
@@ -72,7 +74,8 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
         open_resolver(context, cache, rules.lookups) as lookups,
         open_upkeep(context, cache, lookups, hot) as upkeep,
     ):
-        with open_mailflow(context, cache, lookups.cleaner, rules.mail) as intake:
+        automatic = make_automatic(context, cache, rules.invite)
+        with open_mailflow(context, cache, lookups.cleaner, rules.mail, automatic.offer) as intake:
             verdicts = make_verdicts(context, lookups)
             inviting = make_inviting(context, cache, lookups, rules.invite)
             operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces)
@@ -95,6 +98,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
                     lookups=lookups,
                     verdicts=verdicts,
                     inviting=inviting,
+                    automatic=automatic,
                     hot=hot,
                 )
             finally:

@@ -17,6 +17,7 @@ from typing import Any
 from keyserver.app.admin_socket import open_admin_socket
 from keyserver.app.context import CannotStart
 from keyserver.app.front import agreed_on
+from keyserver.app.invitations import run_automatic
 from keyserver.app.listening import DRAIN, Listeners, open_all
 from keyserver.app.log import install_log
 from keyserver.app.parts import Parts, opened
@@ -70,6 +71,7 @@ async def _serve(
         joined = among(parts, listeners) if among is not None else None
         upkeep: asyncio.Task[None] | None = None
         reader = group.create_task(parts.intake.run())
+        inviter = group.create_task(run_automatic(parts.automatic, parts.operations))
         reloader = Reloader(parts, listeners)
 
         async def hang_up() -> None:
@@ -94,6 +96,7 @@ async def _serve(
             await listeners.close()
             await parts.intake.drain(DRAIN)
             reader.cancel()
+            inviter.cancel()
             if upkeep is not None:
                 upkeep.cancel()
 

@@ -13,25 +13,24 @@ from collections.abc import Awaitable, Callable
 from keyserver.store.invitations import Invitations
 
 WAITING = 200  # that wait to be invited; more are not invited by themselves
+AUTOMATIC = "automatic"
+"""Who has invited then."""
 _LOOKED_BACK = 1000  # earlier invitations of one address that are looked through
 _LOG = logging.getLogger("keyserver.invite")
 
 
 class Automatic:
-    """A queue and its one task, `run`. wanted: is it switched on now? invite: (address, fingerprint) -> the
-    administrator's own operation, which says in an exception why it did nothing; identity: how logs show either."""
+    """A queue and its one task, `run`. wanted: is it switched on now? identity: how logs show what they name."""
 
     def __init__(
         self,
         *,
         wanted: Callable[[], bool],
         invitations: Invitations,
-        invite: Callable[[str, str], Awaitable[object]],
         identity: Callable[[str], str],
     ) -> None:
         self._wanted = wanted
         self._invitations = invitations
-        self._invite = invite
         self._identity = identity
         self._queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(WAITING)
         self._shed = 0
@@ -47,12 +46,14 @@ class Automatic:
             if self._shed & (self._shed - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood must not flood the log as well
                 _LOG.warning("not invited: too many at once", extra={"facts": {"shed": self._shed}})
 
-    async def run(self) -> None:
-        """Invite one after the other, until cancelled."""
+    async def run(self, invite: Callable[[str, str], Awaitable[None]]) -> None:
+        """Invite one after the other, until cancelled.
+
+        invite: (address, fingerprint) -> what administrators do, with an exception for why it was not done."""
         while True:
             address, fingerprint = await self._queue.get()
             try:
-                await self._one(address, fingerprint)
+                await self._one(address, fingerprint, invite)
             except Exception as problem:
                 facts = {"address": self._identity(address), "certificate": self._identity(fingerprint)}
                 _LOG.warning("not invited by itself: %s", problem, extra={"facts": facts})
@@ -63,9 +64,9 @@ class Automatic:
         """Until everything offered so far has had its turn."""
         await self._queue.join()
 
-    async def _one(self, address: str, fingerprint: str) -> None:
+    async def _one(self, address: str, fingerprint: str, invite: Callable[[str, str], Awaitable[None]]) -> None:
         if not self._wanted():
             return
         earlier = await self._invitations.invitations(_LOOKED_BACK, address=address)
         if not any(one.fingerprint == fingerprint for one in earlier):
-            await self._invite(address, fingerprint)
+            await invite(address, fingerprint)

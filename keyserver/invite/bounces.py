@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_OURS = re.compile(r"<([0-9a-f]{32})\.invitation@[^<>@\s]+>")
+from keyserver.invite.composing import MARK
+
+_OURS = re.compile(rf"<([0-9a-f]{{32}}){re.escape(MARK)}[^<>@\s]+>")
 
 
 def of_message_id(message_id: str) -> str:

@@ -209,10 +209,9 @@ async def running(world: World, inviting: Inviting, wanted: list[bool]) -> tuple
     automatic = Automatic(
         wanted=lambda: wanted[0],
         invitations=world.store.invitations,
-        invite=inviting,
         identity=lambda identity: f"#{len(identity)}",
     )
-    return automatic, asyncio.get_running_loop().create_task(automatic.run())
+    return automatic, asyncio.get_running_loop().create_task(automatic.run(inviting))
 
 
 async def test_each_is_invited_once_and_failures_are_logged(invited: World, caplog: pytest.LogCaptureFixture) -> None:
