@@ -14,20 +14,19 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from keyserver.hygiene import Hygiene
-from keyserver.invite.bounces import of_message_id
 from keyserver.mailflow.counts import Counts
+from keyserver.mailflow.fitting import names_others, unfit
 from keyserver.mailflow.harvest import look
+from keyserver.mailflow.inviting import invitable, note_returned
 from keyserver.mailflow.memory import MAX_MAILS, ArrivingMail, MailMemory
 from keyserver.mailflow.report import report_of
-from keyserver.mailflow.signed import names
 from keyserver.mailflow.values import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
 from keyserver.model import Certificate, Find, Kind, Refused, Source, Validity, Voucher
-from keyserver.policy import is_old_mail, knows, shown_by
+from keyserver.policy import is_old_mail, knows
 from keyserver.query import name_of
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, Stored, StoreError
-from keyserver.wire.dsn import Failure
 
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
@@ -173,7 +172,7 @@ class Intake:
         """Read, judge and store one mail; None where other rules hold by the time that something would be stored."""
         seen: Seen = await self._in_thread(look, mail, rules, now)
         if seen.failure is not None and not explain:
-            await self._returned(seen.failure, now)
+            await note_returned(self._store.invitations, seen.failure, now)
         caught: list[Caught] | None = []
         remarks = list(seen.remarks)
         if seen.candidates and seen.sender is not None:
@@ -184,10 +183,9 @@ class Intake:
                     caught = await self._certificates(seen, seen.sender, rules, remarks, begun, now, explain)
                 except StoreError as trouble:
                     remarks.insert(0, Remark(Why.FAILED, f"the store cannot keep it: {trouble}"))
-        if seen.authenticated and seen.sender is not None and mail.envelope.way is not Way.FILE and not explain:
-            for one in caught or ():
-                if one.new and one.result is Why.CACHED:
-                    self._fresh(seen.sender, one.fingerprint)
+        if not explain:
+            for one in invitable(seen, mail.envelope, caught or ()):
+                self._fresh(*one)
         return None if caught is None else report_of(seen, mail.envelope, tuple(caught), tuple(remarks), explain)
 
     async def _certificates(
@@ -213,17 +211,6 @@ class Intake:
                 self._note_change(done[-1], seen, sender, now)
         return done
 
-    async def _returned(self, failure: Failure, now: int) -> None:
-        """Note which of our invitations has come back. Nothing else follows from such a mail: it proves nothing."""
-        for id_ in filter(None, map(of_message_id, failure.ids)):
-            try:
-                ours = await self._store.invitations.bounced(id_, now, failure.why)
-            except StoreError as trouble:
-                _LOG.error("an invitation that has come back could not be noted: %s", trouble)
-                return
-            if ours:
-                _LOG.info("an invitation has come back", extra={"facts": {"invitation": id_}})
-
     async def _proved(
         self, candidates: Iterable[Candidate], sender: str, rules: Rules, remarks: list[Remark], now: int
     ) -> list[tuple[Certificate, str, tuple[bytes, ...]]]:
@@ -238,7 +225,7 @@ class Intake:
             for result in results[:MAX_CERTIFICATES]:
                 if isinstance(result, Refused):
                     remarks.append(Remark(Why.REFUSED, f"{candidate.how}: {result.reason}", result.fingerprint or ""))
-                elif remark := _unfit(result, candidate, sender, rules.max_certificate):
+                elif remark := unfit(result, candidate, sender, rules.max_certificate):
                     remarks.append(remark)
                 elif len(proved) < MAX_CERTIFICATES:
                     proved.setdefault(result.fingerprint, (result, candidate.how, candidate.others))
@@ -270,7 +257,7 @@ class Intake:
             reasons.append(f"its sender {missing}")
         if before and rules.hold_changed:
             reasons.append("the address showed another certificate before")
-        if kind is Kind.X509 and _names_others(certificate, sender):
+        if kind is Kind.X509 and names_others(certificate, sender):
             reasons.append("it names other addresses than its sender's")
         if voucher is not None and not voucher.waits:
             reasons = []  # a later mail, perhaps a forged one, takes nothing away from what is good already
@@ -349,30 +336,6 @@ class Intake:
 
     async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-
-def _unfit(certificate: Certificate, candidate: Candidate, sender: str, most: int) -> Remark | None:
-    """Why a clean certificate does not count for this sender; None where it does."""
-    proof = certificate.proof
-    if len(certificate.octets) > most:
-        return Remark(Why.REFUSED, f"{candidate.how}: larger than {most} octets after cleaning", proof.fingerprint)
-    if names(certificate, sender):
-        if proof.validity in (Validity.VALID, Validity.REVOKED):  # a revocation is news that must spread
-            return None
-        return Remark(Why.REFUSED, f"{candidate.how}: the certificate is {proof.validity}", proof.fingerprint)
-    listed = ", ".join(u.text for u in proof.user_ids[:3])
-    return Remark(
-        Why.MISMATCH,
-        f"{candidate.how}: the certificate does not name the From address",
-        f"it names {listed or 'nobody'}, the mail is from {sender}",
-    )
-
-
-def _names_others(certificate: Certificate, sender: str) -> bool:
-    """Does anything in it look like another address, to whoever reads more loosely than we do?"""
-    proof = certificate.proof
-    shown = frozenset[str | None]().union(*map(shown_by, proof.claims))
-    return bool(shown.union(u.address for u in proof.user_ids) - {sender})
 
 
 def _stored(caught: Caught, verdict: Stored) -> Caught:

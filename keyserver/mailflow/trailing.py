@@ -7,7 +7,7 @@ long ends in "accept". The harvest's milter is another one, and stays one that n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter
@@ -74,7 +74,7 @@ class Trailing:
         result, body = "untouched", None
         try:
             async with asyncio.timeout(SECONDS):
-                if all([await self._invitable(address) for address in mail.recipients]):
+                if await self._all_invitable(mail.recipients):
                     body = with_trailer(mail.fields, mail.holding.take(), self.link())
                     result = "untouched" if body is None else "added"
         except (StoreError, TimeoutError) as trouble:
@@ -86,6 +86,12 @@ class Trailing:
         self._counted.labels(result).inc()
         LOG.debug("trailer", extra={"facts": {"queue_id": mail.queue_id, "result": result}})
         return body
+
+    async def _all_invitable(self, addresses: Iterable[str]) -> bool:
+        for address in addresses:
+            if not await self._invitable(address):
+                return False
+        return True
 
     async def _invitable(self, address: str) -> bool:
         """Is a certificate known that mail to this address could be encrypted with, but for somebody's consent?"""
