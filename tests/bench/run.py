@@ -26,6 +26,7 @@ from bench import (
     protocols,
     rows,
     searches,
+    verdicts,
 )
 from bench.figures import Row
 from bench.machine import Cpus, Missing, cpus, describe, missing, raise_limits
@@ -79,6 +80,8 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "ldap-gpg": searches.sequence,
     "ldap-beside": searches.beside,
     "ldap-hostile": searches.hostile,
+    "verdicts": verdicts.mapped,
+    "recipients": verdicts.recipients,
 }
 """By the names that `--only` takes, in the order of the table."""
 

@@ -63,11 +63,12 @@ class Service:
             Running(command, folder / f"service{number}.log", cpus=cpus, environment=environment, folder=folder)
         )
         self.running.until(lambda: "ready admin " in self.running.text())
-        self.port = self._port("hkp") or 0
-        self.ldap_port = self._port("ldap")
-        self.admin_port = self._port("admin") or 0
+        self.port = self.port_of("hkp") or 0
+        self.ldap_port = self.port_of("ldap")
+        self.admin_port = self.port_of("admin") or 0
 
-    def _port(self, face: str) -> int | None:
+    def port_of(self, face: str) -> int | None:
+        """Where it listens for this face; None: nowhere."""
         found = re.search(rf"^ready {face} \S+:(\d+)$", self.running.text(), re.MULTILINE)
         return int(found[1]) if found else None
 
@@ -115,15 +116,28 @@ def lookup(search: str) -> str:
 
 
 def fill(
-    folder: Path, certificates: Sequence[Made], absent: Sequence[str] = (), source: Source = Source.KEYSERVER
+    folder: Path,
+    certificates: Sequence[Made],
+    absent: Sequence[str] = (),
+    source: Source = Source.KEYSERVER,
+    *,
+    found: Sequence[str] = (),
+    origin: str = UPSTREAM,
 ) -> None:
-    """Put certificates, as if the upstream had sent them, and its word that it does not know some addresses."""
+    """Put certificates, as if the upstream `origin` had sent them, and its word on some addresses: that it does not
+    know them, that it has found them."""
     store = SqliteStore(database(folder), hygiene_of(), Changes(), 1 << 40)
-    asyncio.run(fill_store(store, certificates, absent, source))
+    asyncio.run(fill_store(store, certificates, absent, source, found=found, origin=origin))
 
 
 async def fill_store(
-    store: Store, certificates: Sequence[Made], absent: Sequence[str] = (), source: Source = Source.KEYSERVER
+    store: Store,
+    certificates: Sequence[Made],
+    absent: Sequence[str] = (),
+    source: Source = Source.KEYSERVER,
+    *,
+    found: Sequence[str] = (),
+    origin: str = UPSTREAM,
 ) -> None:
     """The same with a store of whatever kind, which is opened for it and closed."""
     now = int(time.time())
@@ -131,16 +145,17 @@ async def fill_store(
     try:
         for start in range(0, len(certificates), _BATCH):
             finds = [
-                Find(certificate, source, UPSTREAM)
+                Find(certificate, source, origin)
                 for made in certificates[start : start + _BATCH]
                 for certificate in clean(made.octets, now)
                 if isinstance(certificate, Certificate)
             ]
             await store.put(finds, [], await store.begin(), now)
-        for start in range(0, len(absent), _BATCH):
+        said = [(address, False) for address in absent] + [(address, True) for address in found]
+        for start in range(0, len(said), _BATCH):
             records = [
-                Record(name_of(Kind.OPENPGP, "addr", address), UPSTREAM, False, now)
-                for address in absent[start : start + _BATCH]
+                Record(name_of(Kind.OPENPGP, "addr", address), origin, is_there, now)
+                for address, is_there in said[start : start + _BATCH]
             ]
             await store.put([], records, await store.begin(), now)
     finally:

@@ -26,10 +26,18 @@ async def test_the_loop_does_what_is_small_until_its_turn_has_been_long_enough()
     assert await aside.run(SMALL, clock.work)
     assert not await aside.run(SMALL + 1, clock.work)
     await asyncio.sleep(0)
-    assert await aside.run(SMALL, lambda: clock.work(AT_ONCE))
-    assert not await aside.run(1, clock.work), "the same turn"
-    await asyncio.sleep(0)
-    assert await aside.run(1, clock.work), "another turn"
+    turns: list[str] = []
+
+    async def turning() -> None:
+        turns.append("another turn")
+
+    async def working(name: str, seconds: float = 0.0) -> None:
+        assert await aside.run(1, lambda: clock.work(seconds)), "on the loop"
+        turns.append(name)
+
+    each = [working("first", AT_ONCE / 2), working("second", AT_ONCE / 2), working("third"), working("fourth")]
+    await asyncio.gather(*each, turning())
+    assert turns == ["first", "second", "another turn", "third", "fourth"]
 
 
 async def test_what_is_large_is_done_one_at_a_time() -> None:
