@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
 
-from keyserver.admin.service import NotKnown, Unusable
+from keyserver.admin.service import Busy, NotKnown, Unusable
 from keyserver.query import Query
 from keyserver.verdict.asking import AT_ONCE, MOST, Verdicts, address_of, normal
 from keyserver.verdict.deciding import Kinds, Policy, Usable, Verdict, Word
 
 LEAST_TIME = 60.0  # seconds for all addresses of one question
 TIME_EACH = 0.05  # seconds more for each of them
+QUESTIONS = 4  # under way: the verdicts of a long one take some 20 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Encrypting:
     verdicts: Verdicts
     policies: Callable[[], Mapping[str, Policy]]
     search: Callable[[Query], Awaitable[object]]
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(QUESTIONS))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,11 +73,10 @@ class Encrypting:
         return each
 
     async def as_they_come(self, addresses: Sequence[str], policy: Policy) -> AsyncGenerator[Recipient]:
-        """One for each address, by one deadline for all. Closed early, it asks no further."""
-        verdicts = self.verdicts.of_many(addresses, policy, deadline=_time(addresses))
-        async with aclosing(verdicts):  # type: ignore[type-var]
-            async for verdict in verdicts:
-                yield recipient_of(verdict)
+        """One for each address, by one deadline for all. Closed early, it asks no further. Raises Busy."""
+        async with self._place(), aclosing(self._coming(addresses, policy)) as coming:
+            async for one in coming:
+                yield one
 
     async def in_order(self, addresses: Sequence[str], policy: Policy) -> list[Recipient]:
         """The same, in the order of the addresses."""
@@ -86,16 +87,31 @@ class Encrypting:
     async def noes_again(self, addresses: Sequence[str], policy: Policy) -> AsyncGenerator[Recipient]:
         """As `as_they_come`, but upstreams are asked again for whom the verdict is no, whatever is cached."""
         noes: list[str] = []
-        async with aclosing(self.as_they_come(addresses, policy)) as coming:
-            async for one in coming:
-                if one.verdict in (Word.NO, Word.REJECT) and address_of(one.address) is not None:
-                    noes.append(one.address)
-                else:
+        async with self._place():
+            async with aclosing(self._coming(addresses, policy)) as coming:
+                async for one in coming:
+                    if one.verdict in (Word.NO, Word.REJECT) and address_of(one.address) is not None:
+                        noes.append(one.address)
+                    else:
+                        yield one
+            await self._search(noes, policy)
+            async with aclosing(self._coming(noes, policy)) as coming:
+                async for one in coming:
                     yield one
-        await self._search(noes, policy)
-        async with aclosing(self.as_they_come(noes, policy)) as coming:
-            async for one in coming:
-                yield one
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places for questions. Raises Busy: whoever waits would hold a list in memory, too."""
+        if self.places.locked():
+            raise Busy(f"{QUESTIONS} questions about recipients are under way; ask again a little later")
+        async with self.places:
+            yield
+
+    async def _coming(self, addresses: Sequence[str], policy: Policy) -> AsyncGenerator[Recipient]:
+        verdicts = self.verdicts.of_many(addresses, policy, deadline=_time(addresses))
+        async with aclosing(verdicts):  # type: ignore[type-var]
+            async for verdict in verdicts:
+                yield recipient_of(verdict)
 
     async def _search(self, addresses: Sequence[str], policy: Policy) -> None:
         """Searches for all of these, so many at once as verdicts are decided; what comes later than the deadline is

@@ -80,6 +80,10 @@ class Refusal(Problem):
     """Understood, but the state of things forbids it."""
 
 
+class Busy(Problem):
+    """Too much of this is under way; the same may be done a little later."""
+
+
 class Ambiguous(Refusal):
     """An address or key ID that fits several certificates; one of them must be named."""
 

@@ -30,7 +30,7 @@ class Aside:
             async with self._one:
                 return await asyncio.to_thread(work)
         async with self._next:
-            while self._held >= AT_ONCE:
+            if self._held >= AT_ONCE:
                 await asyncio.sleep(0)
             if not self._held:
                 asyncio.get_running_loop().call_soon(self._turned)

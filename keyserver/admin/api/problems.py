@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from keyserver.admin.api.reading import MAX_JSON, Forbidden, Unsupported, visible
 from keyserver.admin.reloading import Mistaken
-from keyserver.admin.service import Ambiguous, NotKnown, Problem, Refusal, Undecided, plain
+from keyserver.admin.service import Ambiguous, Busy, NotKnown, Problem, Refusal, Undecided, plain
 from keyserver.store.base import StoreError
 
 _DETAILS = {404: "there is nothing at this address", 413: f"a JSON body of more than {MAX_JSON} octets"}
@@ -47,6 +47,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         response = problem(403, "Forbidden", str(refusal))
     except Mistaken as refusal:
         response = problem(400, "Bad configuration", str(refusal), mistakes=plain(refusal.mistakes))
+    except Busy as refusal:
+        response = problem(503, "Busy", str(refusal))
+        response.headers["Retry-After"] = "5"
     except Problem as refusal:
         response = problem(400, "Bad request", str(refusal))
     except StoreError as trouble:

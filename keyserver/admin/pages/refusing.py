@@ -8,10 +8,10 @@ from aiohttp import web
 
 from keyserver.admin.api.reading import Forbidden
 from keyserver.admin.pages import Templates
-from keyserver.admin.service import Ambiguous, Candidate, NotKnown, Problem, Refusal, Undecided
+from keyserver.admin.service import Ambiguous, Busy, Candidate, NotKnown, Problem, Refusal, Undecided
 from keyserver.store.base import StoreError
 
-_STATUS = ((NotKnown, 404), (Refusal, 409), (Forbidden, 403), (StoreError, 503))
+_STATUS = ((NotKnown, 404), (Refusal, 409), (Forbidden, 403), (StoreError, 503), (Busy, 503))
 
 
 def refused(templates: Templates, trouble: Problem | StoreError, here: str, back: str) -> web.Response:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from keyserver.admin.api import encrypting, streams
+from keyserver.admin.encrypting import QUESTIONS
 from keyserver.admin.recipients import from_csv, pasted
 from keyserver.model import Failed, Found, Kind, Raw
 from keyserver.verdict.asking import AT_ONCE, MOST, NO_ADDRESS
@@ -105,6 +106,22 @@ async def test_nobody_works_on_when_the_client_has_left(admin: Admin, accept: st
     admin.upstream.open.set()
     await asyncio.sleep(1)
     assert len(admin.upstream.asked) == asked < len(many)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+async def test_only_so_many_questions_at_once(admin: Admin, accept: str) -> None:
+    admin.upstream.open.clear()
+    headers = {**BEARER, "Accept": accept}
+    asking = [asyncio.ensure_future(words(admin, json=[f"u{n}@example.net"])) for n in range(QUESTIONS)]
+    async with asyncio.timeout(8):
+        while admin.upstream.at_once < QUESTIONS:
+            await asyncio.sleep(0.01)
+    async with admin.session.post(admin.url + PATH, json=[ALICE], headers=headers) as reply:
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
+        assert (await reply.json())["detail"].startswith(f"{QUESTIONS} questions")
+    admin.upstream.open.set()
+    assert await asyncio.gather(*asking) == [[(f"u{n}@example.net", "no")] for n in range(QUESTIONS)]
+    assert await words(admin, json=[ALICE]) == [(ALICE, "yes")]
 
 
 async def test_kinds(admin: Admin) -> None:
