@@ -121,6 +121,38 @@ async def test_each_mail_goes_where_its_verdict_says(tmp_path: Path, sinks: tupl
                 await asyncio.to_thread(_deferred, postfix, gateway, clear, maps)
 
 
+def test_over_a_unix_socket(tmp_path: Path, sinks: tuple[Sink, Sink]) -> None:
+    """As `postmap` and a running Postfix, under its own user, reach it."""
+    gateway, clear = sinks
+    folder = Path(tempfile.mkdtemp(prefix="map-"))  # tmp_path is root's alone
+    folder.chmod(0o755)
+    table = f"socketmap:unix:{folder}/map.sock:encrypt"
+    settings = {
+        "verdict.socketmap_listen": f'"unix:{folder}/map.sock"',
+        "policy.internal_domains": '["partner.example"]',
+    }
+    (tmp_path / "alice.asc").write_text(ALICE.armored)
+    main = {
+        "transport_maps": table,
+        "default_transport": f"smtp:[127.0.0.1]:{clear.port}",
+        "smtpd_milters": "",
+    }
+    try:
+        config = POLICIES.format(gateway=gateway.port).replace("encrypting:", "smtp:")
+        with Service(tmp_path, settings=settings, config=config) as service:
+            service.cli("cache", "import", str(tmp_path / "alice.asc"))
+            with Postfix(1, settings=main) as postfix:
+                found = query(postfix, table, "alice@partner.example")
+                assert found[:2] == (0, f"smtp:[127.0.0.1]:{gateway.port}")
+                for who in ("alice", "nobody"):
+                    postfix.send("plain", MAIL, "me@here.example", f"{who}@partner.example")
+                until(lambda: gateway.recipients() and clear.recipients(), postfix)
+                assert gateway.recipients() == ["alice@partner.example"]
+                assert clear.recipients() == ["nobody@partner.example"]
+    finally:
+        shutil.rmtree(folder)
+
+
 def query(postfix: Postfix, table: str, key: str) -> tuple[int, str, str]:
     """`postmap -q`: exit code, value, complaints."""
     command = ["postmap", "-c", str(postfix.directory), "-q", key, table]
