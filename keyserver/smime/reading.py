@@ -77,6 +77,11 @@ class Reading:
         return tuple(word for n, word in enumerate(_USAGES) if all(f >> 15 - n & 1 for f in found)) if found else None
 
     @property
+    def signs_lists(self) -> bool:
+        """May its key sign revocation lists (RFC 5280 section 4.2.1.3)? Yes where it does not limit its use."""
+        return all(_bits(value) >> 9 & 1 for value in self.values(KEY_USAGE))
+
+    @property
     def purposes(self) -> list[frozenset[str]]:
         """The object identifiers of each extended key usage."""
         return [frozenset(map(ber.dotted, ber.inside(v, ber.SEQUENCE))) for v in self.values(EXTENDED_KEY_USAGE)]
@@ -141,8 +146,8 @@ def _read(octets: bytes) -> Reading:
         serial=serial,
         algorithms=(inner, outer),
         issuer=issuer,
-        begins=_time(begins),
-        ends=min(_time(ends), NO_EXPIRY),
+        begins=time_of(begins),
+        ends=min(time_of(ends), NO_EXPIRY),
         subject=subject,
         subject_name=subject_name,
         key=key,
@@ -161,8 +166,10 @@ def _extension(element: ber.Element) -> Extension:
     return Extension(ber.dotted(type_), any(any(f.content) for f in flag), value.content)
 
 
-def _time(element: ber.Element) -> int:
-    """Unix time of a UTCTime or GeneralizedTime in Zulu, seconds or not; the 31st of February is the 3rd of March."""
+def time_of(element: ber.Element) -> int:
+    """Unix time of a UTCTime or GeneralizedTime in Zulu, seconds or not; the 31st of February is the 3rd of March.
+
+    Raises Malformed."""
     found = _TIMES[element.tag].fullmatch(element.content) if element.tag in _TIMES else None
     if found is None:
         raise Malformed("a date that cannot be read")
