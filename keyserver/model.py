@@ -118,6 +118,7 @@ class Proof:
     marks: tuple[str, ...] = ()  # remarks for people: "sha1", "claimed revoker", …
     x509: X509Facts | None = None
     revocations: bool = True  # may it carry revocations? False saves looking for them
+    barred: str = ""  # why it may not be used whatever it says itself: its authority's revocation list (X.509)
 
     @property
     def names_somebody(self) -> bool:

@@ -10,6 +10,8 @@ from keyserver.model import Proof, Validity, View
 
 def unusable(proof: Proof) -> str:
     """Why nobody can encrypt with this certificate now; empty where one can."""
+    if proof.barred:
+        return proof.barred
     if proof.validity is not Validity.VALID:
         return f"it is {proof.validity}"
     return "" if proof.can_encrypt else "it has no key for encryption that is valid now"

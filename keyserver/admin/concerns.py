@@ -9,6 +9,7 @@ from pathlib import Path
 from keyserver.admin.health import Health, Pulse
 from keyserver.listen.tls import expiry_of
 from keyserver.resolver.membership import ClusterNode
+from keyserver.resolver.revoked import Standing
 from keyserver.store.base import StoreStats
 
 _ALMOST = 0.9  # of something that can be full
@@ -59,6 +60,17 @@ def of_nodes(differing: Sequence[ClusterNode]) -> Iterator[Concern]:
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         cure = "Give all nodes the same, and reload: each answers by its own."
         yield Concern("warn", f"Node {node.name} has another {keys[0]}{more}", cure, "/nodes")
+
+
+def of_lists(lists: Sequence[Standing]) -> Iterator[Concern]:
+    """Revocation lists without which it is not known what has been revoked."""
+    for one in lists:
+        if complaint := one.complaint:
+            used = "none of its authority's certificates is used" if one.fatal else "newer revocations are not known"
+            why = one.problem or "its server has no newer one"
+            cure = f"Until it can be had, {used}. {one.url}: {why}"
+            kind = "bad" if one.fatal else "warn"
+            yield Concern(kind, f"{complaint[0].upper()}{complaint[1:]}", cure, "/settings?q=smime.crl")
 
 
 def of_upstreams(pulses: Sequence[Pulse]) -> Iterator[Concern]:

@@ -109,7 +109,7 @@ class Explaining:
                     record = on_record(known.records, self._asked(kind, address), now, terms)
                     for entry in entries:
                         verdicts += _by_view(
-                            self._for_address(entry, address, record, view, now, withheld(proof, view))
+                            self._for_address(entry, address, record, view, now, proof.barred or withheld(proof, view))
                             for view in views
                         )
                 for entry in known.entries:

@@ -13,6 +13,7 @@ from keyserver.admin.concerns import (
     certificate_ends,
     of_certificates,
     of_clock,
+    of_lists,
     of_mail,
     of_nodes,
     of_store,
@@ -24,6 +25,7 @@ from keyserver.admin.resources import EntryResource
 from keyserver.admin.service import Listing, Service
 from keyserver.config import Config
 from keyserver.resolver.membership import ClusterNode
+from keyserver.resolver.revoked import Standing
 from keyserver.store.base import StoreError, StoreStats
 from keyserver.store.listing import NEVER, Filter, Sort
 from keyserver.traffic import Traffic
@@ -80,7 +82,7 @@ class Glance:
 
 class Overview:
     """The operation. clock: Unix seconds; complaint: what is wrong with the clock, empty for nothing; differing:
-    nodes whose settings differ from ours."""
+    nodes whose settings differ from ours; lists: revocation lists."""
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class Overview:
         traffic: Traffic,
         complaint: Callable[[], str],
         differing: Callable[[], Sequence[ClusterNode]],
+        lists: Callable[[], Sequence[Standing]] = tuple,
         clock: Callable[[], int],
     ) -> None:
         self._service = service
@@ -101,6 +104,7 @@ class Overview:
         self._traffic = traffic
         self._complaint = complaint
         self._differing = differing
+        self._lists = lists
         self._clock = clock
 
     async def show(self, config: Config) -> Glance:
@@ -119,6 +123,7 @@ class Overview:
         concerns += of_certificates(await asyncio.to_thread(certificate_ends, files), now)
         concerns += of_clock(self._complaint())
         concerns += of_nodes(self._differing())
+        concerns += of_lists(self._lists())
         concerns += of_mail(self._mail())
         concerns.sort(key=lambda concern: concern.kind)
         return Glance(

@@ -23,6 +23,7 @@ from keyserver.admin.tokens import Tokens
 from keyserver.admin.undoing import Undoing
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
+from keyserver.app.crls import Crls
 from keyserver.app.resolver import Lookups
 from keyserver.app.verdicts import policies
 from keyserver.config import Config
@@ -46,6 +47,7 @@ def make_operations(
     verdicts: Verdicts,
     inviting: Inviting,
     faces: InForce[FaceRules],
+    crls: Crls,
 ) -> Operations:
     """One of each."""
     clocks, mine = context.clocks, context.installation
@@ -84,6 +86,7 @@ def make_operations(
             traffic=context.observer.traffic,
             complaint=lambda: upkeep.clockwatch.complaint,
             differing=upkeep.membership.differences,
+            lists=crls.standings,
             clock=clocks.now,
         ),
         nodes=upkeep.membership.nodes,

@@ -18,6 +18,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.listen.tls import Stamp, stamp_of
 from keyserver.model import Kind
 from keyserver.resolver.proof_cache import ProofCache
+from keyserver.resolver.revoked import Revocations
 from keyserver.store.base import Store, StoreError, StoreRefused
 from keyserver.store.opening import open_store
 
@@ -51,6 +52,7 @@ class Cache:
 
     hygiene: Mapping[Kind, Hygiene]
     anchors: TrustAnchors
+    revocations: Revocations
     changes: Changes
     store: Store
 
@@ -60,7 +62,8 @@ async def open_cache(context: Context) -> AsyncIterator[Cache]:
     """The cache, until the block ends. Raises CannotStart."""
     config = context.config
     anchors = TrustAnchors(load_anchors(config.smime.trust_anchors))
-    hygiene = hygiene_of(anchors)
+    revocations = Revocations()
+    hygiene = hygiene_of(anchors, revocations)
     changes = Changes()
     try:
         store = await open_store(
@@ -70,7 +73,7 @@ async def open_cache(context: Context) -> AsyncIterator[Cache]:
         raise CannotStart(str(problem)) from None
     try:
         await _set(context.clocks, store)
-        yield Cache(hygiene, anchors, changes, store)
+        yield Cache(hygiene, anchors, revocations, changes, store)
     finally:
         await store.close()
 
@@ -96,9 +99,13 @@ def password_of(cache: CacheSection) -> str | None:
         raise CannotStart(f"cache.database_password_file: {file}: {reason}") from None
 
 
-def hygiene_of(anchors: smime.Anchors | TrustAnchors | None = None) -> Mapping[Kind, Hygiene]:
-    """The pure functions of each kind of certificate; without anchors no chain leads to one."""
+def hygiene_of(
+    anchors: smime.Anchors | TrustAnchors | None = None, revocations: Revocations | None = None
+) -> Mapping[Kind, Hygiene]:
+    """The functions of each kind of certificate, pure but for trust anchors and revocation lists: without anchors no
+    chain leads to one, without lists no X.509 certificate is revoked."""
     pgp, x509 = ProofCache(openpgp.prove), ProofCache(smime.prove)
+    judge = (revocations or Revocations()).judge
     return {
         Kind.OPENPGP: Hygiene(
             clean=openpgp.clean,
@@ -113,7 +120,7 @@ def hygiene_of(anchors: smime.Anchors | TrustAnchors | None = None) -> Mapping[K
         ),
         Kind.X509: Hygiene(
             clean=smime.clean,
-            prove=x509,
+            prove=lambda octets, now: judge(octets, x509(octets, now), now),
             index=smime.index,
             merge=smime.merge,
             revocations=smime.revocations,

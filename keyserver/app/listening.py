@@ -226,6 +226,7 @@ def _complaints(parts: Parts) -> Iterator[str]:
     yield detached.text if detached is not None else ""
     yield parts.upkeep.clockwatch.complaint
     yield parts.operations.pausing.complaint()
+    yield from (one.complaint for one in parts.crls.standings())
 
 
 async def _bind(

@@ -97,6 +97,7 @@ class ServiceMetrics(Collector):
         yield from self._upstreams()
         yield from self._store()
         yield from self._cluster()
+        yield from self._lists()
         yield GaugeMetricFamily(
             "keyserver_searches_under_way", "Searches under way", value=self._parts.resolver.searches
         )
@@ -228,6 +229,34 @@ class ServiceMetrics(Collector):
         yield GaugeMetricFamily(
             "keyserver_cluster_lag_seconds", "Time since this node last knew of all changes", value=membership.lag
         )
+
+    def _lists(self) -> Iterator[Metric]:
+        labels = ["url"]
+        entries = GaugeMetricFamily("keyserver_crl_entries", "Entries of a revocation list", labels=labels)
+        ends = GaugeMetricFamily(
+            "keyserver_crl_next_update_timestamp_seconds",
+            "When a revocation list should have been replaced, Unix time; 0: none has been had yet",
+            labels=labels,
+        )
+        stale = GaugeMetricFamily(
+            "keyserver_crl_stale", "1 while a revocation list's end is over, or none has been had", labels=labels
+        )
+        fetched = GaugeMetricFamily(
+            "keyserver_crl_fetched_timestamp_seconds", "When a revocation list was fetched last", labels=labels
+        )
+        failures = CounterMetricFamily(
+            "keyserver_crl_failures", "How often a revocation list could not be had, or was refused", labels=labels
+        )
+        for one in self._parts.crls.standings():
+            for family, value in (
+                (entries, one.entries),
+                (ends, one.ends),
+                (stale, one.stale),
+                (fetched, one.fetched_at),
+                (failures, one.failures),
+            ):
+                family.add_metric([one.url], value)
+        yield from (entries, ends, stale, fetched, failures)
 
     def _now(self, key: str) -> int:
         return self._fronts.total(key) if self._fronts is not None else 0

@@ -13,6 +13,7 @@ from keyserver.admin.operations import Operations
 from keyserver.app.administration import make_operations
 from keyserver.app.cache import Cache, open_cache
 from keyserver.app.context import Context
+from keyserver.app.crls import Crls, open_crls
 from keyserver.app.invitations import make_automatic, make_inviting
 from keyserver.app.mailflow import open_mailflow
 from keyserver.app.resolver import Lookups, open_resolver
@@ -53,6 +54,7 @@ class Parts:
     rules: ServiceRules
     peers: Peers
     cache: Cache
+    crls: Crls
     lookups: Lookups
     verdicts: Verdicts
     inviting: Inviting
@@ -70,6 +72,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
     async with (
         open_upstreams(context, upstreams) as peers,
         open_cache(context) as cache,
+        open_crls(context, cache) as crls,
         contextlib.nullcontext(ServiceRules.of(config, peers.upstreams)) as rules,
         open_resolver(context, cache, rules.lookups) as lookups,
         open_upkeep(context, cache, lookups, hot) as upkeep,
@@ -78,7 +81,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
         with open_mailflow(context, cache, lookups.cleaner, rules.mail, automatic.offer) as intake:
             verdicts = make_verdicts(context, lookups)
             inviting = make_inviting(context, cache, lookups, rules.invite)
-            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces)
+            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces, crls)
             try:
                 yield Parts(
                     config=config,
@@ -95,6 +98,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
                     rules=rules,
                     peers=peers,
                     cache=cache,
+                    crls=crls,
                     lookups=lookups,
                     verdicts=verdicts,
                     inviting=inviting,

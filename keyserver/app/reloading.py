@@ -18,6 +18,7 @@ from keyserver.admin.service import Problem as AdminProblem
 from keyserver.admin.service import Refusal
 from keyserver.app.cache import LoadedAnchors
 from keyserver.app.context import CannotStart
+from keyserver.app.crls import NextCrls
 from keyserver.app.listening import MAIL, Listeners
 from keyserver.app.log import install_log
 from keyserver.app.parts import Parts
@@ -38,6 +39,7 @@ class _Ready:
 
     config: Config
     anchors: LoadedAnchors
+    crls: NextCrls
     peers: NextPeers
     octets: bytes
 
@@ -104,10 +106,14 @@ class Reloader:
         except CannotStart as problem:
             raise ConfigError([Problem("smime.trust_anchors", "", str(problem))]) from None
         try:
+            crls = await self._parts.crls.prepare(config)
+        except (OSError, ValueError) as problem:
+            raise ConfigError([Problem("smime.crl", "", str(problem))]) from None
+        try:
             peers = await self._parts.peers.prepare(config)
         except (OSError, ValueError) as problem:
             raise ConfigError([Problem("upstream", "", str(problem))]) from None
-        return _Ready(config, anchors, peers, octets)
+        return _Ready(config, anchors, crls, peers, octets)
 
     def _switch(self, ready: _Ready) -> None:
         """From one turn of the loop to the next: nothing here waits, and nothing fails."""
@@ -118,6 +124,7 @@ class Reloader:
         parts.store.limit(config.cache.max_size)
         parts.observer.identities = config.log.identities
         parts.cache.anchors.loaded = ready.anchors
+        parts.crls.adopt(ready.crls)
         parts.peers.adopt(ready.peers)
         parts.rules.replace(config, ready.peers.upstreams)
         parts.lookups.circuit.keep(ready.peers.upstreams.keys(), anew=ready.peers.made)

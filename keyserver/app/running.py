@@ -70,6 +70,7 @@ async def _serve(
         listeners = Listeners(parts.clocks.monotonic)
         joined = among(parts, listeners) if among is not None else None
         upkeep: asyncio.Task[None] | None = None
+        fetching = group.create_task(parts.crls.run())
         reader = group.create_task(parts.intake.run())
         inviter = group.create_task(run_automatic(parts.automatic, parts.operations))
         reloader = Reloader(parts, listeners)
@@ -97,6 +98,7 @@ async def _serve(
             await parts.intake.drain(DRAIN)
             reader.cancel()
             inviter.cancel()
+            fetching.cancel()
             if upkeep is not None:
                 upkeep.cancel()
 

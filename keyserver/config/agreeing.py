@@ -13,6 +13,7 @@ _MUST = re.compile(
     r"cache\.(ttl|negative_ttl|serve_stale)"
     r"|policy\..+"
     r"|smime\.(require_chain|trust_anchors)"
+    r"|smime\.crl\[.+\]\.stale"
     r"|mailflow\.(hold_changed|require_authenticated_sender)"
     r"|upstream\[.+\]\.(url|priority|domains|ttl)"
     r"|view\[.+\]\.(answer_mailflow|domain_certificates)"

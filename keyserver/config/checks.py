@@ -11,7 +11,9 @@ from pathlib import Path
 from keyserver.config.database import is_postgres, shown, wrong_with
 from keyserver.config.models import Config, DomainCertificateSection, InviteSection, LdapSection
 from keyserver.config.problem import Problem, show
+from keyserver.model import Malformed
 from keyserver.query import parse_address
+from keyserver.smime.crl import authority
 from keyserver.wire.dn import BadDn, parse_dn
 from keyserver.wire.http_hot import FRAMING
 
@@ -29,11 +31,15 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _verdict(config)
     yield from _domain_certificates(config)
     yield from _invite(config)
+    yield from _revocation_lists(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _domains(config)
     yield from _names("domain", [domain.name for domain in config.domain])
     yield from _names("view", ["default", *(view.name for view in config.view)])
     yield from _names("verdict.policy", [policy.name for policy in config.verdict.policy])
+    for url, count in Counter(crl.url for crl in config.smime.crl).items():
+        if count > 1:
+            yield Problem("smime.crl.url", show("", url), "occurs twice; accepted is one [[smime.crl]] for each list")
 
 
 def _database(config: Config) -> Iterator[Problem]:
@@ -198,6 +204,18 @@ def _relay_account(invite: InviteSection) -> Iterator[Problem]:
         yield Problem("invite.smtp_password_file", f'"{file}"', "accepted only together with invite.smtp_user")
     elif file is not None and not file.read_bytes().strip():
         yield Problem("invite.smtp_password_file", f'"{file}"', "it is empty; accepted is a file with the password")
+
+
+def _revocation_lists(config: Config) -> Iterator[Problem]:
+    """Each has an authority that may sign it."""
+    for crl in config.smime.crl:
+        spelled, shown = f"smime.crl[{crl.name}].issuer_file", f'"{crl.issuer_file or ""}"'
+        try:
+            authority(crl.issuer_file.read_bytes() if crl.issuer_file is not None else b"")
+        except OSError as problem:
+            yield Problem(spelled, shown, problem.strerror or str(problem))
+        except Malformed as problem:
+            yield Problem(spelled, shown, f"{problem}; accepted is the certificate of one authority, in PEM or DER")
 
 
 def _pair(certificate: Path, private: Path) -> str:

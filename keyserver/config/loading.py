@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from keyserver.config.checks import cross_checks
 from keyserver.config.kinds import Listeners, Many, Rows, Value
-from keyserver.config.models import Config, UpstreamSection
+from keyserver.config.models import Config, CrlSection, UpstreamSection
 from keyserver.config.problem import ConfigError, Problem, show
 from keyserver.config.section import Section, unbuilt
 from keyserver.config.sources import Origin, Sources, Where, no_mistakes
@@ -26,8 +26,11 @@ from keyserver.config.sources import Origin, Sources, Where, no_mistakes
 MOST = 1 << 20
 """Octets that a configuration file may have."""
 
-TABLES = ("upstream", "view", "domain", "domain_certificate", "verdict.policy")
+TABLES = ("upstream", "view", "domain", "domain_certificate", "verdict.policy", "smime.crl")
 """[[upstream]] and the like: any number, by file only."""
+
+_NAMED_BY = {"smime.crl": "url"}
+"""The key that tells a row from others, where that is not `name`."""
 
 Location: TypeAlias = tuple[str | int, ...]
 Tree: TypeAlias = dict[str, Any]
@@ -38,13 +41,13 @@ def load(
     settings: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     upstreams: Sequence[str] = (),
-    mistakes: Callable[[UpstreamSection], Iterable[Problem]] = no_mistakes,
+    mistakes: Callable[[UpstreamSection | CrlSection], Iterable[Problem]] = no_mistakes,
 ) -> Config:
     """The configuration of a file (None: defaults only) with what overrides it.
 
     settings: `SECTION.KEY=VALUE`, values in TOML, bare strings allowed. environ: of which `KEYSERVER_SECTION__KEY` is
-    read. upstreams: URLs that replace the configured upstreams. mistakes: those in one upstream, whose protocols
-    are known elsewhere (`upstreams.checks`). Raises ConfigError with every mistake.
+    read. upstreams: URLs that replace the configured upstreams. mistakes: those in one upstream or revocation list,
+    whose protocols are known elsewhere (`upstreams.checks`). Raises ConfigError with every mistake.
     """
     problems: list[Problem] = []
     tree = _read(file, problems) if file is not None else {}
@@ -65,7 +68,8 @@ def load(
     config = _validate(tree, origins, label, problems)
     problems += _not_built(config, origins, label)
     known = {problem.key for problem in problems}
-    found = (*cross_checks(config), *(problem for upstream in config.upstream for problem in mistakes(upstream)))
+    asked: list[UpstreamSection | CrlSection] = [*config.upstream, *config.smime.crl]
+    found = (*cross_checks(config), *(problem for one in asked for problem in mistakes(one)))
     problems += [problem for problem in found if problem.key not in known]
     if problems:
         raise ConfigError(problems, config)
@@ -93,7 +97,9 @@ def _where(
             continue
         for name in value:
             if f"{section}.{name}" in TABLES:
-                named = ((f"{section}.{name}[{row['name']}]", row) for row in value[name] if "name" in row)
+                table = f"{section}.{name}"
+                by = _NAMED_BY.get(table, "name")
+                named = ((f"{table}[{row[by]}]", row) for row in value[name] if by in row)
                 yield from ((f"{row}.{inner}", in_file) for row, keys in named for inner in keys)
                 continue
             kind, _, by = overridden.get((section, name), "").partition(" ")
@@ -333,7 +339,7 @@ def _spell(tree: Tree, table: str, place: Location) -> str:
         return table
     number = int(place[0])
     row = _node(tree, table.split("."))[number]
-    name = row.get("name") if isinstance(row, dict) else None
+    name = row.get(_NAMED_BY.get(table, "name")) if isinstance(row, dict) else None
     return f"{table}[{name[:64] if isinstance(name, str) and name.isprintable() else number + 1}]"
 
 

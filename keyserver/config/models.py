@@ -30,7 +30,6 @@ from keyserver.config.kinds import (
     Network,
     Often,
     One,
-    Rows,
     Size,
     Tables,
     Text,
@@ -276,6 +275,26 @@ class LimitsSection(Section):
     searches: Annotated[int, Whole(1, 100_000)] = key(1000, "searches under way at once")
 
 
+class CrlSection(Section):
+    """Revocation lists of authorities: certificates on one are not used. A URL in a certificate is never followed."""
+
+    issuer_file: Annotated[Path | None, File("a PEM or DER file with the certificate of one authority")] = required(
+        "who signs the list; certificates that its key has signed are looked up in it"
+    )
+    url: Annotated[str, Text("a URL such as http://host/ca.crl or ldap://host/dn", r"\S+", 2000)] = required(
+        "where the list is: http, https, ldap or ldaps (the attribute certificateRevocationList;binary of the entry, "
+        "another one behind `?`)"
+    )
+    stale: Annotated[str, Choice(("ignore", "fatal"))] = key(
+        "ignore", "no list yet, or its end (nextUpdate) is over; fatal: then no certificate of the authority is used"
+    )
+
+    @property
+    def name(self) -> str:
+        """What tells it from others."""
+        return self.url
+
+
 class SmimeSection(Section):
     """How X.509 certificates are judged."""
 
@@ -283,9 +302,7 @@ class SmimeSection(Section):
     require_chain: Switch = key(
         False, "true: a certificate without a good chain is not answered unless approved or local"
     )
-    crl: Annotated[tuple[object, ...], Rows()] = key(
-        [], "revocation lists; never a URL from a certificate", built=False
-    )
+    crl: Annotated[tuple[CrlSection, ...], Tables()] = key([], "revocation lists; never a URL from a certificate")
 
 
 class LogSection(Section):

@@ -33,7 +33,11 @@ class Selected:
 
 
 def proves(proof: Proof, query: Query) -> bool:
-    """Does this certificate prove what was asked (rule 8)?"""
+    """Does this certificate prove what was asked (rule 8)?
+
+    One that is on a revocation list answers only by its own name: no octet of it tells who asks that it is revoked."""
+    if proof.barred:
+        return query.name in proof.strong
     if isinstance(query, ByText):
         texts = [u.text for u in proof.user_ids] + ([proof.x509.common_name] if proof.x509 else [])
         return any(query.text in text.casefold() for text in texts)
@@ -82,6 +86,9 @@ def select(
                 any_stale = any_stale or verdict.freshness is Freshness.STALE
         merged = merged_of(usable, snapshot.revocations.get(fingerprint, b""), own, now)
         if merged is None or not proves(merged.proof, query):
+            if merged is not None and (barred := merged.proof.barred):
+                kept_back.append(f"{fingerprint}: {barred}")
+                reason = reason or barred
             passed.append((fingerprint, reason or "it does not prove the query now"))
             continue
         by_itself = _by_itself(query, merged.proof, usable, own, now)

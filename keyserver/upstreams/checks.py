@@ -8,14 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keyserver.config import Problem, UpstreamSection
+from keyserver.config.models import CrlSection
 from keyserver.config.problem import show
+from keyserver.upstreams import crl
 from keyserver.upstreams.host import read_url
 from keyserver.upstreams.protocol import Mistake, Protocol
 from keyserver.upstreams.register import BY_SCHEME, PROTOCOLS
 
 
-def mistakes(upstream: UpstreamSection) -> Iterator[Problem]:
-    """Every mistake in one upstream, at most one for each key. No network."""
+def mistakes(upstream: UpstreamSection | CrlSection) -> Iterator[Problem]:
+    """Every mistake in one upstream, or revocation list, at most one for each key. No network."""
+    if isinstance(upstream, CrlSection):
+        try:
+            crl.parse_url(upstream.url)
+        except ValueError as problem:
+            yield Problem(f"smime.crl[{upstream.name}].url", show("", upstream.url), str(problem))
+        return
     protocol = BY_SCHEME.get(upstream.scheme)
     found = _every(upstream, protocol) if protocol else iter([("url", _unknown(upstream.scheme))])
     said: set[str] = set()

@@ -20,6 +20,7 @@ from cachetools import FIFOCache
 from keyserver.model import Absent, Failed, Fault, Kind, Outcome, UpstreamSpec
 from keyserver.query import ByAddress, Query
 from keyserver.upstreams.base import Asking
+from keyserver.upstreams.ldap.connecting import connect
 from keyserver.upstreams.ldap.kinds import X509_ATTRIBUTES, Directory, holds_openpgp
 from keyserver.upstreams.ldap.link import Entrance, Link, LinkError
 from keyserver.upstreams.ldap.plan import Plan
@@ -35,12 +36,11 @@ from keyserver.upstreams.net import (
     recall,
     template_host,
 )
-from keyserver.upstreams.trouble import ours, proves_nothing
+from keyserver.upstreams.trouble import ours
 
 __all__ = ["Ldap", "parse_url"]
 
 MAX_ANSWER = 4 << 20  # octets of everything that comes back for one question
-MAX_ADDRESSES = 3  # of a host, tried one after the other
 KIND_KEPT = 3600.0  # seconds that a server's kind is remembered
 MAX_KINDS = 1000  # hosts of a template whose kind is remembered
 IDLE = 30.0  # seconds that an unused connection is kept
@@ -213,36 +213,15 @@ class Ldap:
 
     async def _connect(self, host: str, end: float) -> socket.socket:
         """A connected socket, to exactly the addresses that the guard of `net` let through."""
-        template = self._endpoint.template
-        try:
-            async with asyncio.timeout(end - self._monotonic()):
-                addresses = await self._names.guarded_addresses(
-                    host, self._endpoint.port, self._allow_private, in_full=not template
-                )
-        except TimeoutError as error:
-            raise LinkError("its name could not be resolved in time") from error
-        except NoSuchHost:
-            raise
-        except OSError as error:
-            fault = Fault.LOCAL if ours(error) else Fault.TRANSIENT
-            raise LinkError("its name could not be resolved", fault) from error
-        addresses = addresses[:MAX_ADDRESSES]
-        slow = False
-        problems: list[OSError] = []
-        for position, address in enumerate(addresses):
-            share = (end - self._monotonic()) / (len(addresses) - position)
-            try:
-                return await _connected(address, self._endpoint.port, share)
-            except TimeoutError:
-                slow = True
-            except OSError as error:
-                problems.append(error)
-        if problems and not slow and all(proves_nothing(problem) for problem in problems):
-            fault = Fault.LOCAL if all(ours(problem) for problem in problems) else Fault.TRANSIENT
-            raise LinkError(f"it cannot be reached from here: {problems[0].strerror}", fault)
-        if slow:
-            raise LinkError("it could not be connected to in time", unmade=True, slow=True)
-        raise LinkError("it cannot be connected to", unmade=True)
+        return await connect(
+            self._names,
+            host,
+            self._endpoint.port,
+            end,
+            self._monotonic,
+            allow_private=self._allow_private,
+            in_full=not self._endpoint.template,
+        )
 
     def _kept(self) -> Link | None:
         if not self._idle:
@@ -274,21 +253,6 @@ def _tls(ca_file: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ValueError(f"tls_ca_file {ca_file!r} is not a readable PEM file of certificates: {error}") from None
-
-
-async def _connected(address: str, port: int, seconds: float) -> socket.socket:
-    """A blocking socket, connected to this very address. Raises OSError, TimeoutError among them."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        async with asyncio.timeout(max(0.0, seconds)):
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from keyserver.wire.dn import MAX_DN
 
 PORTS = {"ldap": 389, "ldaps": 636}
 _FORM = "ldap://host[:port][/base] or ldaps://host[:port][/base]"
-_ATTRIBUTE = re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*|\d+(?:\.\d+)+)(?:;[A-Za-z0-9-]+)*\Z")
+ATTRIBUTE = re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*|\d+(?:\.\d+)+)(?:;[A-Za-z0-9-]+)*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def parse_url(url: str, *, starttls: bool = False, bind_dn: str = "") -> Endpoin
     found = read_url(url, PORTS, _FORM)
     if found.parts.query or found.parts.fragment or "?" in url:
         raise ValueError("only a base DN may follow the host; `filter` and `attributes` are keys of their own")
-    endpoint = Endpoint(found.scheme, found.host, found.port or PORTS[found.scheme], _base(found.parts.path))
+    endpoint = Endpoint(found.scheme, found.host, found.port or PORTS[found.scheme], base_of(found.parts.path))
     if starttls and endpoint.tls:
         raise ValueError("starttls goes with ldap:// only: ldaps:// is TLS from the first octet")
     if bind_dn and endpoint.template:
@@ -74,7 +74,7 @@ def check_filter(text: str) -> None:
 def check_attributes(names: Sequence[str]) -> None:
     """Whether these are attribute names. Raises ValueError with a sentence on what is accepted."""
     for name in names:
-        if not _ATTRIBUTE.match(name):
+        if not ATTRIBUTE.match(name):
             raise ValueError(f"{name!r} is not an attribute name, for instance userCertificate;binary")
 
 
@@ -86,7 +86,8 @@ def check_credentials(bind_dn: str, bind_password: str) -> None:
         raise ValueError("a password needs bind_dn, the name it belongs to")
 
 
-def _base(path: str) -> str:
+def base_of(path: str) -> str:
+    """The DN in a URL's path (RFC 4516); "" where there is none. Raises ValueError."""
     try:
         base = unquote(path[1:], errors="strict").strip()
     except UnicodeDecodeError:

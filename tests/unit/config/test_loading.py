@@ -417,7 +417,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
     ("text", "key"),
     [
         ('[policy]\non_change = "hold"', "policy.on_change"),
-        ('[[smime.crl]]\nurl = "http://crl.example"', "smime.crl"),
         ('[[domain]]\nname = "partner.example"\non_change = "hold"', "domain[partner.example].on_change"),
         ('[history]\nkeep = "0"', "history.keep"),
         ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
