@@ -59,6 +59,11 @@ def check(
         print("\nencrypts for addresses without a certificate")
     for line in lines:
         print(f"  {line}")
+    if configuration.smime.crl:
+        print("\nfetches revocation lists")
+    for crl in configuration.smime.crl:
+        without = "none of their certificates is used" if crl.stale == "fatal" else "nothing is taken for revoked"
+        print(f"  {crl.url}\n        signed by {crl.issuer_file}; without a list {without}")
     return DONE
 
 
