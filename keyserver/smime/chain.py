@@ -2,8 +2,8 @@
 
 The library's default policy is made for TLS and refuses every mail certificate; this one asks the end-entity
 certificate for emailProtection (where it limits itself at all) and CAs for their right to issue, and to issue for these
-addresses. What the library cannot load has no chain. No revocation is looked up: that would mean following URLs that
-the certificate's maker chose.
+addresses. What the library cannot load has no chain. Whether a certificate is revoked is asked whenever it is judged
+(`crl`).
 """
 
 from __future__ import annotations

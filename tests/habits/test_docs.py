@@ -12,6 +12,7 @@ from keyserver.config import load
 from keyserver.config.document import render
 from keyserver.config.loading import TABLES, models
 from keyserver.config.section import unbuilt
+from support.x509 import authority
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -53,7 +54,7 @@ def test_every_toml_example_loads(where: str, block: str, tmp_path: Path) -> Non
     """With the files that it names put in place."""
     for name in set(re.findall(r'_file = "([^"]+)"', block)):
         stand_in = tmp_path / name.strip("/").replace("/", "-")
-        stand_in.write_text("stand-in for a secret\n")
+        stand_in.write_bytes(authority().pem if name.endswith(".pem") else b"stand-in for a secret\n")
         block = block.replace(f'"{name}"', f'"{stand_in}"')
     tomllib.loads(block)
     example = tmp_path / "example.toml"

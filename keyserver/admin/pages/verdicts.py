@@ -62,12 +62,12 @@ def of_certificate(shown: CertificateResource, addresses: Sequence[ForAddress] =
     answered = [entry for entry in shown.entries if entry.answered]
     if not answered:
         return Verdict("bad", "Not answered", _reasons(shown.entries))
-    if shown.validity != Validity.VALID or not shown.can_encrypt:
-        return Verdict("warn", "Answered, but nobody can encrypt to it", _unusable(shown.validity, shown.can_encrypt))
     addresses = [one for one in addresses if View().name in one.views]
     if addresses and not any(one.answered or one.searched_first for one in addresses):
         whys = dict.fromkeys(one.reason for one in addresses)
         return Verdict("warn", "Answered by fingerprint, for no address", "; ".join(whys))
+    if shown.validity != Validity.VALID or not shown.can_encrypt:
+        return Verdict("warn", "Answered, but nobody can encrypt to it", _unusable(shown.validity, shown.can_encrypt))
     if addresses and not any(one.answered for one in addresses):
         return Verdict("warn", "Answered by fingerprint; for addresses after a search", addresses[0].reason)
     return Verdict("good", "Answered", answered[0].reason)
