@@ -20,7 +20,7 @@ class Hygiene:
     clean_brief: Callable[[bytes, int], list[Certificate | Refused] | None] | None = None
     """The same for what takes 2 ms at most, None for the rest."""
     prove: Callable[[bytes, int], Proof]
-    """(octets, now) -> what they show by their own signatures."""
+    """(octets, now) -> what they show by their own signatures, and by the revocation lists in force (X.509 only)."""
     index: Callable[[bytes], tuple[frozenset[Name], tuple[str, ...]]]
     """Octets -> (names to index under, identities for listings)."""
     merge: Callable[[Sequence[bytes], bytes], bytes]

@@ -39,7 +39,7 @@ class Validity(StrEnum):
     VALID = "valid"
     EXPIRED = "expired"
     REVOKED = "revoked"
-    UNVERIFIABLE = "unverifiable"  # an algorithm that we do not have, or nothing that certifies the primary key
+    UNVERIFIABLE = "unverifiable"  # an algorithm that we do not have, nothing that certifies the primary key, no list
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,8 @@ class Crls:
     async def run(self) -> None:
         """Fetch each in time, until cancelled."""
         self._running = True
+        for draft in self._folder.glob(".*.crl.*"):  # of a service that was killed while it wrote
+            draft.unlink(missing_ok=True)
         self._start()
         try:
             await asyncio.Event().wait()

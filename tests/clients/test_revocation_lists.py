@@ -14,7 +14,7 @@ import pytest
 
 from support.directory import Slapd, base_entry
 from support.running import Service
-from support.scripted import NOT_FOUND, Scripted, reply
+from support.scripted import NOT_FOUND, Scripted, reply, slow
 
 DN = "cn=ca,dc=example,dc=org"
 CONFIG = """
@@ -154,8 +154,11 @@ async def test_revoked_everywhere_at_the_next_question_and_good_again(
             assert await certificate(running) == 200
             assert (await verdict(running))["verdict"] == "yes"
         ca.revoke("keyCompromise")
-        server.routes["ca.crl"] = reply(200, ca.list())
+        server.routes["ca.crl"] = slow(2.0, reply(200, ca.list()))
         await reloaded(running)
+        for _ in range(3):
+            assert await certificate(running) == 200, "it is in memory again when the list comes"
+            assert (await verdict(running))["verdict"] == "yes"
 
         async def gone() -> bool:
             return await certificate(running) == 404

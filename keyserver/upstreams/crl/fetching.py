@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from yarl import URL
@@ -90,6 +91,7 @@ class _Ldap:
         self._monotonic = monotonic
         self._names = names
         self._seconds = seconds
+        self._thread = ThreadPoolExecutor(1, "crl")
 
     async def fetch(self) -> bytes:
         from keyserver.upstreams.ldap.link import LinkError
@@ -105,7 +107,7 @@ class _Ldap:
             raise FetchFailed("it did not answer completely in time") from None
 
     async def close(self) -> None:
-        return
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(self, end: float) -> bytes:
         from keyserver.upstreams.ldap.connecting import connect
@@ -123,13 +125,13 @@ class _Ldap:
                 raise FetchFailed(f"it answered with {result.reason}")
             return _value(result.entries, place.attribute)
 
-        job = asyncio.get_running_loop().run_in_executor(None, work)
-        job.add_done_callback(lambda _: link.close())
+        job = self._thread.submit(work)
         try:
-            return await asyncio.shield(job)
-        except BaseException:
-            link.cut()  # the thread ends at once, whatever the other side does
-            raise
+            return await asyncio.wrap_future(job)
+        finally:
+            job.cancel()
+            link.cut()  # a thread that is left behind ends at once, whatever the other side does
+            job.add_done_callback(lambda _: link.close())
 
 
 def _value(entries: tuple[dict[str, list[bytes]], ...], attribute: str) -> bytes:

@@ -13,6 +13,7 @@ from keyserver.admin.concerns import (
     certificate_ends,
     of_certificates,
     of_clock,
+    of_lists,
     of_mail,
     of_store,
     of_upstreams,
@@ -20,6 +21,7 @@ from keyserver.admin.concerns import (
 )
 from keyserver.admin.health import Health, Pulse, pulse_of
 from keyserver.resolver.circuit import UpstreamStatus
+from keyserver.resolver.revoked import Standing
 from keyserver.store.base import StoreStats
 from keyserver.traffic import Traffic
 from support.x509 import authority
@@ -132,3 +134,15 @@ def test_tls_certificates(tmp_path: Path) -> None:
     assert worst([soon, over]) == "bad"
     assert worst([soon]) == "warn"
     assert worst([]) == ""
+
+
+def test_revocation_lists_that_are_not_current() -> None:
+    good = Standing("http://crl.example", "CN=CA", False, 1, 1, 1_800_000_000, 1, 0, False, "")
+    assert not list(of_lists([good]))
+    ignored = replace(good, stale=True)
+    fatal = replace(ignored, fatal=True, ends=0, problem="it answered 404")
+    one, other = of_lists([ignored, fatal])
+    assert (one.kind, one.what) == ("warn", "The revocation list of CN=CA ended on 2027-01-15")
+    assert one.cure.endswith("newer revocations are not known. http://crl.example: its server has no newer one")
+    assert (other.kind, other.what) == ("bad", "The revocation list of CN=CA has not been had yet")
+    assert "none of its authority's certificates is used. http://crl.example: it answered 404" in other.cure
