@@ -38,6 +38,7 @@ _MAX_HEAD = 65536  # octets of anything else than entries
 _TIMES = (0x17, 0x18)
 _EXTENSIONS = 0xA0
 _REMOVED = b"\x0a\x01\x08"  # removeFromCRL
+_KEY_COMPROMISE = b"\x06\x03\x55\x1d\x15\x04\x03\x0a\x01\x01"  # the one reason that looks like a BOOLEAN
 _HOLD_INSTRUCTION, _INVALIDITY_DATE, _CERTIFICATE_ISSUER = (f"2.5.29.{n}" for n in (23, 24, 29))
 _NUMBER, _DELTA, _SCOPE, _AUTHORITY_KEY = (f"2.5.29.{n}" for n in (20, 27, 28, 35))
 
@@ -183,8 +184,9 @@ def _sorted(bucket: array[int], pause: Callable[[], None]) -> array[int]:
 
 def _check_entry(extensions: bytes) -> None:
     """Raises Malformed where one of them forbids to use the list without understanding it (RFC 5280 section 5.3)."""
-    if b"\x01\x01" not in extensions and b"\x55\x1d\x1d" not in extensions:
-        return  # nothing in it is critical, nor is it another authority's certificate
+    others = extensions.replace(_KEY_COMPROMISE, b"")
+    if b"\x01\x01" not in others and b"\x55\x1d\x1d" not in others:
+        return  # nothing in it is critical (a BOOLEAN), nor is it another authority's certificate
     for named, critical, _ in of_entry(extensions):
         if named == _CERTIFICATE_ISSUER:
             raise Malformed("an indirect list: other authorities' certificates are on it, too")

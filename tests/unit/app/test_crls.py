@@ -262,6 +262,20 @@ async def test_a_server_that_hangs_holds_up_no_other_list_and_no_end(running: Ru
         task.cancel()
 
 
+async def test_it_is_fetched_again_and_again_by_itself(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyserver.app.crls.wait_of", lambda left, *, new, failed, chance: 0.01)
+    async with running.opened() as parts, asyncio.TaskGroup() as group:
+        task = group.create_task(parts.crls.run())
+        await until(lambda: standing(parts).failures > 2)
+        running.publish([7])
+        await until(lambda: standing(parts).entries == 1)
+        assert not await answered(parts)
+        running.publish([], number=2)
+        await until(lambda: standing(parts).entries == 0)
+        assert await answered(parts)
+        task.cancel()
+
+
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_when_a_list_is_fetched_again(chance: float) -> None:
     def wait(left: int, *, new: bool = True, failed: int = 0) -> float:

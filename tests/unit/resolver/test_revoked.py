@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from cryptography.x509 import ReasonFlags
 
 from keyserver.app import hygiene_of
-from keyserver.model import Entry, Kind, Proof, Source, Validity, View
+from keyserver.model import Certificate, Entry, Kind, Proof, Source, Validity, View
 from keyserver.policy import Terms
 from keyserver.query import Query, parse
 from keyserver.resolver.revoked import Listed, Revocations, Standing
 from keyserver.resolver.select import Selected, select
+from keyserver.smime import ber
 from keyserver.smime.crl import authority
 from keyserver.smime.crl_reading import read_list
 from keyserver.store.base import Snapshot
@@ -92,6 +93,16 @@ def test_only_the_very_key_that_signed_the_list_counts() -> None:
     both = World(listed([8]), listed([7], ca=namesake))
     assert both.proof().validity is Validity.VALID and both.proof(mallory).validity is Validity.REVOKED
     assert World(listed([7], ca=OTHER)).proof().validity is Validity.VALID
+
+
+def test_another_wrapper_around_what_was_signed_is_no_way_out() -> None:
+    """The outer length written in more octets than it needs: another fingerprint, the same number and signature."""
+    inner = ber.first(ALICE.der).content
+    odd = b"\x30\x84" + len(inner).to_bytes(4, "big") + inner
+    world = World(listed([7]))
+    (certificate,) = world.hygiene[Kind.X509].clean(odd, NOW)
+    assert isinstance(certificate, Certificate) and certificate.fingerprint != ALICE.fingerprint
+    assert world.hygiene[Kind.X509].prove(certificate.octets, NOW).barred == REVOKED
 
 
 def test_another_authority_later_is_asked_about_certificates_that_are_known() -> None:

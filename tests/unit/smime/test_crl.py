@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import random
 import subprocess
 from pathlib import Path
@@ -170,6 +171,30 @@ def test_entries_of_others_or_with_unknown_rules_cost_the_list() -> None:
     assert "unknown critical" in refusal(revocation_list(CA, [5], entries=[(unknown, True)]))
     known = read_of(revocation_list(CA, {5: ReasonFlags.key_compromise}, entries=[(unknown, False)]))
     assert (at := known.find(number(5))) is not None and known.entry(at).reason == 1
+
+
+def test_a_thousand_dates_of_invalidity_beside_reasons() -> None:
+    """Each entry's extensions differ from all others', and the ordinary reason holds what a BOOLEAN begins with."""
+    date = x509.InvalidityDate(datetime.datetime(2024, 1, 1))
+    reasons = dict.fromkeys(range(1, 1000), ReasonFlags.key_compromise)
+    found = read_of(revocation_list(CA, reasons, entries=[(date, False)]))
+    assert found.count == 999
+    assert (at := found.find(number(500))) is not None and found.entry(at).reason == 1
+    critical = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.10"), b"\x05\x00")
+    assert "unknown critical" in refusal(revocation_list(CA, reasons, entries=[(date, False), (critical, True)]))
+
+
+def test_others_have_their_turn_while_a_list_is_read() -> None:
+    turns: list[int] = []
+    octets = revocation_list(CA, range(1, 5001))
+    read_list(octets, ISSUER, NOW, lambda: turns.append(1))
+    assert len(turns) >= 5
+
+    def ends() -> None:
+        raise RuntimeError("nobody wants it any more")
+
+    with pytest.raises(RuntimeError):
+        read_list(octets, ISSUER, NOW, ends)
 
 
 def test_removed_from_the_list_is_good_again() -> None:
