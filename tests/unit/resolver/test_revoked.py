@@ -62,6 +62,9 @@ def test_on_the_list_it_is_revoked_and_answers_its_own_name_only() -> None:
     (answered,) = world.select(f"0x{ALICE.fingerprint}").certificates
     assert answered.certificate.proof.validity is Validity.REVOKED
     assert not world.select(f"0x{ALICE.fingerprint}", view=View(usable_only=True)).certificates
+    gateway = View(by_domain=True)
+    assert not world.select(f"0x{ALICE.fingerprint}", view=gateway).certificates, "nor for all of a domain"
+    assert World().select(f"0x{ALICE.fingerprint}", view=gateway).certificates
 
 
 def test_no_text_finds_it_either() -> None:
