@@ -11,6 +11,7 @@ from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.cluster import Cluster
 from keyserver.store.invitations import Invitations
+from keyserver.store.history import History
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
@@ -50,6 +51,8 @@ class Snapshot:
     """What upstreams said to the query of that name."""
     begun: int = -1
     """The deletion counter at that instant, as `Store.begin` gives it (`look` only; -1: the store was not asked)."""
+    answering: Mapping[str, str] = field(default_factory=dict)
+    """View -> fingerprint of the certificate that answered last for this address (`History.answers`; `look` only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +98,16 @@ class Undone:
 
 
 class Store(Protocol):
-    """The cache. Times are Unix seconds handed in by the caller; the store reads no clock."""
+    """The cache. Times are Unix seconds handed in by the caller; but for `now` where it says so, no clock is read."""
 
     administration: Administration
     """What administration keeps in the same database; it opens and closes with the store."""
 
     invitations: Invitations
     """Invitations and consents of the owners of certificates; as above."""
+
+    history: History
+    """What changed there, and when; as above."""
 
     upstreams: AboutUpstreams
     """What is kept there about upstreams; as above."""
@@ -195,19 +201,29 @@ class Store(Protocol):
         """Erase what can not be undone any more (and what waits by a clock that was wrong); how many entries."""
 
     async def purge_all(self, now: int) -> int:
-        """Forget everything but blocks: entries, records, revocations, what waits to be undone; how many entries."""
+        """Forget everything but blocks: entries, records, revocations, what waits to be undone, the history; how many
+        entries."""
 
     async def purge_expired(
-        self, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int
+        self,
+        cutoffs: Mapping[tuple[Source, str | None], int],
+        absent_before: int,
+        limit: int,
+        now: int | None = None,
     ) -> int:
         """Delete up to `limit` entries that lie before their cutoff, and absent records before `absent_before`.
 
         cutoffs: (source, origin) -> instant; an entry whose cached_at (mailflow: seen_at) lies before it has expired.
         Origin None is every origin of that source not named itself; a source not named never expires. Returns how many
-        entries and records went: below `limit`, it is done. Found records go with the same cutoffs (by upstream)."""
+        entries and records went: below `limit`, it is done. Found records go with the same cutoffs (by upstream).
+        now: for the history (None: the database's clock)."""
 
-    async def approve(self, fingerprint: str, source: Source, origin: str, address: str) -> bool:
-        """Approve one entry for one address, which is then no longer held for it; is there such an entry?"""
+    async def approve(
+        self, fingerprint: str, source: Source, origin: str, address: str, now: int | None = None
+    ) -> bool:
+        """Approve one entry for one address, which is then no longer held for it; is there such an entry?
+
+        now: for the history (None: the database's clock)."""
 
     async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
         """From now on neither cached nor answered; existing entries stay but are never handed out by `look`."""

@@ -42,6 +42,8 @@ def put_all(
 
 def _put_one(writing: Writing, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[tuple[Stored, ...], int]:
     """The answers, and the room that is left."""
+    writing.tell(one.now)
+    writing.db.who = one.who
     later = deletions.later_than(writing.db, one.begun)
     settled = settle(one, incoming, later, room, _ROW, lambda a, left: _put(writing, a, later, one.now, left))
     for record in settled.records:
@@ -78,8 +80,8 @@ def _put(writing: Writing, arrival: Incoming, later: Later, now: int, room: int)
     before = vouchers.read(vouched)
     stand = Standing.of(find.source, vouchers.merged(before, find.vouchers), chained=find.chained)
     recount(writing.tally, before, stand)
+    stored = _update_copy(writing, row, find, now, hygiene, copy, stand.rank)  # first: the history tells it as one
     _update_entry(writing, row, find, now, stand)
-    stored = _update_copy(writing, row, find, now, hygiene, copy, stand.rank)
     order_names(writing, row, find.certificate.proof.kind, now, stand)
     return stored
 

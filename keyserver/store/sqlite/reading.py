@@ -15,6 +15,7 @@ from keyserver.store import vouchers
 from keyserver.store.base import Snapshot, StoreStats
 from keyserver.store.listing import UPSTREAM
 from keyserver.store.names import fits
+from keyserver.store.past import EVENT, WORD
 from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name
@@ -57,6 +58,7 @@ ENTRY = _ENTRY + "e.id = ?"
 ENTRIES = _ENTRY + "e.fingerprint = ? ORDER BY e.rank, e.at DESC LIMIT ?"
 REVOCATION = "SELECT octets FROM revocation WHERE fingerprint = ?"
 RECORDS = "SELECT name, upstream, found, at, asked_at FROM record WHERE name = ? LIMIT ?"
+ANSWERING = "SELECT view, fingerprint FROM answering WHERE name = ?"
 
 
 @contextmanager
@@ -93,8 +95,9 @@ def look(db: sqlite3.Connection, name: Name, bounds: Bounds = FULL) -> Snapshot:
             if room < 0:
                 break
         records = tuple(_record(row) for row in db.execute(RECORDS, (name, MAX_RECORDS))) if fits(name) else ()
+        answering = dict(db.execute(ANSWERING, (name,))) if ":addr:" in name and fits(name) else {}
         begun = deletions.count(db)
-    return Snapshot(tuple(entries), revocations, records, begun)
+    return Snapshot(tuple(entries), revocations, records, begun, answering)
 
 
 def certificate(db: sqlite3.Connection, fingerprint: str) -> Snapshot:
@@ -264,9 +267,15 @@ def newest(db: sqlite3.Connection) -> int | None:
 
 
 def octets(db: sqlite3.Connection) -> int:
-    """Octets of the pages in use; what was freed is used again and does not count."""
+    """Octets of the pages in use; what was freed is used again and does not count, nor does the history, about."""
     pages, free, size = (db.execute(f"PRAGMA {what}").fetchone()[0] for what in _SIZES)
-    return int((pages - free) * size)
+    return int((pages - free) * size) - history_octets(db)
+
+
+def history_octets(db: sqlite3.Connection) -> int:
+    """What the history takes, about."""
+    events, words, copies = db.execute("SELECT events, words, octets FROM history").fetchone()
+    return int(events * EVENT + words * WORD + copies)
 
 
 _SIZES = ("page_count", "freelist_count", "page_size")

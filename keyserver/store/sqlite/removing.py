@@ -11,7 +11,7 @@ from keyserver.store import vouchers
 from keyserver.store.base import Undo
 from keyserver.store.deletion import delete_note, purge_note
 from keyserver.store.sifting import Value, selected
-from keyserver.store.sqlite import deletions, trigrams, waiting
+from keyserver.store.sqlite import deletions, erasing, trigrams, waiting
 from keyserver.store.sqlite.dialect import DIALECT
 from keyserver.store.sqlite.put import order_names
 from keyserver.store.sqlite.writing import Writing
@@ -22,6 +22,7 @@ def delete(
     writing: Writing, fingerprint: str, now: int, source: Source | None, origin: str | None, undo: Undo | None
 ) -> int:
     """`Store.delete`."""
+    writing.tell(now)
     names = writing.touch(fingerprint)
     deletions.note(writing.db, now, delete_note(fingerprint, source, origin, names))
     rows = writing.db.execute(
@@ -44,6 +45,7 @@ def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | None) 
 
 def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo: Undo | None) -> int:
     """Delete those of the entries `ids` that still match, and the records of their certificates' names."""
+    writing.tell(now)
     values: dict[str, Value] = {"ids": json.dumps(ids)}
     where = "".join(f" AND ({part})" for part in selected(DIALECT, what, "w", values))
     rows = writing.db.execute(
@@ -62,8 +64,11 @@ def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo:
 def purge_all(writing: Writing, now: int) -> int:
     """`Store.purge_all`; with foreign keys on, each row would be checked on its own."""
     count: int = writing.db.execute("SELECT count(*) FROM entry").fetchone()[0]
-    for table in ("name", "copy", "entry", "record", "revocation", "tally", *waiting.TABLES):
-        writing.db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
+    with erasing.untriggered(writing.db):
+        for table in ("name", "copy", "entry", "record", "revocation", "tally", *waiting.TABLES):
+            writing.db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
+        erasing.erase(writing.db, now)
+        erasing.take_down_blocks(writing.db)
     trigrams.forget(writing.db)
     deletions.note(writing.db, now, purge_note(None))
     writing.everything = True
@@ -71,9 +76,13 @@ def purge_all(writing: Writing, now: int) -> int:
 
 
 def purge_expired(
-    writing: Writing, entries: Sequence[tuple[int, int]], records: Sequence[tuple[Name, str, int]]
+    writing: Writing,
+    entries: Sequence[tuple[int, int]],
+    records: Sequence[tuple[Name, str, int]],
+    now: int | None = None,
 ) -> int:
     """Delete what is still older than its cutoff: entries (id, cutoff), records (name, upstream, cutoff)."""
+    writing.tell(now, "expired")
     ids = []
     for id_, cutoff in entries:
         row = writing.db.execute("SELECT fingerprint FROM entry WHERE id = ? AND at < ?", (id_, cutoff)).fetchone()
@@ -109,8 +118,11 @@ def _remove(writing: Writing, ids: Sequence[int]) -> int:
     return len(rows)
 
 
-def approve(writing: Writing, fingerprint: str, source: Source, origin: str, address: str) -> bool:
+def approve(
+    writing: Writing, fingerprint: str, source: Source, origin: str, address: str, now: int | None = None
+) -> bool:
     """`Store.approve`."""
+    writing.tell(now)
     row = writing.db.execute(
         "SELECT id, vouchers, kind, at, chained FROM entry WHERE fingerprint = ? AND source = ? AND origin = ?",
         (fingerprint, str(source), origin),
@@ -133,6 +145,7 @@ def approve(writing: Writing, fingerprint: str, source: Source, origin: str, add
 
 def block(writing: Writing, fingerprint: str, now: int, reason: str) -> None:
     """`Store.block`."""
+    writing.tell(now)
     writing.db.execute(
         "INSERT INTO block VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET at = ?2, reason = ?3",
         (fingerprint, now, storable(reason)),
@@ -141,8 +154,9 @@ def block(writing: Writing, fingerprint: str, now: int, reason: str) -> None:
     waiting.drop_certificate(writing, fingerprint)
 
 
-def unblock(writing: Writing, fingerprint: str) -> bool:
+def unblock(writing: Writing, fingerprint: str, now: int | None = None) -> bool:
     """`Store.unblock`; the records of its names are forgotten, since its finds were refused meanwhile."""
+    writing.tell(now)
     rows = writing.db.execute("DELETE FROM block WHERE fingerprint = ? RETURNING 1", (fingerprint,)).fetchall()
     if rows:
         writing.forget(writing.touch(fingerprint))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyserver.store.base import StoreRefused
+from keyserver.store.sqlite.recording import RECORDING
 
 APPLICATION_ID = 0x4B734361  # "KsCa": tells our databases from those of other programs
 PAGE_SIZE = 8192  # one certificate of usual size lies in one page
@@ -254,6 +255,7 @@ STEPS: tuple[Step, ...] = (
     UPSTREAMS,
     ACTS,
     INVITATIONS,
+    RECORDING,
 )
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 

@@ -10,6 +10,7 @@ the hop, and puts that wait share one (`puts`).
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,13 @@ class Session(sqlite3.Connection):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._settings: dict[str, str] = {}
+        self.now: int | None = None
+        """What time it is in the transaction under way, for what its triggers record (`recording`); None: the clock's.
+        """
+        self.act = ""
+        """What they cannot see: "expired", "undone"; "copying": they record nothing."""
+        self.who = ""
+        """Who does it, where it is an administrator."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As sqlite3's own, or the function that stands in the parameters."""
@@ -55,12 +63,30 @@ class Session(sqlite3.Connection):
         except UnicodeEncodeError:
             return super().execute(sql, _storable(parameters))
 
+    def provide(self) -> None:
+        """Register what the triggers call. On the connection's own thread."""
+        self.create_function("keyserver_now", 0, lambda: self.now)
+        self.create_function("keyserver_act", 0, lambda: self.act)
+        self.create_function("keyserver_who", 0, lambda: self.who)
+        self.create_function("keyserver_hash", 2, keyed, deterministic=True)
+        self.create_function("keyserver_digest", 1, _digest, deterministic=True)
+
     def set(self, pragma: str, value: str) -> None:
         """Set a pragma of this connection, unless that was its last value here: to set one makes SQLite prepare every
         statement again, which is a third of a put."""
         if self._settings.get(pragma) != value:
             self.execute(f"PRAGMA {pragma}={value}")
             self._settings[pragma] = value
+
+
+def keyed(key: bytes, name: str) -> bytes:
+    """By what a query stands in the history: nobody without the key can tell which it was. PostgreSQL does the same."""
+    inner = hashlib.sha256(key + name.encode()).digest()
+    return hashlib.sha256(key + inner).digest()[:16]
+
+
+def _digest(octets: bytes) -> bytes:
+    return hashlib.sha256(octets).digest()[:16]
 
 
 def _storable(parameters: Any) -> Any:
@@ -88,12 +114,13 @@ async def connect(path: Path, *, writes: bool, immutable: bool = False) -> aiosq
     return db
 
 
-def _pragmas(db: sqlite3.Connection, writes: bool) -> None:
+def _pragmas(db: Session, writes: bool) -> None:
     db.execute(f"PRAGMA cache_size=-{_WRITE_CACHE if writes else _READ_CACHE}")
     db.execute("PRAGMA temp_store=MEMORY")
     if not writes:
         db.execute("PRAGMA query_only=ON")
         return
+    db.provide()
     db.execute(f"PRAGMA journal_size_limit={_LOG_SIZE}").fetchall()
     db.execute("PRAGMA wal_autocheckpoint=0").fetchall()  # `log` does it, in a thread of its own
     # Some distributions overwrite every freed page with zeros: a purge of 1 GB would write 1 GB of public certificates.

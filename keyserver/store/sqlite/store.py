@@ -34,6 +34,7 @@ from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
 from keyserver.store.invitations import Invitations
+from keyserver.store.history import WHO, History
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.names import fits
 from keyserver.store.puts import Puts
@@ -53,6 +54,7 @@ from keyserver.store.sqlite import (
 )
 from keyserver.store.sqlite.administration import SqliteAdministration
 from keyserver.store.sqlite.invitations import SqliteInvitations
+from keyserver.store.sqlite.history import SqliteHistory
 from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
@@ -81,6 +83,7 @@ class SqliteStore:
         self._max_size = max_size
         self.administration: Administration = SqliteAdministration(self)
         self.invitations: Invitations = SqliteInvitations(self)
+        self.history: History = SqliteHistory(self, hygiene, self._shorten)
         self.upstreams: AboutUpstreams = SqliteUpstreams(self)
         self.transfer: Transfer = SqliteTransfer(self)
         self.cluster: Cluster = Alone()
@@ -246,7 +249,7 @@ class SqliteStore:
         """As `Store.put`. A power cut (not a killed process) may lose the last moments of keyserver finds.
 
         Puts that come while another is written wait, and go together in one transaction and one change."""
-        return await asyncio.shield(self._puts.add(Put(finds, records, begun, now)))
+        return await asyncio.shield(self._puts.add(Put(finds, records, begun, now, WHO.get())))
 
     async def touch(self, asked: Mapping[Name, int]) -> None:
         """As `Store.touch`."""
@@ -305,10 +308,16 @@ class SqliteStore:
 
     async def purge_all(self, now: int) -> int:
         """As `Store.purge_all`, in one transaction."""
-        return await self._commit(lambda db: transact(db, lambda w: removing.purge_all(w, now), foreign_keys=False))
+        return await self._commit(
+            lambda db: transact(db, lambda w: removing.purge_all(w, now), foreign_keys=False, who=WHO.get())
+        )
 
     async def purge_expired(
-        self, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int
+        self,
+        cutoffs: Mapping[tuple[Source, str | None], int],
+        absent_before: int,
+        limit: int,
+        now: int | None = None,
     ) -> int:
         """As `Store.purge_expired`."""
         gone = 0
@@ -319,12 +328,15 @@ class SqliteStore:
             )
             if not entries and not records:
                 break
-            gone += await self._write(partial(removing.purge_expired, entries=entries, records=records), durable=False)
+            work = partial(removing.purge_expired, entries=entries, records=records, now=now)
+            gone += await self._write(work, durable=False)
         return gone
 
-    async def approve(self, fingerprint: str, source: Source, origin: str, address: str) -> bool:
+    async def approve(
+        self, fingerprint: str, source: Source, origin: str, address: str, now: int | None = None
+    ) -> bool:
         """As `Store.approve`."""
-        return await self._write(lambda w: removing.approve(w, fingerprint, source, origin, address))
+        return await self._write(lambda w: removing.approve(w, fingerprint, source, origin, address, now))
 
     async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
         """As `Store.block`."""
@@ -332,7 +344,7 @@ class SqliteStore:
 
     async def unblock(self, fingerprint: str, now: int) -> bool:
         """As `Store.unblock`; the records of its names are forgotten, since its finds were refused meanwhile."""
-        return await self._write(lambda w: removing.unblock(w, fingerprint))
+        return await self._write(lambda w: removing.unblock(w, fingerprint, now))
 
     # --- changes of other processes
 
@@ -389,7 +401,8 @@ class SqliteStore:
             return await run(self._opened(db), function)
 
     async def _write(self, work: Callable[[Writing], T], durable: bool = True) -> T:
-        return await self._commit(lambda db: transact(db, work, durable))
+        who = WHO.get()
+        return await self._commit(lambda db: transact(db, work, durable, who=who))
 
     async def _commit(self, job: Callable[[Session], tuple[T, Written | None]]) -> T:
         """One transaction, its change published; carried to its end even when the caller is cancelled."""
@@ -425,6 +438,11 @@ class SqliteStore:
             await run(self._opened(self._writer), _shorten_log)
             await self._write(probe, durable=False)
             await self._write(unprobe, durable=False)
+
+    async def _shorten(self) -> None:
+        """Nothing of what was overwritten stays in the log."""
+        with self._errors(writing=True):
+            await run(self._opened(self._writer), _shorten_log)
 
     def _still_there(self) -> None:
         """Raises StoreError where the database is no longer the file that was opened."""

@@ -43,7 +43,12 @@ class SqliteTransfer:
 
     async def write(self, part: Part, rows: Sequence[tuple[Key, Row]]) -> None:
         """As `Transfer.write`."""
-        await self._connections.write(lambda writing: _write(writing, part, rows), durable=False)
+
+        def copy(writing: Writing) -> None:
+            writing.tell(None, "copying")
+            _write(writing, part, rows)
+
+        await self._connections.write(copy, durable=False)
 
     async def finish(self) -> None:
         """As `Transfer.finish`."""

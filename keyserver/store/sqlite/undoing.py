@@ -17,6 +17,7 @@ _BATCH = 100  # certificates in one transaction: some 20 ms in which other write
 def restore(writing: Writing, id_: str, now: int, cutoffs: Cutoffs) -> Step | None:
     """The next batch of `Store.undo`; None where nothing of that id waits."""
     db = writing.db
+    writing.tell(now, "undone")
     found = db.execute("SELECT number, entries FROM undo WHERE id = ? AND until > ?", (id_, now)).fetchone()
     if found is None:
         return None

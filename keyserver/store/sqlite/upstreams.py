@@ -28,10 +28,15 @@ class SqliteUpstreams:
 
         return await self._connections.write(work)
 
-    async def resume(self, upstream: str) -> bool:
+    async def resume(self, upstream: str, now: int | None = None) -> bool:
         """As `AboutUpstreams.resume`."""
         sql = "DELETE FROM pause WHERE upstream = ? RETURNING 1"
-        return await self._connections.write(lambda w: bool(w.db.execute(sql, (upstream,)).fetchall()))
+
+        def work(writing: Writing) -> bool:
+            writing.tell(now)
+            return bool(writing.db.execute(sql, (upstream,)).fetchall())
+
+        return await self._connections.write(work)
 
     async def told(self) -> Mapping[str, bytes]:
         """As `AboutUpstreams.told`."""

@@ -35,7 +35,7 @@ class Written:
 class Writing:
     """A write transaction under way."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Session) -> None:
         self.db = db
         self.names: set[Name] = set()
         """Every name that was touched."""
@@ -43,6 +43,10 @@ class Writing:
         """Was more touched than can be named?"""
         self.tally: Counter[str] = Counter()
         """What the counts of `stats` change by."""
+
+    def tell(self, now: int | None, act: str = "") -> None:
+        """What is recorded from here on was done at this time; and how, where its triggers cannot see that."""
+        self.db.now, self.db.act = now, act
 
     def touch(self, fingerprint: str) -> frozenset[Name]:
         """Note that a certificate is touched: every name of every entry of it, and those of its fingerprint."""
@@ -101,15 +105,16 @@ class Writing:
 
 
 def transact(
-    db: Session, work: Callable[[Writing], T], durable: bool = True, foreign_keys: bool = True
+    db: Session, work: Callable[[Writing], T], durable: bool = True, foreign_keys: bool = True, who: str = ""
 ) -> tuple[T, Written | None]:
     """Run `work` in one IMMEDIATE transaction; whatever it raises, nothing of it stays.
 
     A commit reaches the operating system before it returns, so a killed process loses nothing and a power cut
     corrupts nothing (WAL). `durable` also waits for the disk, and for all that was written before: for what no
     upstream can tell us again. What a keyserver said may be searched again after a power cut, and its answer should
-    not wait for a disk.
+    not wait for a disk. who: the administrator that does it, for the history.
     """
+    db.now, db.act, db.who = None, "", who
     db.set("synchronous", "FULL" if durable else "NORMAL")
     db.set("foreign_keys", "ON" if foreign_keys else "OFF")
     db.execute("BEGIN IMMEDIATE")
