@@ -41,7 +41,7 @@ class Put:
     records: Sequence[Record]
     begun: int
     now: int
-    who: str = ""  # as `history.WHO`: a call waits with others, and is written by none of their contexts
+    who: str = ""  # as `history.WHO`; what is written together is of one hand
 
 
 @dataclass(frozen=True, slots=True)

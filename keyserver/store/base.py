@@ -10,8 +10,8 @@ from typing import Protocol
 from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.cluster import Cluster
-from keyserver.store.invitations import Invitations
 from keyserver.store.history import History
+from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams

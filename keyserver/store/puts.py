@@ -55,10 +55,15 @@ class Puts:
             self._at_work = False
 
     def _take(self) -> list[tuple[Put, asyncio.Future[Verdict]]]:
-        """The next puts: as many as stay below `_TOGETHER` finds, at least one; records alone count as one find."""
+        """The next puts of one hand: as many as stay below `_TOGETHER` finds, at least one; records alone count as one
+        find."""
         taken = [self._waiting.popleft()]
-        size = _size(taken[0][0])
-        while self._waiting and (size := size + _size(self._waiting[0][0])) < _TOGETHER:
+        first = taken[0][0]
+        size = _size(first)
+        while self._waiting and self._waiting[0][0].who == first.who:
+            size += _size(self._waiting[0][0])
+            if size >= _TOGETHER:
+                break
             taken.append(self._waiting.popleft())
         return taken
 

@@ -15,8 +15,8 @@ class AboutUpstreams(Protocol):
     async def pause(self, upstream: str, now: int) -> int:
         """Note that it is paused; since when. A second call changes nothing."""
 
-    async def resume(self, upstream: str) -> bool:
-        """Take the pause away; was there one?"""
+    async def resume(self, upstream: str, now: int | None = None) -> bool:
+        """Take the pause away; was there one? now: for the history (None: the database's clock)."""
 
     async def told(self) -> Mapping[str, bytes]:
         """What was kept last of each upstream's disclosures, as `keep_told` got it."""

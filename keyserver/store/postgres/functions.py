@@ -150,8 +150,37 @@ $body$
 """
 """As `sqlite.put.order_names`; no function of plain SQL, which would be planned at each call."""
 
+_UPDATED = """
+            UPDATE entry SET at = (e->>'at')"""
+_COPIED = """
+            IF e ? 'part' THEN
+                UPDATE entry SET identities"""
+
+
+def _second(put: str) -> str:
+    """The next version: tells the history who puts, and when; and a copy before its times, so that it is one event."""
+    start, end = put.index(_UPDATED), put.index(_COPIED)
+    rest = put.index("        END IF;\n        INSERT INTO name", end)
+    put = put[:start] + put[end:rest].rstrip() + put[start:end] + "\n" + put[rest:]
+    put = put.replace("FUNCTION put_1(", "FUNCTION put_2(")
+    told = [f"    PERFORM set_config('keyserver.{what}', doc->>'{what}', true);\n" for what in ("who", "now")]
+    put = put.replace("    names := ARRAY(", "".join(told) + "    names := ARRAY(")
+    return put.replace(
+        "        row_id := (e->>'id')",
+        "        PERFORM set_config('keyserver.now', e->>'at', true);\n        row_id := (e->>'id')",
+    )
+
+
+def _filled(put: str) -> str:
+    return (
+        put.replace("{deleting}", str(DELETING)).replace("{certificates}", str(CERTIFICATES)).replace("{row}", str(ROW))
+    )
+
+
+PUT_2 = _filled(_second(PUT))
+
 FUNCTIONS = (
     GENERATION,
     ORDER_NAMES,
-    PUT.replace("{deleting}", str(DELETING)).replace("{certificates}", str(CERTIFICATES)).replace("{row}", str(ROW)),
+    _filled(PUT),
 )

@@ -169,7 +169,7 @@ def _think(
     for one, incoming in zip(puts, arrived, strict=True):
         answer, room = _put_one(known, one, incoming, room)
         answers.append(answer)
-    return answers, *_document(known, durable=durable)
+    return answers, *_document(known, durable=durable, who=puts[0].who, now=max(one.now for one in puts))
 
 
 def _put_one(known: _Known, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[tuple[Stored, ...], int]:
@@ -295,8 +295,8 @@ def _texts(names: frozenset[Name], identities: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _document(known: _Known, *, durable: bool) -> tuple[str | None, list[bytes]]:
-    """What `put_1` takes; None where there is nothing to write."""
+def _document(known: _Known, *, durable: bool, who: str, now: int) -> tuple[str | None, list[bytes]]:
+    """What `put_2` takes; None where there is nothing to write."""
     parts: list[bytes] = []
 
     def part(octets: bytes) -> int:
@@ -317,6 +317,8 @@ def _document(known: _Known, *, durable: bool) -> tuple[str | None, list[bytes]]
     document = {
         "generation": known.generation,
         "durable": durable,
+        "who": text(who),
+        "now": now,
         "locks": buckets(fingerprints),
         "known": [
             {"fingerprint": key[0], "source": key[1], "origin": key[2], "version": row.version}
@@ -353,7 +355,7 @@ async def _tried(connections: Connections, doc: str, parts: Sequence[bytes]) -> 
     return Written(row["xid"], frozenset(row["names"])) if row["written"] else None
 
 
-_CALL = "SELECT written, xid, names FROM put_1($1::jsonb, $2::bytea[])"
+_CALL = "SELECT written, xid, names FROM put_2($1::jsonb, $2::bytea[])"
 
 
 def _key(find: Find) -> _Key:

@@ -54,6 +54,9 @@ UNION ALL
 (SELECT 'record', q.name, NULL, NULL, NULL, q.upstream, q.at, NULL, q.found, NULL, NULL, q.asked_at, NULL
     FROM record AS q WHERE q.name = $1 LIMIT {MAX_RECORDS})
 UNION ALL
+SELECT 'answering', a.fingerprint, NULL, NULL, NULL, a.view, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM answering AS a WHERE a.name = $1
+UNION ALL
 SELECT 'begun', {_NO_ENTRY}, generation_1(), NULL
 """  # noqa: S608 - our own words
 
@@ -109,7 +112,7 @@ async def addresses(db: Connection, domain: str, limit: int) -> tuple[str, ...]:
 
 
 def _snapshot(rows: Sequence[Any]) -> Snapshot:
-    found, revocations, records, begun = [], {}, [], -1
+    found, revocations, records, begun, answering = [], {}, [], -1, {}
     for row in rows:
         what = row["what"]
         if what == "entry":
@@ -119,10 +122,12 @@ def _snapshot(rows: Sequence[Any]) -> Snapshot:
         elif what == "record":
             name, upstream, at, chained, asked_at = (row[i] for i in ("fingerprint", "origin", "at", "chained", "n"))
             records.append(record_of((name, upstream, chained, at, asked_at)))
+        elif what == "answering":
+            answering[row["origin"]] = row["fingerprint"]
         else:
             begun = row["n"]
     found.sort(key=lambda pair: pair[0])
-    return Snapshot(tuple(entry for _, entry in found), revocations, tuple(records), begun)
+    return Snapshot(tuple(entry for _, entry in found), revocations, tuple(records), begun, answering)
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:

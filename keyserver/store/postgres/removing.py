@@ -9,7 +9,7 @@ from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Undo
 from keyserver.store.deletion import delete_note, purge_note
-from keyserver.store.postgres import deletions, waiting
+from keyserver.store.postgres import deletions, erasing, waiting
 from keyserver.store.postgres.sifting import Values, condition
 from keyserver.store.postgres.text import text
 from keyserver.store.postgres.writing import Writing
@@ -20,6 +20,7 @@ async def delete(
     writing: Writing, fingerprint: str, now: int, source: Source | None, origin: str | None, undo: Undo | None
 ) -> int:
     """`Store.delete`."""
+    await writing.tell(now)
     fingerprint, origin = text(fingerprint), origin if origin is None else text(origin)
     names = await writing.touch([fingerprint])
     await deletions.note(writing.db, now, delete_note(fingerprint, source, origin, names))
@@ -46,6 +47,7 @@ async def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | 
 
 async def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo: Undo | None) -> int:
     """Delete those of the entries `ids` that still match, and the records of their certificates' names."""
+    await writing.tell(now)
     bound = Values(list(ids))
     sql = f"SELECT e.id, e.fingerprint FROM entry AS e WHERE e.id = ANY($1) AND {condition(what, bound)}"  # noqa: S608
     rows = await writing.db.fetch(sql, *bound.all)
@@ -60,15 +62,21 @@ async def purge_all(writing: Writing, now: int) -> int:
     count: int = await writing.db.fetchval("SELECT count(*) FROM entry")
     tables = ("name", "entry", "record", "revocation", "tally", "delta", *waiting.TABLES)
     await writing.db.execute(f"TRUNCATE {', '.join(tables)}")
+    await erasing.erase(writing.db, now)
+    await erasing.take_down_blocks(writing.db)
     await deletions.note(writing.db, now, purge_note(None))
     writing.everything = True
     return count
 
 
 async def purge_expired(
-    writing: Writing, entries: Sequence[tuple[int, int]], records: Sequence[tuple[Name, str, int]]
+    writing: Writing,
+    entries: Sequence[tuple[int, int]],
+    records: Sequence[tuple[Name, str, int]],
+    now: int | None = None,
 ) -> int:
     """Delete what is still older than its cutoff: entries (id, cutoff), records (name, upstream, cutoff)."""
+    await writing.tell(now, "expired")
     ids, cutoffs = [id_ for id_, _ in entries], [cutoff for _, cutoff in entries]
     known = await writing.db.fetch("SELECT DISTINCT fingerprint FROM entry WHERE id = ANY($1)", ids)
     await writing.lock(row[0] for row in known)
@@ -121,8 +129,11 @@ async def _remove(writing: Writing, ids: Sequence[int]) -> int:
     return len(rows)
 
 
-async def approve(writing: Writing, fingerprint: str, source: Source, origin: str, address: str) -> bool:
+async def approve(
+    writing: Writing, fingerprint: str, source: Source, origin: str, address: str, now: int | None = None
+) -> bool:
     """`Store.approve`."""
+    await writing.tell(now)
     fingerprint, address = text(fingerprint), text(address)
     await writing.lock([fingerprint])
     row = await writing.db.fetchrow(
@@ -159,6 +170,7 @@ async def order_names(writing: Writing, row: int, kind: Kind, at: int, stand: St
 
 async def block(writing: Writing, fingerprint: str, now: int, reason: str) -> None:
     """`Store.block`."""
+    await writing.tell(now)
     fingerprint = text(fingerprint)
     await writing.db.execute(
         "INSERT INTO block (fingerprint, at, reason) VALUES ($1, $2, $3)"
@@ -171,8 +183,9 @@ async def block(writing: Writing, fingerprint: str, now: int, reason: str) -> No
     await waiting.drop_certificate(writing, fingerprint)
 
 
-async def unblock(writing: Writing, fingerprint: str) -> bool:
+async def unblock(writing: Writing, fingerprint: str, now: int | None = None) -> bool:
     """`Store.unblock`; the records of its names are forgotten, since its finds were refused meanwhile."""
+    await writing.tell(now)
     fingerprint = text(fingerprint)
     there = await writing.db.fetchval("DELETE FROM block WHERE fingerprint = $1 RETURNING true", fingerprint)
     if there:

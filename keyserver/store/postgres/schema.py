@@ -9,7 +9,8 @@ import asyncpg
 
 from keyserver.store.base import StoreRefused
 from keyserver.store.postgres.connections import Connection
-from keyserver.store.postgres.functions import FUNCTIONS
+from keyserver.store.postgres.functions import FUNCTIONS, PUT_2
+from keyserver.store.postgres.recording import RECORDING
 
 MIGRATING = 0x4B734D47  # advisory lock: one node migrates
 
@@ -234,6 +235,7 @@ INVITATIONS: Step = (
 )
 
 STEPS: tuple[Step, ...] = (VERSION_1, INVITATIONS)
+    RECORDING,
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 OLDEST = 1

@@ -24,6 +24,7 @@ from keyserver.store.administration import Administration
 from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
+from keyserver.store.history import WHO, History
 from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Listing, Page, Place
 from keyserver.store.postgres import deletions, listing, outbox, put, reading, removing, undoing, waiting
@@ -31,10 +32,12 @@ from keyserver.store.postgres.administration import PostgresAdministration
 from keyserver.store.postgres.bell import Bell
 from keyserver.store.postgres.cluster import PostgresCluster
 from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Connections, errors, unbounded
+from keyserver.store.postgres.history import PostgresHistory
 from keyserver.store.postgres.invitations import PostgresInvitations
 from keyserver.store.postgres.publishing import News
+from keyserver.store.postgres.recording import REBASE
 from keyserver.store.postgres.schema import bring_forward
-from keyserver.store.postgres.text import fitting
+from keyserver.store.postgres.text import fitting, text
 from keyserver.store.postgres.transfer import PostgresTransfer
 from keyserver.store.postgres.upstreams import PostgresUpstreams
 from keyserver.store.postgres.writing import DELETING, Writing, Written
@@ -74,6 +77,7 @@ class PostgresStore:
         self._written = 0  # transactions since counts were folded
         self.administration: Administration = PostgresAdministration(self)
         self.invitations: Invitations = PostgresInvitations(self)
+        self.history: History = PostgresHistory(self, hygiene)
         self.upstreams: AboutUpstreams = PostgresUpstreams(self)
         self._bell = Bell(self._connections, self._poll_on, lambda: nodes.alone)
         self.cluster: Cluster = (nodes := PostgresCluster(self, self._bell, changes))
@@ -91,6 +95,7 @@ class PostgresStore:
                     if missing := await unbounded(db):
                         log.warning("the database's role lacks %s: see conf/cluster/timeouts.sql", ", ".join(missing))
                     await outbox.forget_foreign(db)
+                    await db.execute(REBASE)
                     self._news.begin(await outbox.position(db))
                 finally:
                     await db.close(timeout=CONNECT)
@@ -167,7 +172,7 @@ class PostgresStore:
 
     async def put(self, finds: Sequence[Find], records: Sequence[Record], begun: int, now: int) -> tuple[Stored, ...]:
         """As `Store.put`. Puts that come while another is written wait, and go together."""
-        return await asyncio.shield(self._puts.add(Put(finds, records, begun, now)))
+        return await asyncio.shield(self._puts.add(Put(finds, records, begun, now, WHO.get())))
 
     async def _put_all(self, puts: Sequence[Put]) -> Sequence[tuple[Stored, ...]]:
         answers, written = await put.put_all(self._connections, puts, self._hygiene, self._max_size)
@@ -248,7 +253,11 @@ class PostgresStore:
         raise AssertionError
 
     async def purge_expired(
-        self, cutoffs: Mapping[tuple[Source, str | None], int], absent_before: int, limit: int
+        self,
+        cutoffs: Mapping[tuple[Source, str | None], int],
+        absent_before: int,
+        limit: int,
+        now: int | None = None,
     ) -> int:
         """As `Store.purge_expired`."""
         gone = 0
@@ -259,12 +268,15 @@ class PostgresStore:
             )
             if not entries and not records:
                 break
-            gone += await self.write(partial(removing.purge_expired, entries=entries, records=records), durable=False)
+            work = partial(removing.purge_expired, entries=entries, records=records, now=now)
+            gone += await self.write(work, durable=False)
         return gone
 
-    async def approve(self, fingerprint: str, source: Source, origin: str, address: str) -> bool:
+    async def approve(
+        self, fingerprint: str, source: Source, origin: str, address: str, now: int | None = None
+    ) -> bool:
         """As `Store.approve`."""
-        return await self.write(lambda w: removing.approve(w, fingerprint, source, origin, address))
+        return await self.write(lambda w: removing.approve(w, fingerprint, source, origin, address, now))
 
     async def block(self, fingerprint: str, now: int, reason: str = "") -> None:
         """As `Store.block`."""
@@ -272,7 +284,7 @@ class PostgresStore:
 
     async def unblock(self, fingerprint: str, now: int) -> bool:
         """As `Store.unblock`."""
-        return await self.write(lambda w: removing.unblock(w, fingerprint), exclusive=True)
+        return await self.write(lambda w: removing.unblock(w, fingerprint, now), exclusive=True)
 
     # --- changes of other nodes
 
@@ -337,6 +349,8 @@ class PostgresStore:
             async with db.transaction():
                 if begin:
                     await db.execute(begin)
+                if who := WHO.get():
+                    await db.execute("SELECT set_config('keyserver.who', $1, true)", text(who))
                 writing = Writing(db)
                 result = await work(writing)
                 return result, await writing.finish(aloud=exclusive)

@@ -64,6 +64,7 @@ class PostgresTransfer:
         """As `Transfer.write`."""
 
         async def add(writing: Writing) -> None:
+            await writing.tell(None, "copying")
             if part is Part.ENTRIES:
                 await _write_entries(writing, [_entry_of(row) for _, row in rows])
             else:

@@ -19,6 +19,7 @@ _BATCH = 100  # certificates in one transaction
 async def restore(writing: Writing, id_: str, now: int, cutoffs: Cutoffs) -> Step | None:
     """The next batch of `Store.undo`; None where nothing of that id waits."""
     db = writing.db
+    await writing.tell(now, "undone")
     found = await db.fetchrow("SELECT number, entries FROM undo WHERE id = $1 AND until > $2", text(id_), now)
     if found is None:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keyserver.store.postgres.administration import Connections
 from keyserver.store.postgres.text import text
+from keyserver.store.postgres.writing import Writing
 
 
 class PostgresUpstreams:
@@ -27,10 +28,15 @@ class PostgresUpstreams:
         )
         return await self._connections.write(lambda w: w.db.fetchval(sql, text(upstream), now))
 
-    async def resume(self, upstream: str) -> bool:
+    async def resume(self, upstream: str, now: int | None = None) -> bool:
         """As `AboutUpstreams.resume`."""
         sql = "DELETE FROM pause WHERE upstream = $1 RETURNING true"
-        return await self._connections.write(lambda w: w.db.fetchval(sql, text(upstream))) is True
+
+        async def work(writing: Writing) -> bool:
+            await writing.tell(now)
+            return await writing.db.fetchval(sql, text(upstream)) is True
+
+        return await self._connections.write(work)
 
     async def told(self) -> Mapping[str, bytes]:
         """As `AboutUpstreams.told`."""

@@ -45,6 +45,11 @@ class Writing:
         self.tally: Counter[str] = Counter()
         """What the counts of `stats` change by."""
 
+    async def tell(self, now: int | None, act: str = "") -> None:
+        """As `sqlite.writing.Writing.tell`."""
+        sql = "SELECT set_config('keyserver.now', $1, true), set_config('keyserver.act', $2, true)"
+        await self.db.execute(sql, "" if now is None else str(now), act)
+
     async def lock(self, fingerprints: Iterable[str]) -> None:
         """Let nobody else change these certificates, nor delete anything, until this transaction is over. What is read
         in a statement after this one is as the last of those left it."""

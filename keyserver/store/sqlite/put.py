@@ -30,6 +30,7 @@ def put_all(
     arrived = [[Incoming.of(find, hygiene) for find in one.finds] for one in puts]
 
     def work(writing: Writing) -> list[tuple[Stored, ...]]:
+        writing.db.who = puts[0].who
         room = max_size - octets(writing.db)
         answers = []
         for one, incoming in zip(puts, arrived, strict=True):
@@ -43,7 +44,6 @@ def put_all(
 def _put_one(writing: Writing, one: Put, incoming: Sequence[Incoming], room: int) -> tuple[tuple[Stored, ...], int]:
     """The answers, and the room that is left."""
     writing.tell(one.now)
-    writing.db.who = one.who
     later = deletions.later_than(writing.db, one.begun)
     settled = settle(one, incoming, later, room, _ROW, lambda a, left: _put(writing, a, later, one.now, left))
     for record in settled.records:

@@ -73,9 +73,7 @@ SAY = (
 
 _SINCE = f"CASE keyserver_act() WHEN 'undone' THEN {_NOW} ELSE NEW.at END"
 _SAY = (
-    "; ".join(SAY).format(
-        hash=_HASH.format("NEW"), upstream="NEW.upstream", at="NEW.at", word=_WORD, since=_SINCE
-    )
+    "; ".join(SAY).format(hash=_HASH.format("NEW"), upstream="NEW.upstream", at="NEW.at", word=_WORD, since=_SINCE)
     + ";"
 )
 

@@ -33,8 +33,8 @@ from keyserver.store.alone import Alone
 from keyserver.store.arriving import Put
 from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
-from keyserver.store.invitations import Invitations
 from keyserver.store.history import WHO, History
+from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.names import fits
 from keyserver.store.puts import Puts
@@ -53,8 +53,8 @@ from keyserver.store.sqlite import (
     waiting,
 )
 from keyserver.store.sqlite.administration import SqliteAdministration
-from keyserver.store.sqlite.invitations import SqliteInvitations
 from keyserver.store.sqlite.history import SqliteHistory
+from keyserver.store.sqlite.invitations import SqliteInvitations
 from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
