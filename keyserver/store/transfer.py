@@ -21,6 +21,7 @@ Row = tuple[object, ...]
 """Everything else of it: equal in two stores where it means the same."""
 
 BATCH = 64  # rows: certificates of 1 MiB are the largest
+NARROW = 1000  # of those of which there may be millions, and which are short
 
 
 class Part(StrEnum):
@@ -36,6 +37,15 @@ class Part(StrEnum):
     INVITATIONS = "invitations"  # and consents
     PAUSES = "pauses"
     TOLD = "told"
+    HISTORY = "history"  # its key, and since when it is whole
+    EVENTS = "events"
+    PAST_COPIES = "past copies"
+    PAST_SPANS = "spans of past copies"
+    PAST_NAMES = "past names"
+    WORDS = "words of upstreams"
+    ANSWERING = "what answers"
+    PAST_SETTINGS = "past settings"
+    RECEIVERS = "receivers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,23 @@ TABLES: Mapping[Part, Table] = {
     Part.INVITATIONS: Table("invitation", ("number",), ("confirm", "withdraw", *inviting.COLUMNS)),
     Part.PAUSES: Table("pause", ("upstream",), ("at",)),
     Part.TOLD: Table("told", ("upstream",), ("counts",)),
+    Part.HISTORY: Table("history_copied", ("single",), ("key", "whole")),
+    Part.EVENTS: Table(
+        "event",
+        ("number",),
+        (
+            *("at", "last", "what", "fingerprint", "kind", "source", "origin", "address", "who", "facts"),
+            *("cached", "vouchers", "chained", "detail"),
+        ),
+        frozenset({"chained"}),
+    ),
+    Part.PAST_COPIES: Table("past_copy", ("digest",), ("octets",)),
+    Part.PAST_SPANS: Table("past_span", ("fingerprint", "source", "origin", "upto"), ("copy",)),
+    Part.PAST_NAMES: Table("past_name", ("name", "fingerprint"), ()),
+    Part.WORDS: Table("word", ("hash", "upstream", "since"), ("last", "word", "gone")),
+    Part.ANSWERING: Table("answering", ("name", "view"), ("fingerprint", "at")),
+    Part.PAST_SETTINGS: Table("past_settings", ("number",), ("at", "settings")),
+    Part.RECEIVERS: Table("delivery", ("receiver",), ("number",)),
 }
 """All but entries: key (fingerprint, source, origin), row (`model.Entry`, {name: rank})."""
 
@@ -136,7 +163,8 @@ class _Walk:
     async def run(self, progress: Progress, *, unfinished: bool = False) -> None:
         """unfinished: it ends with the target's last row."""
         after: Key | None = None
-        while rows := await self.source.read(self.part, after, None, BATCH):
+        batch = NARROW if self.part in (Part.EVENTS, Part.WORDS) else BATCH
+        while rows := await self.source.read(self.part, after, None, batch):
             if unfinished and not await self.target.read(self.part, after, None, 1):
                 return
             last = rows[-1][0]

@@ -83,6 +83,11 @@ _TABLES = (
         f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
         for table in ("event", "word")
     ),
+    # What of the row above is copied into another store, and how.
+    "CREATE VIEW history_copied AS SELECT 1::bigint AS single, key, whole FROM history"
+    " WHERE whole IS NOT NULL OR EXISTS (SELECT 1 FROM event) OR EXISTS (SELECT 1 FROM word)",
+    "CREATE RULE history_copied_written AS ON INSERT TO history_copied DO INSTEAD"
+    " UPDATE history SET key = NEW.key, whole = NEW.whole",
 )
 
 _NEW_KEY = """

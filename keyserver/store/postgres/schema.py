@@ -234,8 +234,7 @@ INVITATIONS: Step = (
     "CREATE INDEX invitation_idle ON invitation (number) WHERE stage NOT IN ('confirmed', 'withdrawn')",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, INVITATIONS)
-    RECORDING,
+STEPS: tuple[Step, ...] = (VERSION_1, INVITATIONS, (*RECORDING, PUT_2))
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 OLDEST = 1

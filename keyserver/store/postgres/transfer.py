@@ -11,6 +11,7 @@ from keyserver.model import Entry, Name
 from keyserver.store.names import fits
 from keyserver.store.postgres import reading
 from keyserver.store.postgres.administration import Connections
+from keyserver.store.postgres.recording import REBASE
 from keyserver.store.postgres.text import text
 from keyserver.store.postgres.writing import Writing
 from keyserver.store.standing import Standing, first_address, folded
@@ -163,3 +164,5 @@ async def _write_table(writing: Writing, part: Part, rows: Sequence[tuple[Key, R
     await writing.db.executemany(sql, [list(map(_plain, key + row)) for key, row in rows])
     if part in (Part.ACTS, Part.INVITATIONS):  # those that come in the usual way are numbered behind them
         await writing.db.execute(_NUMBERS.format(table=table.name))
+    elif part is Part.EVENTS:
+        await writing.db.execute(REBASE)

@@ -243,5 +243,10 @@ RECORDING = (
     ) WITHOUT ROWID""",
     "CREATE TABLE past_settings (number INTEGER PRIMARY KEY, at INTEGER NOT NULL, settings TEXT NOT NULL)",
     "CREATE TABLE delivery (receiver TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID",
+    # What of the row above is copied into another store, and how.
+    "CREATE VIEW history_copied AS SELECT 1 AS single, key, whole FROM history"
+    " WHERE whole IS NOT NULL OR EXISTS (SELECT 1 FROM event) OR EXISTS (SELECT 1 FROM word)",
+    "CREATE TRIGGER history_copied_written INSTEAD OF INSERT ON history_copied BEGIN"
+    " UPDATE history SET key = NEW.key, whole = NEW.whole; END",
     *CREATE,
 )
