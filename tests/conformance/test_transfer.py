@@ -85,6 +85,11 @@ async def fill(store: Store) -> None:
     await store.upstreams.pause("one", NOW)
     for upstream, counts in {"one": b"\x00counts", "two": b""}.items():
         assert await store.upstreams.keep_told(upstream, None, counts)
+    for fingerprint in (ALICE.fingerprint, BOB.fingerprint):
+        await store.history.answers("default", addr("alice@a.example"), fingerprint, NOW + 1)
+    await store.history.settings({"ttl": 1}, NOW + 2)
+    await store.history.failed({(addr("bob@a.example"), "two"): NOW + 3})
+    await store.history.move("webhook", 3)
 
 
 def invited(n: int, address: str) -> Invitation:
@@ -113,6 +118,10 @@ async def all_of(store: Store) -> list[object]:
         await store.newest(),
         await store.search("alice", ALICE.kind, 10),
         await store.due({None: NOW + 1}, 10),
+        [await store.history.past(name, at) for name in names for at in (NOW - 5, NOW, NOW + 3)],
+        await store.history.events(100),
+        [await store.history.words(name, 10) for name in names],
+        await store.history.cursor("webhook"),
     ]
 
 

@@ -51,11 +51,12 @@ def _vouched(now: str, what: str, says: str, before: str | None) -> str:
 
 
 def _set_aside(fingerprint: str, source: str, origin: str, octets: str) -> str:
-    """Octets that were those of all events so far."""
+    """Octets that were those of all events so far. No OR IGNORE: a trigger has the outer statement's way with it."""
     return (
-        f"INSERT OR IGNORE INTO past_copy VALUES (keyserver_digest({octets}), {octets});"
-        f" INSERT OR IGNORE INTO past_span VALUES ({fingerprint}, {source}, {origin},"
-        f" coalesce((SELECT max(number) FROM event), -1), keyserver_digest({octets}));"
+        f"INSERT INTO past_copy SELECT keyserver_digest({octets}), {octets} WHERE {octets} IS NOT NULL"
+        f" ON CONFLICT DO NOTHING; INSERT INTO past_span SELECT {fingerprint}, {source}, {origin},"
+        f" coalesce((SELECT max(number) FROM event), -1), keyserver_digest({octets}) WHERE {octets} IS NOT NULL"
+        " ON CONFLICT DO NOTHING;"
     )
 
 
@@ -105,13 +106,13 @@ TRIGGERS = {
             "OLD.octets",
         )
     }
-        INSERT OR IGNORE INTO past_name SELECT n.name, e.fingerprint FROM entry AS e JOIN name AS n ON n.entry = e.id
-            WHERE e.id = NEW.entry;
+        INSERT INTO past_name SELECT n.name, e.fingerprint FROM entry AS e JOIN name AS n ON n.entry = e.id
+            WHERE e.id = NEW.entry ON CONFLICT DO NOTHING;
         INSERT INTO event (at, last, what, fingerprint, {_STATE}) SELECT {_NOW}, {_NOW}, 'merged', fingerprint, kind,
             source, origin, keyserver_who(), at, vouchers, chained, message_id FROM entry WHERE id = NEW.entry; END""",
     "history_entry_gone": f"""BEFORE DELETE ON entry WHEN {_ON} BEGIN
         {_set_aside("OLD.fingerprint", "OLD.source", "OLD.origin", "(SELECT octets FROM copy WHERE entry = OLD.id)")}
-        INSERT OR IGNORE INTO past_name SELECT name, OLD.fingerprint FROM name WHERE entry = OLD.id;
+        INSERT INTO past_name SELECT name, OLD.fingerprint FROM name WHERE entry = OLD.id ON CONFLICT DO NOTHING;
         INSERT INTO event (at, last, what, fingerprint, kind, source, origin, who) SELECT {_NOW}, {_NOW},
             CASE keyserver_act() WHEN 'expired' THEN 'expired' ELSE 'deleted' END, OLD.fingerprint, OLD.kind,
             OLD.source, OLD.origin, keyserver_who(); END""",
