@@ -280,7 +280,8 @@ class Service:
     ) -> EntryChoice:
         """Approve one entry for one address, the one that `meant` finds."""
         choice = await self.meant(term, address, source, upstream)
-        if not await self._store.approve(choice.fingerprint, Source(choice.source), choice.origin, choice.address):
+        place = (choice.fingerprint, Source(choice.source), choice.origin)
+        if not await self._store.approve(*place, choice.address, self._clock()):
             raise NotKnown(f"{choice.fingerprint} was deleted at the same moment")
         self._note("approve", choice.fingerprint, source=choice.source, address=self._identity(choice.address))
         return choice

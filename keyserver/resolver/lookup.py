@@ -140,6 +140,7 @@ class Lookup:
                 {**search.revocations, **snapshot.revocations},
                 snapshot.records + tuple(search.records),
                 snapshot.begun,
+                snapshot.answering,
             )
         now = self._parts.clock()
         known = await self._select(now, snapshot)

@@ -57,7 +57,7 @@ class Paused:
     async def resume(self, upstream: str) -> None:
         """It is asked again."""
         with self._acting():
-            await self._kept.resume(upstream)
+            await self._kept.resume(upstream, self._clock())
             self._since.pop(upstream, None)
 
     @contextlib.contextmanager

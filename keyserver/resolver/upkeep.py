@@ -135,7 +135,7 @@ class Upkeep:
         while True:
             with self._rules.acting() as rules:
                 cutoffs, absent = purged_before(now, rules.terms), absent_before(now, rules.terms)
-                gone = await self._store.purge_expired(cutoffs, absent, PURGE_BATCH)
+                gone = await self._store.purge_expired(cutoffs, absent, PURGE_BATCH, now)
             total += gone
             if gone < PURGE_BATCH:
                 return total

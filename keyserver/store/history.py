@@ -101,10 +101,15 @@ class History(Protocol):
     """Raises StoreError as `Store` does."""
 
     def limit(self, bounds: Bounds) -> None:
-        """These bounds hold from now on; before the first call nothing is tidied away."""
+        """These bounds hold from the next `tidy` on; before the first call nothing is tidied away."""
 
     async def tidy(self, now: int, limit: int) -> int:
-        """Let go of up to `limit` rows that lie outside the bounds, the oldest first; how many. 0: it is done."""
+        """Let go of up to `limit` rows that lie outside the bounds, the oldest events first; how many. 0: it is done.
+
+        What still says how things stand stays, whatever its age and size. It is looked for again when a hundredth of
+        `keep` has gone by, or at once where the size is passed. Also takes down what was there before the history began
+        (an older release's database, one for which it was off): an event for each entry, block and revocation, with
+        numbers below zero; only then is the history whole."""
 
     async def events(
         self, limit: int, before: int | None = None, fingerprint: str | None = None, name: Name | None = None
@@ -114,7 +119,8 @@ class History(Protocol):
 
     async def since(self, number: int, limit: int) -> Sequence[Event]:
         """Behind that number, in order; nobody will add one before them (on PostgreSQL: what is still being written
-        waits). `renewed` is left out."""
+        waits, whatever database of that server it is in). `renewed` is left out, and what was there before the
+        history began."""
 
     async def newest(self) -> int:
         """The number of the last event that `since` could give; 0 without any."""
@@ -123,7 +129,11 @@ class History(Protocol):
         """What upstreams said to this query, latest first."""
 
     async def past(self, name: Name, at: int) -> Past:
-        """Everything that decided the answer to this name at that instant, changes of that second included."""
+        """Everything that decided the answer to this name at that instant, changes of that second included.
+
+        Within what is one event (renewed within an hour) or one word (within a day) a time is given as that instant:
+        the real one was an hour, or a day, before it at most. `asked_at` is not known, nor which 64 of more
+        certificates than that `look` gave."""
 
     async def failed(self, words: Mapping[tuple[Name, str], int]) -> None:
         """Upstreams failed to answer queries: (name, upstream) -> when last. Not durable, no change is published."""
@@ -131,7 +141,8 @@ class History(Protocol):
     async def answers(self, view: str, name: Name, fingerprint: str, at: int) -> str:
         """From now on this certificate answers first for this address in this view; the one before it (itself, or
         empty: none is remembered). Another one than before is an event, `replaced`, in the same transaction: once,
-        whoever else says the same. Names (`Snapshot.answering`) are published as changed."""
+        whoever else says the same. Names (`Snapshot.answering`) are published as changed. Nothing is remembered where
+        no history is kept, nor longer than a certificate of that name is in it."""
 
     async def settings(self, settings: Mapping[str, object], at: int) -> bool:
         """These are in force from now on; False where they were already, and then nothing is written."""
@@ -148,10 +159,12 @@ class History(Protocol):
 
     async def forget(self, address: str) -> int:
         """Erase every trace of an address from the history, of either kind: words, memory of what answered, events and
-        past copies of certificates that name it and are not cached now; how many rows."""
+        past copies of certificates that name it and are not cached with it now; how many rows. Its records go, too,
+        and what would tell other nodes or undo a delete. What was freed before goes when the database is vacuumed. Goes
+        over all events."""
 
     async def forget_all(self) -> None:
-        """Erase the history. `Store.purge_all` does it, too."""
+        """Erase the history, of what is cached, too; `tidy` takes that down anew. `Store.purge_all` erases both."""
 
     async def size(self) -> tuple[int, int]:
         """How many events and words there are, and octets, about; may be some seconds old."""

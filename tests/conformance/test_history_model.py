@@ -89,6 +89,12 @@ class Model(RuleBasedStateMachine):
             self.run(self.store.put([find], [], self.run(self.store.begin()), self.now))
             self.did(step)
 
+    @rule(n=NUMBERS, texts=st.sets(ADDRESSES, max_size=2), source=SOURCES, origin=ORIGINS, step=STEPS)
+    def update(self, n: int, texts: set[str], source: Source, origin: str, step: int) -> None:
+        find = Made(n, tuple(texts)).find(source, origin, replace=False, update=True)
+        self.run(self.store.put([find], [], self.run(self.store.begin()), self.now))
+        self.did(step)
+
     @rule(address=ADDRESSES, origin=ORIGINS, step=STEPS)
     def absent(self, address: str, origin: str, step: int) -> None:
         begun = self.run(self.store.begin())

@@ -29,6 +29,7 @@ from keyserver.admin.service import Unusable
 from keyserver.install import address_of, proof
 from keyserver.listen.trust import Trust
 from keyserver.state import peer_of
+from keyserver.store.history import WHO
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,9 @@ class Guard:
                 return _unknown(request)
             if not holder.role.covers(Role(wanted)):
                 return _refused(403, "Forbidden", f"the role {holder.role} does not suffice; {wanted} does")
-            ACTOR.set(self.actor(request, holder, "" if bearer else "page"))
+            actor = self.actor(request, holder, "" if bearer else "page")
+            ACTOR.set(actor)
+            WHO.set(actor.who)
         try:
             return await handler(request)
         finally:

@@ -7,10 +7,13 @@ from collections.abc import Collection
 
 from keyserver.model import Kind, Name
 from keyserver.query import name_of
+from keyserver.store.deletion import purge_note
 from keyserver.store.past import BEFORE, REVOKED
+from keyserver.store.postgres import waiting
 from keyserver.store.postgres.connections import Connection
 from keyserver.store.postgres.recording import ERASED
 from keyserver.store.postgres.text import text
+from keyserver.store.postgres.writing import Writing
 
 
 async def erase(db: Connection, whole: int) -> None:
@@ -98,8 +101,9 @@ async def bearing(db: Connection, address: str) -> list[str]:
     return [row[0] for row in rows if row[0]]
 
 
-async def forget(db: Connection, address: str, fingerprints: Collection[str]) -> int:
+async def forget(writing: Writing, address: str, fingerprints: Collection[str]) -> int:
     """`History.forget`; fingerprints: of what `bearing` found."""
+    db = writing.db
     names, quoted = names_of(address), text(json.dumps(address))
     gone = 0
     for sql, value in (
@@ -118,7 +122,19 @@ async def forget(db: Connection, address: str, fingerprints: Collection[str]) ->
         )
         if not living:
             gone += await _forget_certificate(db, fingerprint)
+            await waiting.drop_certificate(writing, fingerprint)
+    await _forget_notes(writing, names)
     return gone
+
+
+async def _forget_notes(writing: Writing, names: Collection[Name]) -> None:
+    """Records, and what told others of changes and deletes: it tells them of more than there was."""
+    await writing.forget(names)
+    writing.everything = True
+    await writing.db.execute("UPDATE change SET everything = true, names = '{}' WHERE names && $1::text[]", names)
+    for name in names:
+        sql = "UPDATE deletion SET what = $1 WHERE strpos(what, $2) > 0"
+        await writing.db.execute(sql, purge_note(None), text(json.dumps(name)))
 
 
 async def _forget_certificate(db: Connection, fingerprint: str) -> int:

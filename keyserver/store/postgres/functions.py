@@ -167,7 +167,7 @@ def _second(put: str) -> str:
     put = put.replace("    names := ARRAY(", "".join(told) + "    names := ARRAY(")
     return put.replace(
         "        row_id := (e->>'id')",
-        "        PERFORM set_config('keyserver.now', e->>'at', true);\n        row_id := (e->>'id')",
+        "        PERFORM set_config('keyserver.now', e->>'now', true);\n        row_id := (e->>'id')",
     )
 
 

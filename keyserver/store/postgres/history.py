@@ -210,7 +210,7 @@ class PostgresHistory:
     async def forget(self, address: str) -> int:
         """As `History.forget`. Dead rows keep it until the server's VACUUM."""
         found = await self._connections.read(lambda db: erasing.bearing(db, address), long=True)
-        return await self._connections.write(lambda w: erasing.forget(w.db, address, found), exclusive=True)
+        return await self._connections.write(lambda w: erasing.forget(w, address, found), exclusive=True)
 
     async def forget_all(self) -> None:
         """As `History.forget_all`."""

@@ -68,7 +68,7 @@ class PostgresInvitations:
                 return Refused.UNKNOWN
             if refused := inviting.unconfirmable(found, now) or await _standing(writing.db, found):
                 return refused
-            await removing.approve(writing, found.fingerprint, found.source, found.origin, found.address)
+            await removing.approve(writing, found.fingerprint, found.source, found.origin, found.address, now)
             return await _keep(writing.db, inviting.confirmed(found, now))
 
         return await self._connections.write(approve, exclusive=True)

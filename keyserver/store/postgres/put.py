@@ -73,6 +73,8 @@ class _Row:
     detail: str = ""
     written: dict[str, Any] | None = None
     """What of it is to be written."""
+    now: int = 0
+    """Of the call that wrote it last."""
 
 
 @dataclass(slots=True)
@@ -195,6 +197,7 @@ def _put(known: _Known, arrival: Incoming, later: Later, now: int, room: int) ->
         return refused
     if find.update and not there:
         return Stored.GONE
+    row.now = now
     return _renew(known, row, arrival, now) if there else _new(known, row, find, now)
 
 
@@ -306,7 +309,7 @@ def _document(known: _Known, *, durable: bool, who: str, now: int) -> tuple[str 
     entries = []
     for row in known.rows.values():
         if row.written is not None:
-            found = {**row.written, "id": row.id}
+            found = {**row.written, "id": row.id, "now": row.now}
             if "part" in found:
                 found["part"] = part(found["part"])
             entries.append(found)

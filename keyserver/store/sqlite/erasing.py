@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 from keyserver.model import Kind, Name
 from keyserver.query import name_of
+from keyserver.store.deletion import purge_note
 from keyserver.store.past import BEFORE, REVOKED
+from keyserver.store.sqlite import waiting
 from keyserver.store.sqlite.recording import CREATE, TABLES, TRIGGERS
 from keyserver.store.sqlite.session import Session, keyed
+from keyserver.store.sqlite.writing import Writing
 
 _THESE = "IN (SELECT value FROM json_each(?))"
 
@@ -104,8 +107,9 @@ def bearing(db: Session, address: str) -> set[str]:
     return {row[0] for row in rows}
 
 
-def forget(db: Session, address: str, fingerprints: Collection[str]) -> int:
+def forget(writing: Writing, address: str, fingerprints: Collection[str]) -> int:
     """`History.forget`; fingerprints: of what `bearing` found."""
+    db = writing.db
     db.set("secure_delete", "ON")
     names, quoted = names_of(address), json.dumps(address)
     chosen = json.dumps(names)
@@ -123,7 +127,19 @@ def forget(db: Session, address: str, fingerprints: Collection[str]) -> int:
         ).fetchone()
         if not living:
             gone += _forget_certificate(db, fingerprint)
+            waiting.drop_certificate(writing, fingerprint)
+    _forget_notes(writing, names)
     return gone
+
+
+def _forget_notes(writing: Writing, names: Collection[Name]) -> None:
+    """Records, and what told others of changes and deletes: it tells them of more than there was."""
+    writing.forget(names)
+    writing.everything = True
+    for name in names:
+        quoted = json.dumps(name)
+        writing.db.execute("UPDATE change SET everything = 1, names = '[]' WHERE instr(names, ?)", (quoted,))
+        writing.db.execute("UPDATE deletion SET what = ? WHERE instr(what, ?)", (purge_note(None), quoted))
 
 
 def _forget_certificate(db: Session, fingerprint: str) -> int:

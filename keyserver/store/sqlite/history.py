@@ -162,7 +162,7 @@ class SqliteHistory:
         """As `History.forget`. What it was written over in the file and its log is overwritten, too; pages that were
         freed before then keep it until VACUUM."""
         found = await self._connections.read(lambda db: erasing.bearing(db, address), long=True)
-        gone = await self._connections.write(lambda w: erasing.forget(w.db, address, found))
+        gone = await self._connections.write(lambda w: erasing.forget(w, address, found))
         await self._shorten()
         return gone
 

@@ -63,7 +63,7 @@ class SqliteInvitations:
                 return Refused.UNKNOWN
             if refused := inviting.unconfirmable(found, now) or _standing(writing.db, found):
                 return refused
-            removing.approve(writing, found.fingerprint, found.source, found.origin, found.address)
+            removing.approve(writing, found.fingerprint, found.source, found.origin, found.address, now)
             return _keep(writing.db, inviting.confirmed(found, now))
 
         return await self._connections.write(approve)

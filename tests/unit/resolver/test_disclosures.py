@@ -52,7 +52,7 @@ class Kept:
     async def pause(self, upstream: str, now: int) -> int:
         return now
 
-    async def resume(self, upstream: str) -> bool:
+    async def resume(self, upstream: str, now: int | None = None) -> bool:
         return False
 
 
