@@ -27,14 +27,20 @@ def untriggered(db: sqlite3.Connection) -> Iterator[None]:
     yield
     for trigger in CREATE:
         db.execute(trigger)
-    db.execute("UPDATE history SET events = (SELECT count(*) FROM event)")
+    recount(db)
+
+
+def recount(db: sqlite3.Connection) -> None:
+    """Where events came with numbers of another store, or went without being counted."""
+    given = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0)"
+    db.execute(f"UPDATE history SET events = (SELECT count(*) FROM event) - {given}")  # noqa: S608
 
 
 def erase(db: sqlite3.Connection, whole: int) -> None:
     """Everything, where nothing is recorded meanwhile; whole: as `Kept.whole` from here on. Blocks stay on record."""
     for table in TABLES:
         db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own words
-    db.execute("UPDATE history SET key = randomblob(32), whole = ?,  events = 0, words = 0, octets = 0", (whole,))
+    db.execute("UPDATE history SET key = randomblob(32), whole = ?, words = 0, octets = 0", (whole,))
 
 
 def stop(db: sqlite3.Connection, limit: int) -> int:
@@ -49,22 +55,29 @@ def stop(db: sqlite3.Connection, limit: int) -> int:
 
 def take_down(db: sqlite3.Connection, which: str, values: Sequence[object]) -> None:
     """An event for each of these entries `e` that has none."""
-    db.execute(
+    rows = db.execute(
         "INSERT INTO event (number, at, last, what, fingerprint, kind, source, origin, cached, vouchers, chained,"  # noqa: S608
         f" detail) SELECT e.id - {BEFORE}, e.at, e.at, 'cached', e.fingerprint, e.kind, e.source, e.origin, e.at,"
         f" e.vouchers, e.chained, e.message_id FROM entry AS e WHERE {which} AND NOT EXISTS (SELECT 1 FROM event AS o"
         " WHERE o.fingerprint = e.fingerprint AND o.source = e.source AND o.origin = e.origin)",
         values,
     )
+    counted(db, rows.rowcount)
 
 
 def take_down_blocks(db: sqlite3.Connection, which: str = "1") -> None:
     """An event for each of these blocks `t`."""
-    db.execute(
+    rows = db.execute(
         "INSERT INTO event (number, at, last, what, fingerprint, facts)"  # noqa: S608
         f" SELECT row_number() OVER (ORDER BY t.at, t.fingerprint) - {3 * BEFORE}, t.at, t.at, 'blocked',"
         f" t.fingerprint, json_object('reason', t.reason) FROM block AS t WHERE {which}"
     )
+    counted(db, rows.rowcount)
+
+
+def counted(db: sqlite3.Connection, events: int) -> None:
+    """So many were taken down, whose numbers are none that are given."""
+    db.execute("UPDATE history SET events = events + ?", (events,))
 
 
 def drop(db: sqlite3.Connection, numbers: Collection[int], fingerprints: Collection[str]) -> int:

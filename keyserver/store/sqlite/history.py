@@ -12,18 +12,22 @@ from keyserver.store import past
 from keyserver.store.history import Bounds, Event, Past, Said
 from keyserver.store.keeping import Keeping
 from keyserver.store.names import fits
-from keyserver.store.past import CANDIDATES, EVENT_COLUMNS, REVOKED, Spoken, State
+from keyserver.store.past import CANDIDATES, EVENT, EVENT_COLUMNS, REVOKED, WORD, Spoken, State
 from keyserver.store.sqlite import erasing
 from keyserver.store.sqlite.administration import Connections
-from keyserver.store.sqlite.reading import CLAIMS, MAX_CLAIMS, REVOCATION, history_octets, instant, jump
+from keyserver.store.sqlite.reading import CLAIMS, MAX_CLAIMS, REVOCATION, history_counts, history_words, instant, jump
 from keyserver.store.sqlite.recording import SAY
 from keyserver.store.sqlite.session import Session, keyed
 from keyserver.store.sqlite.shelves import SqliteShelves
 from keyserver.store.sqlite.writing import Writing
 
 _EVENTS = f"SELECT {EVENT_COLUMNS} FROM event"  # noqa: S608 - our own words
-_NEWS = f"{_EVENTS} INDEXED BY event_news WHERE what <> 'renewed' AND number > ? ORDER BY number LIMIT ?"
-_NEWEST = "SELECT max(number) FROM event INDEXED BY event_news WHERE what <> 'renewed' AND number >= 0"
+_NEWS = f"{_EVENTS} WHERE what <> 'renewed' AND number > ? ORDER BY number LIMIT ?"
+_NEWER = "SELECT max(number), max(CASE WHEN what <> 'renewed' THEN number END) FROM event WHERE number > ?"
+_NEWEST = (
+    "SELECT (SELECT max(number) FROM event), (SELECT number FROM event WHERE what <> 'renewed' AND number >= 0"
+    " ORDER BY number DESC LIMIT 1)"
+)
 _WORDS = "SELECT upstream, since, last, word, gone FROM word WHERE hash = ? ORDER BY since {} LIMIT ?"
 _STATE = (
     "SELECT number, kind, cached, last, vouchers, chained, detail FROM event WHERE fingerprint = ? AND source = ?"
@@ -56,6 +60,7 @@ class SqliteHistory:
         self._hygiene = hygiene
         self._shorten = shorten
         self._keeping = Keeping(SqliteShelves(connections))
+        self._looked = 0, 0  # up to which number events were looked at for news, and the last of those
 
     def limit(self, bounds: Bounds) -> None:
         """As `History.limit`."""
@@ -93,12 +98,19 @@ class SqliteHistory:
 
     async def since(self, number: int, limit: int) -> Sequence[Event]:
         """As `History.since`."""
-        rows = await self._connections.read(lambda db: db.execute(_NEWS, (max(number, 0), limit)).fetchall())
+        if await self.newest() <= number:
+            return []
+        rows = await self._connections.read(lambda db: db.execute(_NEWS, (max(number, 0), limit)).fetchall(), long=True)
         return [past.event(row) for row in rows]
 
     async def newest(self) -> int:
-        """As `History.newest`."""
-        return await self._connections.read(lambda db: db.execute(_NEWEST).fetchone()[0] or 0)
+        """As `History.newest`. No index knows it, which each put would have to write; what was looked at once is not
+        looked at again."""
+        looked, newest = self._looked
+        sql, values = (_NEWER, (looked,)) if looked else (_NEWEST, ())
+        last, news = await self._connections.read(lambda db: db.execute(sql, values).fetchone(), long=True)
+        self._looked = max(looked, last or 0), max(newest, news or 0)
+        return self._looked[1]
 
     async def words(self, name: Name, limit: int) -> Sequence[Said]:
         """As `History.words`."""
@@ -179,9 +191,11 @@ class SqliteHistory:
         """As `History.size`."""
 
         def read(db: Session) -> tuple[int, int]:
-            return db.execute("SELECT events + words FROM history").fetchone()[0], history_octets(db)
+            events, _, copies = history_counts(db)
+            words = history_words(db)
+            return events + words, events * EVENT + words * WORD + copies
 
-        return await self._connections.read(read)
+        return await self._connections.read(read, long=True)
 
 
 def _first(rows: Iterable[Sequence[Any]]) -> Any:

@@ -150,16 +150,15 @@ TRIGGERS = {
         END""",
     **{
         f"history_{table}_{when.lower()}": f"""AFTER {when} ON {table} BEGIN
-        UPDATE history SET {column} = {column} {sign} {by.format(row)}; END"""
-        for table, column, by in (
-            ("event", "events", "1"),
-            ("word", "words", "1"),
-            ("past_copy", "octets", f"(length({{}}.octets) + {COPY})"),
+        UPDATE history SET {change}; END"""
+        for table, when, change in (
+            ("event", "DELETE", "events = events - 1"),
+            ("past_copy", "INSERT", f"octets = octets + length(NEW.octets) + {COPY}"),
+            ("past_copy", "DELETE", f"octets = octets - length(OLD.octets) - {COPY}"),
         )
-        for when, row, sign in (("INSERT", "NEW", "+"), ("DELETE", "OLD", "-"))
     },
 }
-"""Name -> when and what. Those on tables of the history itself keep its counts."""
+"""Name -> when and what. Those on tables of the history itself keep its counts, at no cost for what is only added."""
 
 CREATE = tuple(f"CREATE TRIGGER {name} {text}" for name, text in TRIGGERS.items())
 
@@ -176,7 +175,8 @@ TABLES = {
 
 RECORDING = (
     # One row. whole: NULL, since the first event; 0, what was there before is still to be taken down. key: of the
-    # hashes of queries. Counts are kept by triggers: of rows, and of octets of past copies.
+    # hashes of queries. events: those that there are, less the numbers that were given; words: how many there were when
+    # they were counted last; octets: of past copies.
     """CREATE TABLE history (
         single INTEGER PRIMARY KEY CHECK (single = 1),
         active INTEGER NOT NULL,
@@ -209,7 +209,6 @@ RECORDING = (
         detail TEXT NOT NULL DEFAULT ''
     )""",
     "CREATE INDEX event_entry ON event (fingerprint, source, origin, at)",
-    "CREATE INDEX event_news ON event (number) WHERE what <> 'renewed'",
     "CREATE INDEX event_address ON event (address, number) WHERE address <> ''",
     "CREATE TABLE past_copy (digest BLOB PRIMARY KEY, octets BLOB NOT NULL)",
     """CREATE TABLE past_span (

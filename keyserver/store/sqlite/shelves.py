@@ -10,7 +10,7 @@ from keyserver.store.keeping import Kept, Place, Swept
 from keyserver.store.past import BEFORE
 from keyserver.store.sqlite import erasing
 from keyserver.store.sqlite.administration import Connections
-from keyserver.store.sqlite.reading import history_octets
+from keyserver.store.sqlite.reading import history_counts, history_octets, history_words
 from keyserver.store.sqlite.session import Session
 from keyserver.store.sqlite.writing import Writing
 
@@ -53,7 +53,11 @@ class SqliteShelves:
         self._connections = connections
 
     async def kept(self) -> Kept:
-        """As `Shelves.kept`."""
+        """As `Shelves.kept`; notes how many words there are, for whoever puts."""
+        known, words = await self._connections.read(lambda db: (history_counts(db)[1], history_words(db)), long=True)
+        if abs(words - known) > known // 100:
+            sql = "UPDATE history SET words = ?"
+            await self._connections.write(lambda w: w.db.execute(sql, (words,)), durable=False)
         return await self._connections.read(_kept)
 
     async def begin(self) -> None:
@@ -126,7 +130,7 @@ def _take_down_facts(writing: Writing, after: Place | None) -> Place | None:
         "SELECT rowid FROM revocation WHERE rowid > ? ORDER BY rowid LIMIT ?", (after[0] if after else -1, _BATCH)
     ).fetchall()
     if rows:
-        db.execute(
+        taken = db.execute(
             "INSERT INTO event (number, at, last, what, fingerprint, kind)"  # noqa: S608
             f" SELECT t.rowid - {2 * BEFORE}, coalesce(min(e.at), 0), coalesce(min(e.at), 0), 'revoked',"
             " t.fingerprint, coalesce(min(e.kind), '') FROM revocation AS t LEFT JOIN entry AS e"
@@ -134,6 +138,7 @@ def _take_down_facts(writing: Writing, after: Place | None) -> Place | None:
             " GROUP BY t.rowid",
             (rows[0][0], rows[-1][0]),
         )
+        erasing.counted(db, taken.rowcount)
     return rows[-1] if len(rows) == _BATCH else None
 
 

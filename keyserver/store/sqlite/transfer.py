@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyserver.model import Entry, Name
-from keyserver.store.sqlite import put, reading
+from keyserver.store.sqlite import erasing, put, reading
 from keyserver.store.sqlite.administration import Connections
 from keyserver.store.sqlite.session import Session
 from keyserver.store.sqlite.writing import Writing
@@ -55,6 +55,7 @@ class SqliteTransfer:
 
         def tell(writing: Writing) -> None:
             writing.everything = True
+            erasing.recount(writing.db)
 
         await self._connections.write(tell)
 
