@@ -28,6 +28,11 @@ _NEWEST = (
     "SELECT (SELECT max(number) FROM event), (SELECT number FROM event WHERE what <> 'renewed' AND number >= 0"
     " ORDER BY number DESC LIMIT 1)"
 )
+_NUMBERS = (
+    "SELECT number FROM event INDEXED BY event_entry WHERE fingerprint IN (SELECT value FROM json_each(?))"
+    " AND number < ? ORDER BY number DESC LIMIT ?"
+)
+_OF_CERTIFICATES = f"{_EVENTS} WHERE number IN ({_NUMBERS})"
 _WORDS = "SELECT upstream, since, last, word, gone FROM word WHERE hash = ? ORDER BY since {} LIMIT ?"
 _STATE = (
     "SELECT number, kind, cached, last, vouchers, chained, detail FROM event WHERE fingerprint = ? AND source = ?"
@@ -82,10 +87,8 @@ class SqliteHistory:
             found = {} if name is not None else {fingerprint: None}
             if name is not None and fits(name):
                 found = dict.fromkeys(_fingerprints(db, name))
-            which = "fingerprint IN (SELECT value FROM json_each(?))"
-            events = _read_events(
-                db, f"{which} AND number < ?", (json.dumps(list(found)), end), limit, " INDEXED BY event_entry"
-            )
+            of_them = (json.dumps(list(found)), end, limit)
+            events = [past.event(row) for row in db.execute(_OF_CERTIFICATES, of_them)]
             kind, address = past.address_of(name or "")
             if address:
                 events += _read_events(
@@ -202,8 +205,8 @@ def _first(rows: Iterable[Sequence[Any]]) -> Any:
     return next((row[0] for row in rows), None)
 
 
-def _read_events(db: Session, where: str, values: Sequence[object], limit: int, by: str = "") -> list[Event]:
-    rows = db.execute(f"{_EVENTS}{by} WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))
+def _read_events(db: Session, where: str, values: Sequence[object], limit: int) -> list[Event]:
+    rows = db.execute(f"{_EVENTS} WHERE {where} ORDER BY number DESC LIMIT ?", (*values, limit))
     return [past.event(row) for row in rows]
 
 
