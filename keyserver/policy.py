@@ -353,6 +353,14 @@ def on_record(
     return OnRecord(living, negative, min(ends, default=FOREVER), without)
 
 
+def in_vain_until(record: OnRecord, asked: Sequence[str], terms: Terms) -> int | None:
+    """When a search that has found nothing to be answered is repeated; None where there was none.
+
+    What an upstream found that is not asked any more (`asked`: those that are) is no reason not to ask the others."""
+    found = [r.at for r in record.living.values() if r.found and r.upstream in asked]
+    return max(found) + terms.negative_ttl if found else None
+
+
 def backed(entry: Entry, record: OnRecord, address: str | None) -> bool:
     """May this entry, which is no hit by itself, answer by what is on record (rule 10)?"""
     if entry.source is not Source.KEYSERVER or (address is not None and approved_for(entry, address)):

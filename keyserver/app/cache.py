@@ -12,6 +12,7 @@ from keyserver import openpgp, smime
 from keyserver.app.context import CannotStart, Context
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
+from keyserver.config import Config
 from keyserver.config.models import CacheSection
 from keyserver.config.passwords import read_password
 from keyserver.hygiene import Hygiene
@@ -20,6 +21,7 @@ from keyserver.model import Kind
 from keyserver.resolver.proof_cache import ProofCache
 from keyserver.resolver.revoked import Revocations
 from keyserver.store.base import Store, StoreError, StoreRefused
+from keyserver.store.history import Bounds
 from keyserver.store.opening import open_store
 
 
@@ -72,6 +74,7 @@ async def open_cache(context: Context) -> AsyncIterator[Cache]:
     except StoreRefused as problem:
         raise CannotStart(str(problem)) from None
     try:
+        store.history.limit(history_bounds(config))
         await _set(context.clocks, store)
         yield Cache(hygiene, anchors, revocations, changes, store)
     finally:
@@ -87,6 +90,11 @@ async def _set(clocks: Clocks, store: Store) -> None:
         raise CannotStart(f"cannot open the cache database: {problem}") from None
     if at is not None:
         clocks.heard(at, (began + clocks.counting()) / 2)
+
+
+def history_bounds(config: Config) -> Bounds:
+    """How much history is kept."""
+    return Bounds(config.history.keep, config.history.max_size)
 
 
 def password_of(cache: CacheSection) -> str | None:

@@ -8,6 +8,7 @@ old rules, and fronts that have to say that they go by the new ones.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import pickle
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from keyserver.admin.reloading import Mistaken, Reloaded
 from keyserver.admin.service import Problem as AdminProblem
 from keyserver.admin.service import Refusal
-from keyserver.app.cache import LoadedAnchors
+from keyserver.app.cache import LoadedAnchors, history_bounds
 from keyserver.app.context import CannotStart
 from keyserver.app.crls import NextCrls
 from keyserver.app.listening import MAIL, Listeners
@@ -29,6 +30,7 @@ from keyserver.config.checks import cross_checks
 from keyserver.config.settings import at_run_time, changes_of
 from keyserver.model import EVERYTHING
 from keyserver.processes.agreed import ROOM
+from keyserver.store.base import StoreError
 
 _LOG = logging.getLogger("keyserver")
 
@@ -69,6 +71,8 @@ class Reloader:
             changes = changes_of(before, asked)
             self._switch(ready)
             await self._parts.rules.replaced()
+            with contextlib.suppress(StoreError):  # it is tried again by and by
+                await self._parts.upkeep.note_settings()
             if self._listeners.fronts is not None:
                 await self._listeners.fronts.agree()
             done = Reloaded(
@@ -122,6 +126,7 @@ class Reloader:
         parts.trust.change(limits.trusted, limits.proxies, limits.proxy_header)
         parts.lookups.misses.change(limits.misses_per_minute)
         parts.store.limit(config.cache.max_size)
+        parts.store.history.limit(history_bounds(config))
         parts.observer.identities = config.log.identities
         parts.cache.anchors.loaded = ready.anchors
         parts.crls.adopt(ready.crls)

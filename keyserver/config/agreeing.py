@@ -19,6 +19,7 @@ _MUST = re.compile(
     r"|view\[.+\]\.(answer_mailflow|domain_certificates)"
     r"|domain_certificate\[.+\]\..+"
     r"|domain\[.+\]\..+"
+    r"|history\..+"
     r"|verdict\.policy\[.+\]\..+"
 )
 """How an upstream is reached from where a node stands (proxy, files, time-outs) is that node's own."""

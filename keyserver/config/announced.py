@@ -13,7 +13,6 @@ from keyserver.config.kinds import (
     Flag,
     Listen,
     Many,
-    Size,
     Text,
 )
 from keyserver.config.listener import Listener
@@ -24,13 +23,6 @@ _Listener = Annotated[Listener | None, Listen()]
 _Words = Annotated[tuple[str, ...], Many("words", str)]
 _Line = Annotated[str, Text("a line of text")]
 _File = Annotated[Any, File("a file")]
-
-
-class HistorySection(Section):
-    """What changed and when."""
-
-    keep: Annotated[int, Duration("0", "3650d")] = key("400 days", "how long; 0: off", built=False)
-    max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key("1 GiB", "how much", built=False)
 
 
 class EventsSection(Section):

@@ -14,7 +14,6 @@ from pydantic import PrivateAttr
 
 from keyserver.config.announced import (
     EventsSection,
-    HistorySection,
 )
 from keyserver.config.database import ACCEPTED, SQLITE
 from keyserver.config.kinds import (
@@ -515,6 +514,17 @@ class InviteSection(Section):
     )
     tls_certificate: Certificates = key("", 'certificate for a "tls:" listener', restart=Restart.SWITCHED)
     tls_key_file: PrivateKey = key("", "private key to it", restart=Restart.SWITCHED)
+
+
+class HistorySection(Section):
+    """What changed in the cache and when, and what upstreams said: what was answered at an earlier time comes of it."""
+
+    keep: Annotated[int, Duration("0", "3650d")] = key(
+        "400 days", "how far back; 0: none is written, and what there is goes"
+    )
+    max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key(
+        "1 GiB", "of the history in the database, about; above it the oldest goes first"
+    )
 
 
 class Config(Section):

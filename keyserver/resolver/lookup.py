@@ -22,7 +22,7 @@ from keyserver.model import (
     View,
     joined,
 )
-from keyserver.policy import FOREVER, OnRecord, approved_for, on_record
+from keyserver.policy import FOREVER, OnRecord, approved_for, in_vain_until, on_record
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
@@ -300,16 +300,13 @@ class Lookup:
                 return Known(now, snapshot, record, selected, unasked)
 
     def _found_in_vain(self, known: Known) -> bool:
-        """Has a search lately left nothing to be answered (blocked, revoked)? It is not repeated at every lookup.
-
-        What an upstream found that is not asked any more is no reason not to ask the others."""
+        """Has a search lately left nothing to be answered (blocked, revoked)? It is not repeated at every lookup."""
         until = self._in_vain_until(known)
         return until is not None and known.at < until
 
     def _in_vain_until(self, known: Known) -> int | None:
         """When that search is repeated; None where there was none."""
-        found = [r.at for r in known.record.living.values() if r.found and r.upstream in self.tiers.names]
-        return max(found) + self.rules.terms.negative_ttl if found else None
+        return in_vain_until(known.record, self.tiers.names, self.rules.terms)
 
     def _nothing_told(self, known: Known, otherwise: str) -> str:
         """The reason for an answer without certificates: what this view keeps back, or `otherwise`."""

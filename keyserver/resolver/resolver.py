@@ -131,7 +131,11 @@ class Resolver:
             known = await lookup.look(search)
             stands = not search.overtaken and search.asks == lookup.rules.asks(lookup.tiers)
             if stands or lookup.is_late:
-                return await lookup.searched(known, search)
+                answer = await lookup.searched(known, search)
+                if not answer.final:  # those that are still being asked have not spoken in time
+                    late = [name for name, outcome in search.outcomes.items() if outcome is None]
+                    self._searcher.failures.note(lookup.query.name, late, known.at)
+                return answer
             lookup.tell("search", "overtaken", "the configuration was read again, and others are asked now")
 
     async def refresh(self, query: Query) -> Search | None:
@@ -173,6 +177,12 @@ class Resolver:
         """What `note_asked` has gathered since the last call."""
         taken, self._asked_names = self._asked_names, {}
         return taken
+
+    async def keep_failures(self) -> None:
+        """Hand the failures of upstreams since the last call to the history. Raises StoreError, and then they are lost:
+        whoever asks again notes them again."""
+        if failed := self._searcher.failures.take():
+            await self._searcher.store.history.failed(failed)
 
     async def know_blocks(self) -> None:
         """Remember what is blocked, for when the store cannot say it. Raises StoreError."""

@@ -29,6 +29,7 @@ from keyserver.query import ByAddress, ByText
 from keyserver.resolver.blocks import Blocks
 from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
+from keyserver.resolver.failures import Failures
 from keyserver.resolver.inflight import Search
 from keyserver.resolver.plan import lists
 from keyserver.resolver.reported import Reported
@@ -36,6 +37,7 @@ from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import proves
 from keyserver.rules import InForce
 from keyserver.store.base import Store, Stored, StoreError
+from keyserver.store.history import WHO
 from keyserver.upstreams.base import Upstream
 
 MAX_CLEANED = 64  # certificates cleaned in one search (rule 12)
@@ -55,6 +57,7 @@ class Searcher:
     via: str
     watch: Reported = field(default_factory=Reported)  # over writing
     blocks: Blocks = field(default_factory=Blocks)
+    failures: Failures = field(default_factory=Failures)
 
     async def run(self, search: Search, known: OnRecord) -> None:
         """Ask until something is proven; settle as soon as waiters can be answered; go on for stragglers.
@@ -63,6 +66,7 @@ class Searcher:
         answered or its time is up. A certificate without user IDs is found, and nothing that can be handed out yet: the
         others are asked, too. A tier with a successor gets at most half of what is left.
         """
+        WHO.set("")  # whoever asks, what is found is the upstream's word
         end = self.monotonic() + self.rules().deadline
         stragglers: set[asyncio.Task[None]] = set()
         whole_tier = isinstance(search.query, ByAddress | ByText)
@@ -156,6 +160,8 @@ class Searcher:
         self._tell(search, name, *_words(outcome))
         if finds or records:
             await self._keep(search, name, finds, records, now)
+        elif isinstance(outcome, Failed):
+            self.failures.note(search.query.name, (name,), now)
         search.records += records
         search.outcomes[name] = outcome
         if isinstance(outcome, Found) and any(_complete(find.certificate) for find in finds):

@@ -21,6 +21,7 @@ from keyserver.resolver.renewing import Renewing
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
+from keyserver.resolver.settings import settings_document
 from keyserver.rules import InForce
 from keyserver.store.base import Store, StoreError
 
@@ -31,7 +32,9 @@ INDEX_EVERY = 2.0  # seconds; what is not yet indexed, listings look at one by o
 PREFETCH_BATCH = 64
 PREFETCH_AT_ONCE = 4
 MOST_TRIED = 10_000  # names whose last prefetch is remembered
-FLUSH_EVERY = 5.0  # seconds: when names were last asked for
+FLUSH_EVERY = 5.0  # seconds: when names were last asked for, which upstreams failed, by which settings we go
+TIDY_EVERY = 10.0  # seconds: the history's bounds
+TIDY_BATCH = 500  # rows of the history in one transaction
 ERASE_EVERY = 30.0  # seconds: what can not be undone any more
 KEEP_EVERY = 60.0  # seconds: what upstreams were told
 RENEW_EVERY = 10.0  # seconds: local and mailflow certificates whose turn has come
@@ -64,6 +67,7 @@ class Upkeep:
         self._replaced = asyncio.Event()
         self._asked = asked
         self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
+        self._noted: Rules | None = None  # those whose settings the history has from us
         self.membership = membership
         self.clockwatch = membership.clockwatch
 
@@ -78,6 +82,8 @@ class Upkeep:
             group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
             group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
+            group.create_task(self._every(lambda: FLUSH_EVERY, self.note_settings))
+            group.create_task(self._every(lambda: TIDY_EVERY, self.tidy))
             group.create_task(self._every(lambda: KEEP_EVERY, self._resolver.keep_told))
             group.create_task(self._every(lambda: POLL_EVERY, self.poll))
             group.create_task(self._store.cluster.listen(self._caught_up))
@@ -95,6 +101,7 @@ class Upkeep:
         try:
             await self.membership.beat()
             await self._resolver.know_blocks()
+            await self.note_settings()
             healthy = (await self._store.stats()).healthy
             self.clockwatch.newest(await self._store.newest(), self._clocks.now(), self._clocks.counting())
         except StoreError as problem:
@@ -141,6 +148,25 @@ class Upkeep:
                 return total
             await asyncio.sleep(BETWEEN_BATCHES)
 
+    async def note_settings(self) -> None:
+        """Tell the history by which settings answers are made, where this node leads and has not said so yet.
+
+        Of nodes that share a cache it is the leader's that are on record: they agree, but for the time of a change."""
+        rules = self._rules()
+        if not self.membership.leads:
+            self._noted = None
+        elif rules is not self._noted:
+            await self._store.history.settings(settings_document(rules), self._clocks.now())
+            self._noted = rules
+
+    async def tidy(self) -> int:
+        """Let go of what lies outside the history's bounds, as `purge` does; how many rows."""
+        total = 0
+        while self._tidies() and (gone := await self._store.history.tidy(self._clocks.now(), TIDY_BATCH)):
+            total += gone
+            await asyncio.sleep(BETWEEN_BATCHES)
+        return total
+
     async def index(self) -> None:
         """Let listings find by text what was cached since, in batches."""
         while True:
@@ -153,12 +179,13 @@ class Upkeep:
         return await self._store.erase_undos(self._clocks.now()) if self._tidies() else 0
 
     async def flush(self) -> None:
-        """Write down which names were asked for lately: prefetch and rendering ahead go by it."""
+        """Write down which names were asked for lately: prefetch and rendering ahead go by it; and who failed."""
         if self._asked is not None:
             await self._asked()
         asked = self._resolver.take_asked()
         if asked:
             await self._store.touch(asked)
+        await self._resolver.keep_failures()
 
     async def prefetch(self) -> int:
         """Search again what was asked for within its ttl and is about to expire; how many searches.
