@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TypeVar
 
@@ -78,8 +78,9 @@ def _switch(given: Mapping[str, str], name: str) -> bool | None:
     return None if value is None else value == "1"
 
 
-def instant(given: Mapping[str, str], name: str) -> int | None:
-    """A parameter that is a point in time, in Unix seconds. Raises Unusable."""
+def instant(given: Mapping[str, str], name: str, zone: tzinfo | None = UTC) -> int | None:
+    """A parameter that is a point in time, in Unix seconds. Raises Unusable. zone: of a time that says nothing of its
+    own; None: this machine's."""
     value = given.get(name)
     if value is None:
         return None
@@ -88,7 +89,7 @@ def instant(given: Mapping[str, str], name: str) -> int | None:
             instant = int(value[:20])
         else:
             read = datetime.fromisoformat(value)
-            instant = int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp())
+            instant = int((read if read.tzinfo else read.replace(tzinfo=zone)).timestamp())
     except (ValueError, OverflowError):
         instant = -1
     if not 0 <= instant < _LAST:

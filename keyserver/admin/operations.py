@@ -12,6 +12,7 @@ from keyserver.admin.bulk import Bulk
 from keyserver.admin.encrypting import Encrypting
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse
+from keyserver.admin.history import Histories
 from keyserver.admin.invitations import Invitations
 from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
@@ -36,6 +37,7 @@ class Operations:
     acts: Acts
     tokens: Tokens
     auditing: Auditing
+    histories: Histories
     overview: Overview
     nodes: Callable[[], Sequence[ClusterNode]]  # that share the cache; none where one has it alone
     pulses: Callable[[], Sequence[Pulse]]  # of each upstream

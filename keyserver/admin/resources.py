@@ -25,7 +25,8 @@ from keyserver.model import (
     View,
     Voucher,
 )
-from keyserver.policy import Terms, expires_at, judge
+from keyserver.policy import Freshness, Terms, expires_at, judge
+from keyserver.query import ByAddress, Query
 from keyserver.resolver.inflight import Search
 
 
@@ -201,7 +202,26 @@ def looked_of(
 
     withheld: is something known that policy keeps back?"""
     best = min(answers.values(), key=lambda a: _BEST.index(a.state))
-    certificates = tuple(
+    certificates = answered_of(answers, row)
+    steps = [step_of(kind, step) for kind, answer in answers.items() for step in answer.steps]
+    return LookupResult(
+        query=query,
+        state=best.state.value,
+        how=best.how.value,
+        reason=best.reason,
+        certificates=certificates,
+        since=best.since,
+        until=best.until,
+        steps=tuple(steps) if trace else (),
+        verdict=verdict_of(best.state, certificates, withheld=withheld),
+    )
+
+
+def answered_of(
+    answers: Mapping[Kind, Answer], row: Callable[[Entry], EntryResource]
+) -> tuple[AnsweredCertificate, ...]:
+    """The certificates of the answers of one or both kinds."""
+    return tuple(
         AnsweredCertificate(
             fingerprint=a.certificate.fingerprint,
             kind=kind.value,
@@ -214,18 +234,17 @@ def looked_of(
         for kind, answer in answers.items()
         for a in answer.certificates
     )
-    steps = [step_of(kind, step) for kind, answer in answers.items() for step in answer.steps]
-    return LookupResult(
-        query=query,
-        state=best.state.value,
-        how=best.how.value,
-        reason=best.reason,
-        certificates=certificates,
-        since=best.since,
-        until=best.until,
-        steps=tuple(steps) if trace else (),
-        verdict=_verdict(best.state, certificates, withheld),
-    )
+
+
+def keeps_back(entries: Sequence[Entry], query: Query, view: View, now: int, terms: Terms) -> bool:
+    """Is anything known of it that has not expired and that policy keeps from clients?"""
+    verdicts = [judge(e, view, now, terms) for e in entries if _concerns(e, query)]
+    return any(not v.answerable and v.freshness is not Freshness.EXPIRED for v in verdicts)
+
+
+def _concerns(entry: Entry, query: Query) -> bool:
+    """Is it more than a certificate's own claim that this entry has to do with the query?"""
+    return not isinstance(query, ByAddress) or entry.source is not Source.MAILFLOW or bool(entry.voucher(query.address))
 
 
 def step_of(kind: Kind, step: Step) -> Step:
@@ -234,8 +253,8 @@ def step_of(kind: Kind, step: Step) -> Step:
     return Step(round(step.at, 2), who, step.what, step.why)
 
 
-def _verdict(state: State, certificates: Sequence[AnsweredCertificate], withheld: bool) -> str:
-    """What a script wants to know: can somebody encrypt now?"""
+def verdict_of(state: State, certificates: Sequence[AnsweredCertificate], *, withheld: bool) -> str:
+    """What a script wants to know: can somebody encrypt?"""
     if any(c.can_encrypt and c.validity == Validity.VALID for c in certificates):
         return "usable"
     if state in (State.FAILED, State.BUSY):

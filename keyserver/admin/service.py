@@ -23,6 +23,7 @@ from keyserver.admin.resources import (
     RefreshResult,
     TestResult,
     asked_of,
+    keeps_back,
     looked_of,
     refreshed_of,
     row_of,
@@ -43,7 +44,7 @@ from keyserver.model import (
     Step,
     View,
 )
-from keyserver.policy import MAILFLOW_TTL, Freshness, Terms, judge, without_effect
+from keyserver.policy import MAILFLOW_TTL, Terms, without_effect
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
@@ -229,6 +230,10 @@ class Service:
             of=max(searched, page.of),
             as_of=wanted.now,
         )
+
+    def matching(self, what: Selection) -> Wanted:
+        """A listing of every entry that matches, as of now."""
+        return self._listing(Filter(what), Sort.FINGERPRINT, descending=False)
 
     def _listing(self, what: Filter, sort: Sort, *, descending: bool) -> Wanted:
         """As of now."""
@@ -473,15 +478,13 @@ class Service:
             shelves = [(query, await self._store.look(query.name)) for query in asked]
         except StoreError:
             return False
-        entries = [e for query, snapshot in shelves for e in snapshot.entries if _concerns(e, query)]
-        verdicts = [judge(e, self._view, now, self._terms) for e in entries]
-        return any(not v.answerable and v.freshness is not Freshness.EXPIRED for v in verdicts)
+        return any(keeps_back(s.entries, q, self._view, now, self._terms) for q, s in shelves)
 
     async def _in_x509(self, query: Query) -> Query | None:
         """The same question for X.509 certificates: an address always, an ID where one is cached under it."""
         if not isinstance(query, ByAddress | ByFingerprint | ByKeyId):
             return None
-        other = _of_kind(query, Kind.X509)
+        other = of_kind(query, Kind.X509)
         if isinstance(query, ByAddress):
             return other
         try:
@@ -513,7 +516,7 @@ class Service:
         """Certificates indexed under what is meant, of either kind; blocked ones are found by listing."""
         found: dict[str, tuple[str, ...]] = {}
         for kind in Kind:
-            for entry in (await self._store.look(_of_kind(query, kind).name)).entries:
+            for entry in (await self._store.look(of_kind(query, kind).name)).entries:
                 found[entry.fingerprint] = entry.identities
         if not found:
             blocked = frozenset(await self._store.blocked())
@@ -569,12 +572,8 @@ def plain(value: object) -> object:
     return value
 
 
-def _concerns(entry: Entry, query: Query) -> bool:
-    """Is it more than a certificate's own claim that this entry has to do with the query?"""
-    return not isinstance(query, ByAddress) or entry.source is not Source.MAILFLOW or bool(entry.voucher(query.address))
-
-
-def _of_kind(query: ByFingerprint | ByKeyId | ByAddress, kind: Kind) -> Query:
+def of_kind(query: ByFingerprint | ByKeyId | ByAddress, kind: Kind) -> Query:
+    """The same question for certificates of this kind."""
     return type(query)(**{**asdict(query), "kind": kind})
 
 

@@ -14,6 +14,7 @@ from keyserver.admin.concerns import MailLoad
 from keyserver.admin.encrypting import Encrypting
 from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse, pulse_of
+from keyserver.admin.history import Histories
 from keyserver.admin.invitations import Invitations
 from keyserver.admin.operations import Operations
 from keyserver.admin.overview import Overview
@@ -78,6 +79,15 @@ def make_operations(
         acts=acts,
         tokens=Tokens(kept, access, acts, clocks.now),
         auditing=Auditing(kept, acts),
+        histories=Histories(
+            store=cache.store,
+            hygiene=cache.hygiene,
+            matching=service.matching,
+            clock=clocks.now,
+            monotonic=clocks.monotonic,
+            changes=cache.changes,
+            acts=acts,
+        ),
         overview=Overview(
             service=service,
             pulses=pulses,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from keyserver.config.kinds import (
-    Duration,
     File,
     Flag,
     Listen,

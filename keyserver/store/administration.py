@@ -19,6 +19,8 @@ MAX_REFUSALS = 10_000
 KEEP_ACTS = 400 * 86400
 """Seconds after which an act is tidied away, as new ones come: never more of them than those."""
 
+FORGOTTEN = "forgotten"
+
 MAX_SESSIONS = 50
 """Sessions of one token; a further one ends the oldest."""
 
@@ -109,7 +111,11 @@ class Administration(Protocol):
         """Forget sessions begun or last used before these instants; how many."""
 
     async def note(self, act: StoredAct) -> int:
-        """Append an act; its number. Nothing changes or removes one but the bounds of this module, oldest first."""
+        """Append an act; its number. Nothing changes or removes one but the bounds of this module, oldest first, and
+        `forget`."""
 
     async def acts(self, what: ActFilter, limit: int, before: int | None = None) -> Sequence[StoredAct]:
         """The latest acts that match, latest first; `before`: of smaller numbers, so that later ones shift nothing."""
+
+    async def forget(self, fact: str) -> int:
+        """Put FORGOTTEN in the place of this text wherever it is a fact of an act; in how many acts."""

@@ -120,3 +120,7 @@ class Invitations(Protocol):
     ) -> Sequence[Invitation]:
         """The latest, latest first; `before`: of smaller numbers, so that later ones shift nothing; `address`: to this
         one alone."""
+
+    async def forget(self, address: str) -> int:
+        """Erase all invitations to an address, and the consents that came of them; how many. Their links work no
+        more."""

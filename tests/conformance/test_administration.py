@@ -209,3 +209,14 @@ async def test_administration_changes_nothing_of_the_cache(store: Store, kept: A
     await store.poll()
     assert heard == []
     assert await store.begin() == begun
+
+
+async def test_a_fact_is_forgotten_in_whatever_act_it_stands(kept: Administration) -> None:
+    await kept.note(act(facts={"address": 'al"ice@example.org', "entries": 2}))
+    await kept.note(act(1, facts={"address": "malice@example.org"}))
+    assert await kept.forget('al"ice@example.org') == 1
+    assert [row.facts for row in await kept.acts(ActFilter(), 10)] == [
+        {"address": "malice@example.org"},
+        {"address": administration.FORGOTTEN, "entries": 2},
+    ]
+    assert await kept.forget("alice@example.org") == 0

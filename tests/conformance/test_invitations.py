@@ -588,3 +588,17 @@ async def works_after_an_upgrade(backend: Backend) -> None:
         await put(store, ALICE)
         await prepared(store.invitations, 1)
         assert isinstance(await store.invitations.confirm(confirm_of(1), NOW), Invitation)
+
+
+# --- forget
+
+
+async def test_an_address_is_forgotten_with_its_consents_and_no_other_is(store: Store, kept: Invitations) -> None:
+    assert await prepared(kept, 0) is None
+    await kept.delivered("0" * 32, NOW)
+    assert isinstance(await kept.confirm(confirm_of(0), NOW), Invitation)
+    assert await prepared(kept, 1, address="alice@b.example") is None
+    assert await kept.forget("alice@a.example") == 1
+    assert await stages(kept) == [(1, Stage.PREPARED)]
+    assert await kept.withdraw(withdraw_of(0), NOW) is Refused.UNKNOWN
+    assert await kept.forget("alice@a.example") == 0

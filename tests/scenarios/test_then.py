@@ -192,7 +192,7 @@ def story(answer: Answer) -> str:
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     with ExitStack() as stack:
-        yield stack.enter_context(postgres.fresh()) if request.param == "postgres" else ""
+        yield postgres.shared().url(stack.enter_context(postgres.fresh())) if request.param == "postgres" else ""
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -14,6 +14,7 @@ from keyserver.admin.api.deletes import DeleteApi
 from keyserver.admin.api.description import Description
 from keyserver.admin.api.encrypting import EncryptingApi
 from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
+from keyserver.admin.api.history import HistoryApi
 from keyserver.admin.api.invitations import InvitationsApi
 from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
@@ -81,7 +82,8 @@ def make_api(
         CacheApi(service),
         DeleteApi(operations.undoing),
         MailflowApi(service),
-        LookupApi(service, streams),
+        LookupApi(service, operations.histories, streams),
+        HistoryApi(operations.histories),
         EncryptingApi(operations.encrypting, streams),
         InvitationsApi(operations.invitations),
         TokensApi(operations.tokens),

@@ -10,6 +10,8 @@ from aiohttp import web
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import body_of, json_of, query_of
 from keyserver.admin.api.streams import Streams, event
+from keyserver.admin.filters import instant
+from keyserver.admin.history import Histories
 from keyserver.admin.service import Service, Unusable
 from keyserver.admin.watching import watched
 from keyserver.model import Step
@@ -18,8 +20,9 @@ from keyserver.model import Step
 class LookupApi:
     """The handlers."""
 
-    def __init__(self, service: Service, streams: Streams) -> None:
+    def __init__(self, service: Service, histories: Histories, streams: Streams) -> None:
         self._service = service
+        self._histories = histories
         self._streams = streams
 
     def routes(self) -> list[web.RouteDef]:
@@ -46,13 +49,15 @@ class LookupApi:
 
     @operator
     async def lookup(self, request: web.Request) -> web.StreamResponse:
-        """`GET /api/v1/lookup?q=…&trace=1`."""
-        given = query_of(request, "q", "trace")
+        """`GET /api/v1/lookup?q=…&trace=1`; with `at`, what would have been answered at that time."""
+        given = query_of(request, "q", "trace", "at")
         if "q" not in given:
             raise Unusable("q is missing: a fingerprint, a key ID or an address")
         trace = given.get("trace", "0")
         if trace not in ("0", "1"):
             raise Unusable(f"trace is {trace!r}; 0 and 1 are accepted")
+        if (at := instant(given, "at", None)) is not None:
+            return json_of(await self._histories.then(given["q"], at, trace=trace == "1"))
         return json_of(await self._service.lookup(given["q"], trace=trace == "1"))
 
     @operator

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import asyncpg
 
 from keyserver.store.administration import (
+    FORGOTTEN,
     KEEP_ACTS,
     MAX_ACTS,
     MAX_REFUSALS,
@@ -148,6 +149,11 @@ class PostgresAdministration:
         sql = f"{_ACT} WHERE {where} ORDER BY number DESC LIMIT ${len(chosen) + 1}"
         rows = await self._connections.read(lambda db: db.fetch(sql, *chosen.values(), limit), long=True)
         return tuple(_act(row) for row in rows)
+
+    async def forget(self, fact: str) -> int:
+        """As `Administration.forget`."""
+        sql = "UPDATE act SET facts = replace(facts, $1, $2) WHERE strpos(facts, $1) > 0"
+        return await self._changed(sql, json.dumps(fact), json.dumps(FORGOTTEN), durable=True)
 
     async def _changed(self, sql: str, *values: object, durable: bool = True) -> int:
         """How many rows one statement changes."""

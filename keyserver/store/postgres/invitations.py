@@ -98,6 +98,12 @@ class PostgresInvitations:
         rows = await self._connections.read(lambda db: db.fetch(sql, *chosen.values(), limit), long=True)
         return tuple(inviting.invitation_of(row) for row in rows)
 
+    async def forget(self, address: str) -> int:
+        """As `Invitations.forget`."""
+        sql = "DELETE FROM invitation WHERE address = $1"
+        status = await self._connections.write(lambda w: w.db.execute(sql, text(address)))
+        return int(status.rpartition(" ")[2])
+
 
 async def _found(db: Connection, column: str, digest: bytes) -> Invitation | None:
     row = await db.fetchrow(f"{_READ} WHERE {column} = $1", digest)

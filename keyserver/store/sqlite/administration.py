@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from keyserver.store.administration import (
+    FORGOTTEN,
     KEEP_ACTS,
     MAX_ACTS,
     MAX_REFUSALS,
@@ -141,6 +142,16 @@ class SqliteAdministration:
         values = (*conditions.values(), limit)
         rows = await self._connections.read(lambda db: db.execute(sql, values).fetchall(), long=True)
         return tuple(_act(row) for row in rows)
+
+    async def forget(self, fact: str) -> int:
+        """As `Administration.forget`."""
+        sql = "UPDATE act SET facts = replace(facts, ?1, ?2) WHERE instr(facts, ?1)"
+
+        def erase(writing: Writing) -> int:
+            writing.db.set("secure_delete", "ON")
+            return writing.db.execute(sql, (json.dumps(fact), json.dumps(FORGOTTEN))).rowcount
+
+        return await self._connections.write(erase)
 
     async def _changed(self, sql: str, values: Sequence[object], *, durable: bool = True) -> int:
         """How many rows one statement changes."""

@@ -93,6 +93,15 @@ class SqliteInvitations:
         rows = await self._connections.read(lambda db: db.execute(sql, values).fetchall(), long=True)
         return tuple(inviting.invitation_of(row) for row in rows)
 
+    async def forget(self, address: str) -> int:
+        """As `Invitations.forget`."""
+
+        def erase(writing: Writing) -> int:
+            writing.db.set("secure_delete", "ON")
+            return writing.db.execute("DELETE FROM invitation WHERE address = ?", (address,)).rowcount
+
+        return await self._connections.write(erase)
+
 
 def _found(db: sqlite3.Connection, column: str, digest: bytes) -> Invitation | None:
     row = db.execute(f"{_READ} WHERE {column} = ?", (digest,)).fetchone()
