@@ -144,9 +144,9 @@ class Histories:
         for kind in Kind:
             asked = of_kind(query, kind)
             stood[kind] = await answered_then(asked, View(), at, now, self._hygiene, self._store.history.past)
-        if isinstance(query, ByFingerprint | ByKeyId):  # which kind it is, only what was cached can tell
-            known = {kind: then for kind, then in stood.items() if then.entries or then.said}
-            stood = known or {query.kind: stood[query.kind]}
+        # Where nothing is known of a kind it says nothing, least of all that the other one were absent.
+        known = {kind: then for kind, then in stood.items() if then.entries or then.said}
+        stood = known or {query.kind: stood[query.kind]}
         best = min(stood.values(), key=lambda then: _BEST.index(then.state))
         answers = {kind: then.answer for kind, then in stood.items() if then.answer is not None}
         certificates = answered_of(answers, lambda entry: _row(entry, at, best))

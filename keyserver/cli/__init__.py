@@ -20,6 +20,7 @@ from keyserver.cli import (
     can_encrypt,
     check,
     harvest,
+    history,
     invite,
     lookup,
     nodes,
@@ -65,6 +66,7 @@ def _options(
 application.command("serve")(serve.serve)
 application.command("check")(check.check)
 application.command("lookup")(lookup.lookup)
+application.add_typer(history.commands, name="history")
 application.command("can-encrypt")(can_encrypt.can_encrypt)
 application.add_typer(cache.commands, name="cache")
 application.command("harvest")(harvest.harvest)

@@ -31,6 +31,7 @@ from keyserver.admin.pages.audit import AuditPage
 from keyserver.admin.pages.cache import CachePage
 from keyserver.admin.pages.certificate import CertificatePage
 from keyserver.admin.pages.encrypting import EncryptingPage
+from keyserver.admin.pages.history import HistoryPage
 from keyserver.admin.pages.invitations import InvitationsPage
 from keyserver.admin.pages.lookup import LookupPage
 from keyserver.admin.pages.mailflow import MailflowPage
@@ -104,6 +105,7 @@ def make_api(
         TokensPage(operations.tokens, templates),
         UpstreamsPage(service, operations.pausing, operations.pulses, config, templates),
         AuditPage(operations.auditing, templates),
+        HistoryPage(operations.histories, templates),
         NodesPage(nodes, operations.nodes, templates),
         CachePage(operations, templates),
         MailflowPage(operations, templates),

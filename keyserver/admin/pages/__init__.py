@@ -38,6 +38,7 @@ NAVIGATION = (
     ("/upstreams", "Upstreams"),
     ("/mailflow", "Mail flow"),
     ("/invitations", "Invitations"),
+    ("/history", "History"),
     ("/settings", "Settings"),
     ("/audit", "Audit"),
     ("/nodes", "Nodes"),

@@ -17,6 +17,7 @@ _ACTS = (
     "approve",
     "block",
     "delete",
+    "forget",
     "import",
     "invite",
     "keep",

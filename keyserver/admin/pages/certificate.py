@@ -30,6 +30,7 @@ from keyserver.store.base import StoreError
 
 HERE = "/cache"
 _ACTS = 20  # of one certificate that are shown
+_EVENTS = 20
 
 
 class CertificatePage:
@@ -41,6 +42,7 @@ class CertificatePage:
         self._undoing = operations.undoing
         self._auditing = operations.auditing
         self._invitations = operations.invitations
+        self._histories = operations.histories
         self._clock = operations.clock
         self._templates = templates
 
@@ -76,6 +78,7 @@ class CertificatePage:
             **self._shown(explained),
             changes=known,
             more_changes=acts.next is not None,
+            history=(await self._histories.events(explained.certificate.fingerprint, _EVENTS)).events,
             notices=said,
         )
 
