@@ -12,28 +12,27 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from keyserver.domains import DomainRule, DomainRules
 from keyserver.model import Failed, Outcome, UpstreamSpec, View
 from keyserver.policy import Terms
 from keyserver.query import Query
 from keyserver.resolver.rules import Rules
 from keyserver.upstreams.base import Asking
 
-TABLES = {"upstream": UpstreamSpec, "view": View}
+TABLES = {"upstream": UpstreamSpec, "view": View, "domain": DomainRule}
 """Each row of these has a key of its own, `upstream keys.example.org`: so an event can say which is another."""
 
-_NOT_POLICY = {
-    "timeout",
-    "rate",
-    "id_rate",  # of upstreams: how they are asked
-    "upstreams",  # of rules and terms: a table
-    "views",
-    "terms",
-    "deadline",
-    "max_certificate",
-    "searches",
-    "prefetch",
-    "purge_interval",
+_NOT_HERE: Mapping[type, frozenset[str]] = {
+    UpstreamSpec: frozenset({"timeout", "rate", "id_rate"}),  # how it is asked
+    Terms: frozenset({"upstreams", "domains"}),  # tables
+    Rules: frozenset(
+        {
+            *("terms", "upstreams", "views"),  # tables
+            *("deadline", "max_certificate", "searches", "prefetch", "purge_interval", "revocation_interval"),
+        }
+    ),
 }
+"""Members that do not decide answers, or have their own keys."""
 
 
 @dataclass(slots=True)
@@ -59,6 +58,8 @@ def settings_document(rules: Rules) -> Mapping[str, object]:
     document = {**_members(rules.terms), **_members(rules)}
     for spec in rules.terms.upstreams.values():
         document[f"upstream {spec.name}"] = _members(spec)
+    for rule in rules.terms.domains:
+        document[f"domain {rule.name}"] = _members(rule)
     for view in rules.views.values():
         document[f"view {view.name}"] = _members(view)
     return document
@@ -75,14 +76,15 @@ def rules_from(document: Mapping[str, object]) -> Rules:
         else:
             plain[key] = value
     upstreams: dict[str, UpstreamSpec] = tables["upstream"]
-    terms = _made(Terms, {**plain, "upstreams": upstreams})
+    terms = _made(Terms, {**plain, "upstreams": upstreams, "domains": DomainRules(tables["domain"].values())})
     silent = {name: Silent(spec) for name, spec in upstreams.items()}
     rules: Rules = _made(Rules, {**plain, "terms": terms, "upstreams": silent, "views": tables["view"]})
     return rules
 
 
 def _members(value: Any) -> dict[str, object]:
-    return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in _NOT_POLICY}
+    left_out = _NOT_HERE.get(type(value), frozenset())
+    return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in left_out}
 
 
 def _plain(value: Any) -> object:
@@ -99,9 +101,9 @@ def _plain(value: Any) -> object:
 
 def _made(cls: Any, given: Mapping[str, object]) -> Any:
     """One of this class, of members that are as they should be, or as the document has them."""
-    hints = get_type_hints(cls)
+    hints, ready = get_type_hints(cls), _NOT_HERE.get(cls, frozenset())
     named = {f.name: given[f.name] for f in fields(cls) if f.name in given}
-    return cls(**{name: value if name in _NOT_POLICY else _read(hints[name], value) for name, value in named.items()})
+    return cls(**{name: value if name in ready else _read(hints[name], value) for name, value in named.items()})
 
 
 def _read(type_: Any, value: Any) -> Any:

@@ -415,7 +415,6 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
     [
         ('[policy]\non_change = "hold"', "policy.on_change"),
         ('[[domain]]\nname = "partner.example"\non_change = "hold"', "domain[partner.example].on_change"),
-        ('[history]\nkeep = "0"', "history.keep"),
         ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
     ],
 )

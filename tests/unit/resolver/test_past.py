@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from keyserver.app import hygiene_of
+from keyserver.domains import DomainRule, DomainRules
 from keyserver.model import Entry, Kind, Name, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
 from keyserver.query import parse
@@ -169,7 +170,8 @@ def test_every_setting_that_decides_answers_comes_back() -> None:
     spec = UpstreamSpec(
         "one", 3, ("example.org",), 60, 9.0, True, frozenset(Kind), False, None, None, by_owner=True, nameless=False
     )
-    terms = Terms(60, 61, 62, ("us.example",), True, {"one": spec})
+    rule = DomainRule("*.strict.example", ("one",), frozenset({Kind.X509}), True, frozenset({"AB" * 20}), 9, True, "no")
+    terms = Terms(60, 61, 62, ("us.example",), True, {"one": spec}, DomainRules([rule]))
     views = {"v": View("v", answer_mailflow=True, usable_only=True, domain_certificates=True)}
     named = (DomainCertificate("partner.example", "AB" * 20),)
     given = Rules(terms, {}, views, "cache", subaddress="+", subaddress_domains=("example.org",),
@@ -179,11 +181,13 @@ def test_every_setting_that_decides_answers_comes_back() -> None:
     assert back.terms == replace(terms, upstreams={"one": replace(spec, timeout=UpstreamSpec("").timeout)})
     assert replace(back, terms=terms, upstreams={}) == given
     assert back.tiers(parse("a@example.org")).names == ["one"]
-    assert {f.name for f in fields(Terms)} - set(document) == {"upstreams"}
+    assert {f.name for f in fields(Terms)} - set(document) == {"upstreams", "domains"}
+    assert {f.name for f in fields(DomainRule)} == set(document["domain *.strict.example"])
     assert {f.name for f in fields(UpstreamSpec)} - set(document["upstream one"]) == {"timeout", "rate", "id_rate"}
     assert {f.name for f in fields(View)} == set(document["view v"])
     assert {f.name for f in fields(Rules)} - set(document) == {
-        *("terms", "upstreams", "views", "deadline", "max_certificate", "searches", "prefetch", "purge_interval")
+        *("terms", "upstreams", "views", "deadline", "max_certificate", "searches", "prefetch", "purge_interval"),
+        "revocation_interval",
     }
 
 
