@@ -23,7 +23,8 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Change, Entry, Kind, Selection, State, Step, View
 from keyserver.policy import Terms
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByKeyId, Query, name_of, parse
-from keyserver.resolver.past import Stood, Then, answered_then
+from keyserver.resolver.past import Stood, Then
+from keyserver.resolver.then import answered_then
 from keyserver.store import listing
 from keyserver.store.base import Store
 from keyserver.store.history import Event

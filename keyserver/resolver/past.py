@@ -1,31 +1,27 @@
 """What would have been answered at an earlier time, from what the history knows of it. Pure.
 
-The rules are those of lookups (`select`, `on_record`, `subaddress`, `by_domain`); only terms, view, certificates, words
-of upstreams and the instant are those of then. What nobody can know is said, not guessed: a question that nobody had
-asked lately would have been searched for, and what upstreams would have said to it is on no record.
+The rules are those of lookups (`select`, `on_record`, and in `then` the questions behind); only terms, view,
+certificates, words of upstreams and the instant are those of then. What nobody can know is said, not guessed: a
+question that nobody had asked lately would have been searched for, and what would have come of it is on no record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import PASSED_OVER, Answer, Entry, How, Kind, Name, State, Step, View, joined
+from keyserver.model import PASSED_OVER, Answer, Entry, How, Kind, State, Step, View, joined
 from keyserver.policy import OnRecord, in_vain_until, on_record
-from keyserver.query import ByAddress, ByText, Query
-from keyserver.resolver import by_domain, further, subaddress
+from keyserver.query import ByText, Query
+from keyserver.resolver import further
 from keyserver.resolver.missing import BELIEVED
 from keyserver.resolver.plan import Tiers
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.resolver.settings import rules_from
 from keyserver.store.history import Past, Said, Word
-
-PastOf: TypeAlias = Callable[[Name, int], Awaitable[Past]]
-"""As `History.past`."""
 
 
 class Stood(StrEnum):
@@ -61,42 +57,15 @@ class Then:
     steps: tuple[Step, ...] = ()
 
 
-async def answered_then(
-    query: Query, view: View, at: int, now: int, hygiene: Mapping[Kind, Hygiene], past_of: PastOf
-) -> Then:
-    """What this question was answered with at that instant, by what was on record up to it; with the questions that
-    stand behind a finished absence, as `Resolver.lookup` asks them. `now`: the clock."""
-    then = await _stood(query, view, at, now, hygiene, past_of)
-    if then.answer is None or then.rules is None:
-        return then
-    rules = then.rules
-    if other := subaddress.behind(query, then.answer, view, rules):
-        second = await _stood(other, subaddress.without_mail(view), at, now, hygiene, past_of)
-        then = _together(then, second, "subaddress", subaddress.ASKED, subaddress.WHICH)
-    if then.answer is None or not isinstance(query, ByAddress):
-        return then
-    behind = by_domain.behind(query, then.answer, view, rules)
-    if behind and not by_domain.is_answered(view, rules):
-        return replace(then, steps=(*then.steps, Step(0, "domain", "not answered", by_domain.NOT_HERE)))
-    for named in behind:
-        second = await _stood(named, by_domain.asking(view), at, now, hygiene, past_of)
-        asked = f"absent: a certificate of the gateway of {query.domain} was asked for"
-        then = _together(then, second, "domain", asked, f"by the gateway of {query.domain}")
-        if then.answer is None or then.state is not Stood.ABSENT:
-            break
-    return then
-
-
-async def _stood(query: Query, view: View, at: int, now: int, hygiene: Mapping[Kind, Hygiene], past_of: PastOf) -> Then:
-    """The same for this very question."""
-    past = await past_of(query.name, at)
+def stood(query: Query, view: View, past: Past, at: int, now: int, hygiene: Mapping[Kind, Hygiene]) -> Then:
+    """How this very question stood at that instant, by what was on record up to it. `now`: the clock."""
     if why := _unknown(query, past, at, now):
         return Then(query, at, Stood.UNKNOWN, why, whole_since=past.whole_since)
     rules = rules_from(past.settings or {})
     return _Instant(query, rules.view(view), rules, past, at, hygiene).then()
 
 
-def _together(first: Then, second: Then, who: str, asked: str, which: str) -> Then:
+def together(first: Then, second: Then, who: str, asked: str, which: str) -> Then:
     """The answer to a question by that to a further one."""
     both = None
     if first.answer is not None and second.answer is not None:

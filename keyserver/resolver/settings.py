@@ -1,4 +1,4 @@
-"""The settings that decide answers as a document, and rules out of such a document again. Pure.
+"""The settings that decide answers as a document, and rules out of such a document again.
 
 It is what the history keeps, so that an answer of then can be made by the rules of then. No secret is in it: no URL,
 password or limit, only what policy goes by.

@@ -14,10 +14,11 @@ import pytest
 from keyserver.model import Answer, Failed, Find, Outcome, Source, State, View, Voucher
 from keyserver.policy import Terms, absent_before, purged_before
 from keyserver.query import parse
-from keyserver.resolver.past import Stood, answered_then
+from keyserver.resolver.past import Stood
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.settings import settings_document
+from keyserver.resolver.then import answered_then
 from keyserver.store.base import Undo
 from support import postgres
 from support.openpgp import CREATED, Made, make

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from pathlib import Path
 
 from keyserver.cli.show import safe, span, when
+from keyserver.query import parse_address
 from support.openpgp import make
 from support.shell import KEYRING, Shell, ended, fingerprints, started, written
 
@@ -158,3 +161,49 @@ def test_hostile_names_reach_no_terminal() -> None:
     assert when(None) == "never"
     assert when(1_000_000, 1_000_000 - 7200).endswith("(in 2 h)")
     assert span(-90) == "1 min ago"
+
+
+def test_the_past_from_the_shell(tmp_path: Path) -> None:
+    """By a running service, and by the same store without one."""
+    front = Shell(written(tmp_path))
+    one = fingerprints(KEYRING)[0]
+    process, _ = started(front.config)
+    try:
+        assert front.run("cache", "import", str(KEYRING)).code == 0
+        time.sleep(1.1)
+        assert front.run("cache", "delete", one, "--no-undo").code == 0
+    finally:
+        ended(process)
+    for words in (["history", one], ["history", "show", one], ["history", "--limit", "1000"], ["history"]):
+        shown = front.run(*words)
+        assert shown.code == 0, shown.err
+        assert one in shown.out
+        assert "deleted" in shown.out
+    events = front.json("history", one)["events"]
+    assert [(e["what"], e["who"]) for e in events] == [("deleted", "admin"), ("first seen", "admin")]
+    assert front.run("history", "AB" * 20).code == 1
+    assert front.run("history", "no term").code == 2
+
+    then = front.json("lookup", one, "--at", str(events[1]["at"]), code=4)
+    assert ([c["fingerprint"] for c in then["certificates"]], then["verdict"]) == ([one], "unusable")
+    local = datetime.fromtimestamp(events[1]["at"]).isoformat()
+    looked = front.run("lookup", one, "--at", local, "--trace")
+    assert looked.code == 4
+    assert all(word in looked.out for word in ("found", one, "looked", "local administrator"))
+    assert front.run("lookup", one, "--at", str(events[0]["at"])).code == 1
+    early = front.run("lookup", one, "--at", "2020-01-01T00:00")
+    assert (early.code, "does not go back so far" in early.out) == (5, True)
+    assert "the history is whole since" in early.out
+    assert front.run("lookup", one, "--at", "yesterday").code == 2
+
+    (address,) = {
+        parse_address(text.partition("<")[2].rstrip(">"))
+        for text in front.json("cache", "list")["entries"][0]["identities"]
+    }
+    kept = front.run("history", "forget", str(address))
+    assert kept.code == 0
+    assert f"keyserver history forget --with-cache {address}" in kept.out
+    gone = front.run("history", "forget", str(address), "--with-cache", "--yes")
+    assert (gone.code, "still cached" in gone.out) == (0, False)
+    assert front.run("history", str(address)).code == 1
+    assert front.run("history", "forget", one).code == 2

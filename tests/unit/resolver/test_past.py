@@ -14,9 +14,10 @@ from keyserver.domains import DomainRule, DomainRules
 from keyserver.model import Entry, Kind, Name, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
 from keyserver.query import parse
-from keyserver.resolver.past import Stood, Then, answered_then
+from keyserver.resolver.past import Stood, Then
 from keyserver.resolver.rules import DomainCertificate, Rules
 from keyserver.resolver.settings import rules_from, settings_document
+from keyserver.resolver.then import answered_then
 from keyserver.store.base import Snapshot
 from keyserver.store.history import Past, Said, Word
 from support.openpgp import CREATED, Made, make
