@@ -73,6 +73,8 @@ async def open_upkeep(
         with contextlib.suppress(Exception):
             await upkeep.flush()
         with contextlib.suppress(StoreError):
+            await resolver.keep_failures()
+        with contextlib.suppress(StoreError):
             await upkeep.membership.leave()
 
 

@@ -82,6 +82,7 @@ class Upkeep:
             group.create_task(self._every(lambda: self._rules().purge_interval, self.purge))
             group.create_task(self._every(lambda: ERASE_EVERY, self.erase_undos))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
+            group.create_task(self._every(lambda: FLUSH_EVERY, self._resolver.keep_failures))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.note_settings))
             group.create_task(self._every(lambda: TIDY_EVERY, self.tidy))
             group.create_task(self._every(lambda: KEEP_EVERY, self._resolver.keep_told))
@@ -179,13 +180,12 @@ class Upkeep:
         return await self._store.erase_undos(self._clocks.now()) if self._tidies() else 0
 
     async def flush(self) -> None:
-        """Write down which names were asked for lately: prefetch and rendering ahead go by it; and who failed."""
+        """Write down which names were asked for lately: prefetch and rendering ahead go by it."""
         if self._asked is not None:
             await self._asked()
         asked = self._resolver.take_asked()
         if asked:
             await self._store.touch(asked)
-        await self._resolver.keep_failures()
 
     async def prefetch(self) -> int:
         """Search again what was asked for within its ttl and is about to expire; how many searches.

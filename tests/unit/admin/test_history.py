@@ -51,7 +51,7 @@ async def test_why_did_this_go_out_in_clear_on_tuesday(admin: Admin) -> None:
     admin.clock.pass_(3600)
     admin.upstream.answers[ALICE] = Failed("no answer")
     assert await admin.state(ALICE) is State.FAILED
-    await admin.parts.upkeep.flush()
+    await admin.resolver.keep_failures()
     times.append(admin.clock.now)
     wanted.append(("failed", "unknown"))
     admin.clock.pass_(3600)

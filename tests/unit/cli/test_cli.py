@@ -196,10 +196,8 @@ def test_the_past_from_the_shell(tmp_path: Path) -> None:
     assert "the history is whole since" in early.out
     assert front.run("lookup", one, "--at", "yesterday").code == 2
 
-    (address,) = {
-        parse_address(text.partition("<")[2].rstrip(">"))
-        for text in front.json("cache", "list")["entries"][0]["identities"]
-    }
+    (identity,) = front.json("cache", "list")["entries"][0]["identities"]
+    address = parse_address(identity.partition("<")[2].rstrip(">"))
     kept = front.run("history", "forget", str(address))
     assert kept.code == 0
     assert f"keyserver history forget --with-cache {address}" in kept.out

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from keyserver.model import How, Source, State, View
+from keyserver.model import Failed, How, Source, State, View
 from keyserver.query import parse
+from keyserver.resolver.failures import MOST, Failures
 from keyserver.resolver.resolver import Resolver
+from keyserver.store.history import WHO, Word
 from support.openpgp import make
 from support.resolving import NOW, Ground, sends, until
 
@@ -139,3 +141,39 @@ async def test_a_refresh_asks_whatever_is_cached_and_takes_nothing_away(ground: 
     assert search.settled.is_set()
     assert len(peer.asked) == 2
     assert (await resolver.lookup(parse(ALICE), View())).state is State.FOUND
+
+
+async def test_failures_of_upstreams_go_to_the_history(ground: Ground) -> None:
+    """Also of one that has not spoken when the time is up; what it says then is another word."""
+    ill, slow = ground.peer("ill"), ground.peer("slow", timeout=2.0)
+    ill.otherwise, slow.otherwise = Failed("no answer"), sends(BY_ALICE)
+    slow.open.clear()
+    resolver = resolver_of(ground, deadline=0.1)
+    query = parse(ALICE)
+    assert (await resolver.lookup(query, View())).state is State.FAILED
+    await resolver.keep_failures()
+    words = {said.upstream: said.word for said in await ground.store.history.words(query.name, 10)}
+    assert words == {"ill": Word.FAILED, "slow": Word.FAILED}
+    ground.now += 5
+    slow.open.set()
+    await until(lambda: not resolver.searches)
+    await resolver.keep_failures()
+    words = {said.upstream: said.word for said in (await ground.store.history.past(query.name, NOW + 5)).said}
+    assert words == {"ill": Word.FAILED, "slow": Word.FOUND}
+
+
+async def test_what_an_administrator_asks_for_is_still_the_upstreams_word(ground: Ground) -> None:
+    ground.peer("a").otherwise = sends(BY_ALICE)
+    WHO.set("anna")
+    await resolver_of(ground).lookup(parse(ALICE), View())
+    assert [event.who for event in await ground.store.history.events(10)] == [""]
+
+
+def test_only_so_many_failures_wait() -> None:
+    failures = Failures()
+    for number in range(MOST + 1):
+        failures.note(str(number), ("a",), NOW)
+    failures.note("0", ("a",), NOW + 1)
+    taken = failures.take()
+    assert (len(taken), taken["0", "a"]) == (MOST, NOW + 1)
+    assert failures.take() == {}

@@ -19,6 +19,7 @@ from keyserver.resolver.upkeep import PREFETCH_AT_ONCE, PURGE_BATCH, Upkeep
 from keyserver.store.alone import Alone
 from keyserver.store.base import StoreError
 from keyserver.store.cluster import Cluster, Node
+from keyserver.store.history import Bounds, What
 from support.openpgp import make
 from support.resolving import NOW, Ground, renewing
 
@@ -35,6 +36,9 @@ class Searching:
     most: int = 0
 
     async def keep_told(self) -> None:
+        pass
+
+    async def keep_failures(self) -> None:
         pass
 
     async def refresh(self, query: Query) -> None:
@@ -218,3 +222,41 @@ async def test_the_loops_go_on_after_trouble_that_is_told_once(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert [r.message for r in caplog.records] == ["purge: disk on fire", "over: purge: disk on fire"]
+
+
+# --- the history
+
+
+async def settings_events(ground: Ground) -> int:
+    return sum(event.what is What.SETTINGS for event in await ground.store.history.events(100))
+
+
+async def test_the_node_that_leads_says_by_which_settings_it_goes_once(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.peer("a")
+    kept = Kept(ground)
+    monkeypatch.setattr(Membership, "leads", property(lambda _: False))
+    await kept.upkeep.note_settings()
+    assert await settings_events(ground) == 0
+    monkeypatch.undo()
+    for _ in range(2):
+        await kept.upkeep.note_settings()
+        assert await settings_events(ground) == 1
+    ground.change(deadline=9.0)
+    await kept.upkeep.note_settings()
+    assert await settings_events(ground) == 1, "it decides no answer"
+    ground.change(subaddress="+")
+    await kept.upkeep.note_settings()
+    assert await settings_events(ground) == 2
+
+
+async def test_a_history_that_is_switched_off_goes_in_batches(ground: Ground) -> None:
+    kept = Kept(ground)
+    for number in range(3):
+        kept.pass_(10)
+        await ground.put(make([f"a{number}@x.example"], seed=str(number)), Source.LOCAL, "admin")
+    ground.store.history.limit(Bounds(0, 1 << 30))
+    assert await kept.upkeep.tidy() >= 3
+    assert await ground.store.history.events(10) == []
+    assert await kept.upkeep.tidy() == 0
