@@ -125,6 +125,9 @@ class _Instant:
         if in_vain is not None and self.at < in_vain:
             reason = f"an upstream had found it, but nothing that might be answered{kept_back}"
             return self._then(Stood.ABSENT, reason, tiers, failed, selected, in_vain=True)
+        # A search in which one failed that has found it before goes by what the others said in it.
+        others = [r for r in self.past.snapshot.records if r.upstream not in failed]
+        record = on_record(others, tiers.names, self.at, self.rules.terms, missing)
         if record.negative or not tiers.tiers:
             why = "every upstream had said absent" if tiers.tiers else "not cached, and no upstream might be asked"
             rest = f", without the word of {joined(record.without)}, which need not speak" if record.without else ""

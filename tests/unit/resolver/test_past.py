@@ -100,6 +100,13 @@ async def test_how_it_stood(entries: list[Made], said: dict[str, tuple[Word, int
     assert (found.answer is None) == (state is Stood.UNSEARCHED)
 
 
+async def test_who_had_found_it_once_and_failed_then_need_not_speak() -> None:
+    known = past((), {"one": (ABSENT, 5), "other": (FAILED, 5)})
+    before = Record(ADDRESS, "other", True, AT - 5000)
+    known = replace(known, snapshot=replace(known.snapshot, records=(*known.snapshot.records, before)))
+    assert (await then(known)).state is Stood.ABSENT
+
+
 async def test_what_would_have_been_searched_tells_what_was_cached_and_said_around_it() -> None:
     later = (Said("one", FOUND, AT + 5, AT + 9),)
     found = await then(past([entry(ALICE)], {"one": (ABSENT, 7000)}, later=later))
