@@ -25,6 +25,8 @@ PAGES = {
     "settings-some": "/settings?q=ttl&set=1",
     "tokens": "/settings/tokens",
     "audit": "/audit",
+    "history": "/history?q=alice@example.org",
+    "history-then": "/history?q=alice@example.org&at=2026-01-01T09:00",
     "nodes": "/nodes",
     "sign-out": "/sign-out",
     "nothing": "/nothing",
