@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from keyserver.model import Entry, Kind, Source
+from keyserver.model import Entry, Kind, OnChange, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class DomainRule:
     kinds: frozenset[Kind] = frozenset(Kind)  # certificates of no other kind are asked for or answered
     require_chain: bool = False  # X.509: only with a good chain, approved or local
     pinned: frozenset[str] = frozenset()  # fingerprints: nothing else answers; empty: whatever may
+    on_change: OnChange | None = None  # over that of views and upstreams and the global one; None: theirs
     ttl: int | None = None  # seconds, over that of upstreams and the global one; None: theirs
     must_encrypt: bool = False  # the verdict "no" is "reject"
     reject_text: str = ""  # what whoever sends the mail is told then
@@ -53,6 +54,10 @@ class DomainRule:
             yield "X.509 only with a good chain, approved or local"
         if self.pinned:
             yield f"nothing answers but {', '.join(sorted(self.pinned))}"
+        if self.on_change is OnChange.HOLD:
+            yield "another certificate than before is held"
+        if self.on_change is OnChange.REPORT:
+            yield "another certificate than before is only reported"
         if self.ttl is not None:
             yield f"time to live {self.ttl} s"
         if self.must_encrypt:

@@ -33,6 +33,18 @@ class Source(StrEnum):
     LOCAL = "local"
 
 
+class OnChange(StrEnum):
+    """What becomes of a certificate when another one than before would answer for an address."""
+
+    REPORT = "report"  # it answers; the history says so
+    HOLD = "hold"  # it waits for an administrator, and the one before it answers on
+
+    @classmethod
+    def of(cls, text: str) -> OnChange | None:
+        """As the configuration writes it; empty: whatever else says."""
+        return cls(text) if text else None
+
+
 class Validity(StrEnum):
     """A certificate's own state at one instant, in the order answers prefer."""
 
@@ -321,6 +333,7 @@ class UpstreamSpec:
     id_rate: Rate | None = None  # the same for fingerprints and key IDs, where it is another
     by_owner: bool = False  # what it says of an address is the word of the domain's owner, and may be passed on as such
     nameless: bool = True  # False: a certificate without user IDs only updates what is known, and is no find
+    on_change: OnChange | None = None  # None: the global one
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +348,13 @@ class View:
     domain_certificates: bool = False  # for an address that has none, hands out the one of its domain's gateway
     verdict: bool = False  # asks what mail can be encrypted with, whatever is handed out
     by_domain: bool = False  # asks for a domain's certificate: a local entry, or the word of who lists the domain
+    on_change: OnChange | None = None  # None: that of whoever brought the certificate
+
+    @property
+    def memory(self) -> str:
+        """Under which name it is remembered what answered here: narrower questions get other answers."""
+        narrower = [("directory", self.directory), ("without mail", self.no_mailflow), ("domain", self.by_domain)]
+        return ", ".join([self.name, *(what for what, asked in narrower if asked)])
 
 
 class How(StrEnum):

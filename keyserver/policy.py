@@ -12,7 +12,19 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keyserver.domains import NONE, DomainRule, DomainRules
-from keyserver.model import Answered, Claim, Entry, Kind, Record, Source, UpstreamSpec, Validity, View, Voucher
+from keyserver.model import (
+    Answered,
+    Claim,
+    Entry,
+    Kind,
+    OnChange,
+    Record,
+    Source,
+    UpstreamSpec,
+    Validity,
+    View,
+    Voucher,
+)
 from keyserver.query import ByAddress, ByText, Query, address_in, parse_address
 
 MAILFLOW_TTL = 180 * 86400  # rule 3: fixed, no setting
@@ -43,6 +55,7 @@ class Terms:
     require_chain: bool = False
     upstreams: Mapping[str, UpstreamSpec] = field(default_factory=dict)
     domains: DomainRules = NONE
+    on_change: OnChange = OnChange.REPORT
 
     def rule(self, address: str | None) -> DomainRule | None:
         """The rule for recipients of this address's domain."""
@@ -372,9 +385,11 @@ def knows(entry: Entry, address: str, records: Sequence[Record], now: int, terms
     """Is this address known by this entry's certificate, whatever a view may be told? `records`: of the address.
 
     What no origin may speak for counts for nothing, or a forged mail would keep its victim's own certificate out; nor
-    does what an upstream sent for another question (rule 10). What mail showed before senders were kept came from this
-    domain, that much is sure."""
+    does what waits for an administrator, or what an upstream sent for another question (rule 10). What mail showed
+    before senders were kept came from this domain, that much is sure."""
     if is_expired(entry, now, terms, address):
+        return False
+    if (voucher := entry.voucher(address)) is not None and voucher.waits:
         return False
     if entry.source is Source.MAILFLOW and not entry.vouchers:
         return entry.origin == address.rpartition("@")[2]

@@ -11,7 +11,7 @@ from keyserver.config.models import DomainSection, InviteSection, VerdictPolicyS
 from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules
-from keyserver.model import Kind, View
+from keyserver.model import Kind, OnChange, View
 from keyserver.policy import Terms, with_subdomains
 from keyserver.resolver.rules import DomainCertificate, Rules
 from keyserver.rules import InForce
@@ -57,20 +57,10 @@ class ServiceRules:
 
 def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
     """What lookups, searches and upkeep go by."""
-    views = [View(answer_mailflow=config.policy.answer_mailflow)]
-    views += [
-        View(
-            one.name,
-            one.answer_mailflow,
-            usable_only=one.usable_only,
-            domain_certificates=one.domain_certificates,
-        )
-        for one in config.view
-    ]
     return Rules(
         terms=terms_of(config),
         upstreams=upstreams,
-        views={view.name: view for view in views},
+        views={view.name: view for view in views_of(config)},
         text_search=config.policy.text_search,
         deadline=float(config.cache.deadline),
         max_certificate=config.policy.max_certificate_size,
@@ -85,6 +75,21 @@ def lookup_rules(config: Config, upstreams: Mapping[str, Upstream]) -> Rules:
     )
 
 
+def views_of(config: Config) -> tuple[View, ...]:
+    """What each listener goes by, the default one first."""
+    further = (
+        View(
+            one.name,
+            one.answer_mailflow,
+            usable_only=one.usable_only,
+            domain_certificates=one.domain_certificates,
+            on_change=OnChange.of(one.on_change),
+        )
+        for one in config.view
+    )
+    return (View(answer_mailflow=config.policy.answer_mailflow), *further)
+
+
 def mail_rules(config: Config) -> MailRules:
     """What the harvest goes by."""
     mailflow = config.mailflow
@@ -97,6 +102,7 @@ def mail_rules(config: Config) -> MailRules:
         hold_changed=mailflow.hold_changed,
         max_certificate=config.policy.max_certificate_size,
         terms=terms_of(config),
+        views=views_of(config),
     )
 
 
@@ -136,6 +142,7 @@ def terms_of(config: Config) -> Terms:
         require_chain=config.smime.require_chain,
         upstreams={section.name: spec_of(section) for section in config.upstream},
         domains=DomainRules(map(domain_rule, config.domain)),
+        on_change=OnChange(config.policy.on_change),
     )
 
 
@@ -147,6 +154,7 @@ def domain_rule(section: DomainSection) -> DomainRule:
         kinds=frozenset(KINDS[kind] for kind in section.kinds) or frozenset(Kind),
         require_chain=section.require_chain,
         pinned=frozenset(section.pinned),
+        on_change=OnChange.of(section.on_change),
         ttl=section.ttl,
         must_encrypt=section.must_encrypt,
         reject_text=section.reject_text,

@@ -18,7 +18,7 @@ from keyserver.upstreams.base import Upstream
 from keyserver.upstreams.register import BY_SCHEME
 
 BLOCKING_THREADS = 4  # for upstreams whose library blocks
-MAY_CHANGE = ("priority", "domains", "ttl", "timeout", "required", "rate")
+MAY_CHANGE = ("priority", "domains", "ttl", "timeout", "required", "rate", "on_change")
 """Keys of [[upstream]] that say nothing of how it is reached."""
 
 MakeUpstream = Callable[[UpstreamSection, UpstreamSpec], Upstream]

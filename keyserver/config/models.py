@@ -242,7 +242,9 @@ class PolicySection(Section):
         "how often local and mailflow OpenPGP certificates are asked about again, for revocations and renewals alone",
     )
     on_change: Annotated[str, Choice(("report", "hold"))] = key(
-        "report", "another certificate than before answers for an address", built=False
+        "report",
+        "another certificate than before would answer for an address: it does, and the history says so; or hold: it "
+        "waits for approval, and the one before it answers on",
     )
     text_search: Annotated[str, Choice(("off", "cache", "upstream"))] = key(
         "off", "free-text searches: refused, answered from what is cached, or asked of upstreams too"
@@ -334,7 +336,7 @@ class UpstreamSection(Section):
         "",
         'how often it is asked at most, such as "60/min". Empty: no limit; vks: addresses 1/min, the rest 5/s',
     )
-    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
+    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change")
     hkp_version: Annotated[str, Choice(("1", "2", "auto"))] = key(
         "1", "hkp, hkps: the version that is spoken; auto: 2 where the server shows that it speaks it, else 1"
     )
@@ -393,7 +395,7 @@ class ViewSection(Section):
     domain_certificates: Switch = key(
         False, "answer with the certificate of the domain's gateway where an address has none"
     )
-    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
+    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change")
 
 
 class VerdictPolicySection(Section):
@@ -473,7 +475,7 @@ class DomainSection(Section):
     pinned: Annotated[tuple[str, ...], Many("fingerprints of 40 or 64 hex digits", read_fingerprint)] = key(
         [], "fingerprints: nothing else answers its addresses, whoever brings it"
     )
-    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change", built=False)
+    on_change: Annotated[str, Choice(("", "report", "hold"))] = key("", "overrides policy.on_change")
     ttl: Annotated[int | None, Duration("1h", "999d", optional=True)] = key(
         "", "overrides cache.ttl and those of upstreams, for its addresses"
     )

@@ -21,12 +21,13 @@ from keyserver.mailflow.inviting import invitable, note_returned
 from keyserver.mailflow.memory import MAX_MAILS, ArrivingMail, MailMemory
 from keyserver.mailflow.report import report_of
 from keyserver.mailflow.values import Candidate, Caught, Envelope, Mail, Remark, Report, Rules, Seen, Way, Why
-from keyserver.model import Certificate, Find, Kind, Refused, Source, Validity, Voucher
+from keyserver.model import Certificate, Entry, Find, Kind, Refused, Source, Validity, Voucher
 from keyserver.policy import is_old_mail, knows
 from keyserver.query import name_of
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, Stored, StoreError
+from keyserver.tripwire import waits
 
 RECENT = 200  # reports that an administrator can look back on
 MAX_CERTIFICATES = 8  # cached of one mail
@@ -255,7 +256,9 @@ class Intake:
         if not (seen.authenticated or chained):
             missing = "was not authenticated" + (", and no good chain vouches for it" if kind is Kind.X509 else "")
             reasons.append(f"its sender {missing}")
-        if before and rules.hold_changed:
+        entry = Entry(certificate.fingerprint, kind, b"", Source.MAILFLOW, origin, now, now)
+        changed = waits(entry, snapshot.entries, snapshot.answering, rules.views, rules.terms, sender)
+        if changed or (before and rules.hold_changed):
             reasons.append("the address showed another certificate before")
         if kind is Kind.X509 and names_others(certificate, sender):
             reasons.append("it names other addresses than its sender's")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyserver.config.kinds import Address, Network
-from keyserver.model import Certificate, Kind
+from keyserver.model import Certificate, Kind, View
 from keyserver.policy import Terms
 from keyserver.wire.dsn import Failure
 
@@ -95,6 +95,7 @@ class Rules:
     hold_changed: bool = True
     max_certificate: int = 1 << 20  # octets after cleaning
     terms: Terms = field(default_factory=Terms)
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

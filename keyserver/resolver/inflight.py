@@ -10,6 +10,7 @@ from typing import Any
 
 from keyserver.model import Entry, Outcome, Record, Step, View
 from keyserver.query import Query
+from keyserver.store.base import Snapshot
 from keyserver.upstreams.base import Upstream
 
 
@@ -20,6 +21,7 @@ class Search:
     query: Query
     begun: int  # the store's deletion counter when it started
     asks: tuple[tuple[Upstream, ...], ...] = ()  # one tier after the other
+    known: Snapshot = field(default_factory=Snapshot)  # what was known as it started
     refresh: bool = False  # what is cached stays whatever upstreams say
     view: View = field(default_factory=View)  # of the question that started it: whose word counts there
     via: str = ""  # instances that the question which started it came through

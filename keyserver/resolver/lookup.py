@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,11 +29,13 @@ from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
 from keyserver.resolver.missing import Missing
 from keyserver.resolver.plan import combine, lists
+from keyserver.resolver.remembering import UNKNOWN, Remembering
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, StoreError
+from keyserver.tripwire import remembered
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")
@@ -50,6 +53,7 @@ class Shared:
     monotonic: Callable[[], float]
     aside: Aside
     missing: Missing
+    remembering: Remembering
     paused: Callable[[str], bool] = lambda upstream: False
     watch: Reported = field(default_factory=Reported)  # over reading
 
@@ -93,6 +97,8 @@ class Lookup:
         self.began = parts.monotonic() if began is None else began
         self.steps: list[Step] = []
         self._passed_over: set[str] = set()
+        self._told_held: set[str] = set()
+        self._snapshot = Snapshot()  # of the latest look
         self._empty: Snapshot | None = None  # what the store had under the name, if it was nothing
 
     def further(self, query: Query, view: View) -> Lookup:
@@ -135,20 +141,24 @@ class Lookup:
         if search is None:
             self._empty = None if snapshot.begun < 0 or snapshot.entries or snapshot.records else snapshot
         else:
-            snapshot = Snapshot(
-                snapshot.entries + tuple(search.uncached),
-                {**search.revocations, **snapshot.revocations},
-                snapshot.records + tuple(search.records),
-                snapshot.begun,
-                snapshot.answering,
+            snapshot = replace(
+                snapshot,
+                entries=snapshot.entries + tuple(search.uncached),
+                revocations={**search.revocations, **snapshot.revocations},
+                records=snapshot.records + tuple(search.records),
             )
-        now = self._parts.clock()
-        known = await self._select(now, snapshot)
+        known = await self._select(self._parts.clock(), snapshot)
         for line in (f"{fingerprint}: {why}" for fingerprint, why in known.selected.passed_over):
             if line not in self._passed_over:
                 self._passed_over.add(line)
                 self.tell("cache", PASSED_OVER, line)
         return known
+
+    async def remember(self, answer: Answer) -> None:
+        """Note which certificate answers first for the address. Where the store cannot, the next answer does."""
+        if answer.certificates and isinstance(self.query, ByAddress):
+            with contextlib.suppress(StoreError):
+                await self._parts.remembering.answers(self.query, self.view, self._snapshot, answer.certificates[0])
 
     async def wait(self, search: Search, deadline: float) -> None:
         """Until it has settled, but no longer than `deadline` seconds after this lookup began."""
@@ -246,6 +256,8 @@ class Lookup:
         if known.selected.certificates:
             answer = self._answer(known, How.MISS, "searched", keep=not search.uncached and not self._bare(known))
             return replace(answer, final=final, missing=missing)
+        if known.selected.held and known.snapshot.begun < 0:
+            return await self.unsearched(known, State.FAILED, "nobody knows what answered before", missing)
         said = {name: search.outcomes.get(name) or NEVER_ANSWERED for name in self.tiers.names}
         outcome = combine(said or {"": NEVER_ANSWERED}, self.tiers.optional)
         if isinstance(outcome, Absent):
@@ -264,11 +276,12 @@ class Lookup:
             snapshot = await self._parts.store.look(self.query.name)
             if isinstance(self.query, ByText):
                 snapshot = await self._read_by_text(self.query, snapshot)
+            snapshot = self._parts.remembering.with_noted(self.query.name, snapshot)
         except StoreError as problem:
             self._parts.watch.trouble(f"the cache cannot be read: {problem}")
             if aloud:
                 self.tell("cache", "unavailable", str(problem))
-            return Snapshot()
+            return Snapshot(answering={self.view.memory: UNKNOWN})
         self._parts.watch.well()
         if aloud:
             entries = "1 entry" if len(snapshot.entries) == 1 else f"{len(snapshot.entries)} entries"
@@ -283,10 +296,40 @@ class Lookup:
             one = await self._parts.store.certificate(fingerprint)
             entries += one.entries
             revocations.update(one.revocations)
-        return Snapshot(tuple(entries), revocations, snapshot.records, snapshot.begun)
+        return replace(snapshot, entries=tuple(entries), revocations=revocations)
 
     async def _select(self, now: int, snapshot: Snapshot, *, unasked: bool = False, stale: bool = False) -> Known:
-        """Judged by the rules of the moment at which it is done."""
+        """What of this may be told. Where others than the remembered certificate are held, that one is kept."""
+        known = await self._judge(now, snapshot, unasked=unasked, stale=stale)
+        held = known.selected.held
+        if held and isinstance(self.query, ByAddress):
+            before = remembered(snapshot.answering, self.view)
+            self._tell_held(held, before)
+            if not any(one.certificate.fingerprint == before for one in known.selected.certificates):
+                kept = await self._keep(self.query, snapshot)
+                if kept is not snapshot:
+                    known = await self._judge(now, kept, unasked=unasked, stale=stale)
+        self._snapshot = known.snapshot
+        return known
+
+    async def _keep(self, query: ByAddress, snapshot: Snapshot) -> Snapshot:
+        try:
+            view = self.rules.view(self.view)
+            return await self._parts.remembering.keep(query, view, snapshot, self.rules.terms)
+        except StoreError as problem:
+            self._parts.watch.trouble(f"the certificate that answered before cannot be kept: {problem}")
+            return snapshot
+
+    def _tell_held(self, held: Sequence[str], before: str) -> None:
+        """Once for each."""
+        for fingerprint in held:
+            if fingerprint not in self._told_held:
+                self._told_held.add(fingerprint)
+                first = before if before not in ("", UNKNOWN) else "another one"
+                self.tell("held", fingerprint, f"{first} answered before; an approval for the address lets it through")
+
+    async def _judge(self, now: int, snapshot: Snapshot, *, unasked: bool, stale: bool) -> Known:
+        """By the rules of the moment at which it is done."""
         while True:
             if (rules := self._parts.rules()) is not self.rules:
                 self.rules, self.tiers = rules, rules.tiers(self.query, self.view)

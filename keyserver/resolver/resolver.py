@@ -21,11 +21,12 @@ from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Known, Lookup, Shared
 from keyserver.resolver.missing import Missing
 from keyserver.resolver.ratelimit import SearchRateLimit, network_of
+from keyserver.resolver.remembering import Remembering
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
 from keyserver.resolver.turns import InTurn
 from keyserver.rules import InForce
-from keyserver.store.base import Store
+from keyserver.store.base import Snapshot, Store
 
 ASKED_NAMES = 100_000  # names whose last question waits to be written
 
@@ -46,8 +47,17 @@ class Resolver:
         monotonic: Callable[[], float],
         disclosures: Disclosures | None = None,
     ) -> None:
+        self._remembering = Remembering(store, hygiene, clock)
         self._parts = Shared(
-            store, rules, hygiene, clock, monotonic, Aside(monotonic), Missing(clock), searcher.circuit.paused
+            store,
+            rules,
+            hygiene,
+            clock,
+            monotonic,
+            Aside(monotonic),
+            Missing(clock),
+            self._remembering,
+            searcher.circuit.paused,
         )
         self._rules = rules
         self._searcher = searcher
@@ -111,7 +121,12 @@ class Resolver:
         return answer
 
     async def _answer(self, lookup: Lookup, *, looped: bool) -> Answer:
-        """The answer to its very question."""
+        """The answer to its very question; what answers first is remembered."""
+        answer = await self._found(lookup, looped=looped)
+        await lookup.remember(answer)
+        return answer
+
+    async def _found(self, lookup: Lookup, *, looped: bool) -> Answer:
         lookup.tell_rule()
         known, search = await lookup.look(), None
         while True:
@@ -142,16 +157,23 @@ class Resolver:
         """Search again whatever is cached; what is cached stays unless an upstream has news. None: nobody to ask."""
         parts = self._parts
         while True:
-            begun, rules = await parts.store.begin(), self._rules()
+            known, rules = await self._before(query), self._rules()
             asks = rules.asks(rules.tiers(query))
             if not asks or self._asked.full:
                 return None
-            search = Search(query, begun, asks, refresh=True, started=parts.monotonic())
+            search = Search(query, known.begun, asks, known=known, refresh=True, started=parts.monotonic())
             nothing = on_record((), (), parts.clock(), rules.terms)
             search = self._asked.under_way(search.key) or self._start(search, nothing)
             await search.settled.wait()
             if not search.overtaken:
                 return search
+
+    async def _before(self, query: Query) -> Snapshot:
+        """What is known as a search begins, as far as that needs it."""
+        store = self._parts.store
+        if self._rules().holds and isinstance(query, ByAddress):
+            return self._remembering.with_noted(query.name, await store.look(query.name))
+        return Snapshot(begun=await store.begin())
 
     async def test(self, upstream: str, query: Query) -> Outcome:
         """Ask one upstream once, past its circuit breaker, and keep nothing; for certificates of the other kind where
@@ -183,6 +205,10 @@ class Resolver:
         whoever asks again notes them again."""
         if failed := self._searcher.failures.take():
             await self._searcher.store.history.failed(failed)
+
+    async def remember(self) -> None:
+        """Write down what answered where nothing was remembered. Raises StoreError."""
+        await self._remembering.flush()
 
     async def know_blocks(self) -> None:
         """Remember what is blocked, for when the store cannot say it. Raises StoreError."""
@@ -216,6 +242,7 @@ class Resolver:
             lookup.query,
             known.snapshot.begun,
             asks,
+            known=known.snapshot,
             view=lookup.view,
             via=lookup.via,
             client=client,

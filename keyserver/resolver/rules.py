@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from keyserver.model import View
+from keyserver.model import OnChange, View
 from keyserver.policy import Terms, hears
 from keyserver.query import ByText, Query
 from keyserver.resolver.plan import Tiers, tiers_of
@@ -42,6 +42,13 @@ class Rules:
     subaddress_domains: tuple[str, ...] = ()
     domain_certificates: tuple[DomainCertificate, ...] = ()
     domain_authority: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """May a certificate be held because another one answered before it?"""
+        rules, specs = self.terms.domains, self.terms.upstreams.values()
+        words = [r.on_change for r in rules] + [s.on_change for s in specs] + [v.on_change for v in self.views.values()]
+        return OnChange.HOLD in (self.terms.on_change, *words)
 
     def view(self, view: View) -> View:
         """The policy of the view of that name, for this question; one that they do not name keeps its own."""

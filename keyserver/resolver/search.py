@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import (
@@ -38,6 +38,7 @@ from keyserver.resolver.select import proves
 from keyserver.rules import InForce
 from keyserver.store.base import Store, Stored, StoreError
 from keyserver.store.history import WHO
+from keyserver.tripwire import waits
 from keyserver.upstreams.base import Upstream
 
 MAX_CLEANED = 64  # certificates cleaned in one search (rule 12)
@@ -242,14 +243,28 @@ class Searcher:
         while x509 and rules is not self.rules():  # trust anchors are of the rules
             rules = self.rules()
             verdicts = await asyncio.to_thread(chains)
-        name = upstream.spec.name
-        behind: tuple[Voucher, ...] = ()
-        if upstream.spec.template and isinstance(search.query, ByAddress):
-            behind = (Voucher(search.query.address, authenticated=True, seen_at=now),)
-        return [
-            Find(c, Source.KEYSERVER, name, whole and bool(c.proof.user_ids), behind, chained, answer.method)
+        finds = [
+            Find(
+                c,
+                Source.KEYSERVER,
+                upstream.spec.name,
+                whole and bool(c.proof.user_ids),
+                chained=chained,
+                detail=answer.method,
+            )
             for c, chained in zip(certificates, verdicts, strict=True)
         ]
+        return [replace(find, vouchers=self._behind(search, upstream, find, now)) for find in finds]
+
+    def _behind(self, search: Search, upstream: Upstream, find: Find, now: int) -> tuple[Voucher, ...]:
+        """What stands behind a find for the address that was asked for: its own host, or that it waits there for an
+        administrator because another certificate answered before."""
+        query, rules, template = search.query, self.rules(), upstream.spec.template
+        if not isinstance(query, ByAddress):
+            return ()
+        known, views, entry = search.known, rules.views.values(), _entry(find, now)
+        held = rules.holds and waits(entry, known.entries, known.answering, views, rules.terms, query.address)
+        return (Voucher(query.address, authenticated=template, held=held, seen_at=now),) if template or held else ()
 
     async def _answered(self, name: str, domain: str) -> bool:
         """Has this upstream ever had something for the domain? Without the store nobody can say that it had not."""

@@ -10,6 +10,7 @@ from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Sou
 from keyserver.policy import FOREVER, MAX_ANSWER, Freshness, OnRecord, Terms, backed, judge, keeps, order_key
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.store.base import Snapshot
+from keyserver.tripwire import HELD, held_of, remembered
 from keyserver.usable import withheld
 
 
@@ -23,6 +24,7 @@ class Selected:
     stale: bool  # some entry is past its ttl
     passed_over: tuple[tuple[str, str], ...]  # (fingerprint, why it is not answered)
     withheld: tuple[str, ...] = ()  # "fingerprint: why" of those that this view keeps back though they answer the query
+    held: tuple[str, ...] = ()  # fingerprints: another one is remembered for the address
 
     @property
     def all_expired(self) -> bool:
@@ -68,6 +70,8 @@ def select(
     answered: list[Answered] = []
     passed: list[tuple[str, str]] = []
     kept_back: list[str] = []
+    before = remembered(snapshot.answering, view) if address is not None else ""
+    unfound: Answered | None = None  # the remembered one, where no search has found it
     alone, until, any_stale = False, FOREVER, False
     for fingerprint, entries in groups.items():
         own = hygiene[entries[0].kind]
@@ -93,9 +97,13 @@ def select(
             continue
         by_itself = _by_itself(query, merged.proof, usable, own, now)
         if not by_itself and believed is not None:
+            whole = Answered(merged, tuple(usable))
             usable = [e for e in usable if backed(e, believed, address)]
             merged = merged_of(usable, snapshot.revocations.get(fingerprint, b""), own, now)
             if merged is None or not proves(merged.proof, query):
+                if fingerprint == before and not withheld(whole.certificate.proof, view):
+                    unfound = whole
+                    until = min(until, turns, whole.certificate.proof.turns or FOREVER)
                 passed.append((fingerprint, "it claims the address, but no search for this query has found it"))
                 continue
             turns = min(turns, believed.until)
@@ -107,7 +115,23 @@ def select(
         alone = alone or by_itself
         answered.append(Answered(merged, tuple(usable)))
     answered.sort(key=lambda a: order_key(a, terms, address))
-    return Selected(tuple(answered[:MAX_ANSWER]), alone, until, any_stale, tuple(passed), tuple(kept_back))
+    held = [] if address is None else held_of(answered, before, view, terms, address)
+    for one in held:
+        answered.remove(one)
+        passed.append((one.certificate.fingerprint, HELD))
+        kept_back.append(f"{one.certificate.fingerprint}: {HELD}")
+    if held and unfound is not None:  # while it is held what others have put in its place, this one answers on
+        passed = [(fingerprint, why) for fingerprint, why in passed if fingerprint != before]
+        answered = sorted([*answered, unfound], key=lambda a: order_key(a, terms, address))
+    return Selected(
+        tuple(answered[:MAX_ANSWER]),
+        alone,
+        until,
+        any_stale,
+        tuple(passed),
+        tuple(kept_back),
+        tuple(one.certificate.fingerprint for one in held),
+    )
 
 
 def _spoken(entry: Entry, query: Query, view: View, now: int, terms: Terms, own: Hygiene) -> Entry | None:

@@ -180,12 +180,13 @@ class Upkeep:
         return await self._store.erase_undos(self._clocks.now()) if self._tidies() else 0
 
     async def flush(self) -> None:
-        """Write down which names were asked for lately: prefetch and rendering ahead go by it."""
+        """Write down which names were asked for lately (prefetch and rendering ahead go by it), and what answered."""
         if self._asked is not None:
             await self._asked()
         asked = self._resolver.take_asked()
         if asked:
             await self._store.touch(asked)
+        await self._resolver.remember()
 
     async def prefetch(self) -> int:
         """Search again what was asked for within its ttl and is about to expire; how many searches.

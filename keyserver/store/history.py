@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from keyserver.model import Kind, Name, Source
@@ -17,6 +18,7 @@ from keyserver.model import Kind, Name, Source
 if TYPE_CHECKING:
     from keyserver.store.base import Snapshot
 
+NOTHING: Mapping[str, object] = MappingProxyType({})
 WHO: ContextVar[str] = ContextVar("WHO", default="")
 """Who makes the changes of this context, where it is an administrator; empty: the origin itself."""
 
@@ -138,11 +140,26 @@ class History(Protocol):
     async def failed(self, words: Mapping[tuple[Name, str], int]) -> None:
         """Upstreams failed to answer queries: (name, upstream) -> when last. Not durable, no change is published."""
 
-    async def answers(self, view: str, name: Name, fingerprint: str, at: int) -> str:
+    async def answers(
+        self,
+        view: str,
+        name: Name,
+        fingerprint: str,
+        at: int,
+        before: str | None = None,
+        facts: Mapping[str, object] = NOTHING,
+    ) -> str:
         """From now on this certificate answers first for this address in this view; the one before it (itself, or
         empty: none is remembered). Another one than before is an event, `replaced`, in the same transaction: once,
         whoever else says the same. Names (`Snapshot.answering`) are published as changed. Nothing is remembered where
-        no history is kept, nor longer than a certificate of that name is in it."""
+        no history is kept, nor longer than a certificate of that name is in it; a delete of all of a certificate ends
+        its memory, as an event `deleted` for the address.
+
+        `before`: only if this is what was remembered (empty: nothing); else nothing changes. `facts`: for the event."""
+
+    async def answer_first(self, seen: Mapping[tuple[str, Name], tuple[str, int]]) -> None:
+        """Certificates that answered where nothing was remembered: (view, name) -> fingerprint, when. What is
+        remembered meanwhile stays, and what is not cached is not remembered. Not durable, no change is published."""
 
     async def settings(self, settings: Mapping[str, object], at: int) -> bool:
         """These are in force from now on; False where they were already, and then nothing is written."""

@@ -38,4 +38,9 @@ def written(vouchers: Iterable[Voucher]) -> str:
 
 def read(column: str) -> tuple[Voucher, ...]:
     """From such a column."""
-    return tuple(Voucher(*row) for row in json.loads(column))
+    return of_rows(json.loads(column))
+
+
+def of_rows(rows: object) -> tuple[Voucher, ...]:
+    """From what JSON makes of it."""
+    return tuple(Voucher(*row) for row in rows) if isinstance(rows, list) else ()

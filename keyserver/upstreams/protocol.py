@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from keyserver.clocks import Clocks
 from keyserver.config import UpstreamSection
-from keyserver.model import Kind, Rate, UpstreamSpec
+from keyserver.model import Kind, OnChange, Rate, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText
 from keyserver.upstreams.base import Upstream
 
@@ -84,6 +84,7 @@ class Protocol:
             id_rate=self.id_rate,
             nameless=self.nameless,
             by_owner=self.by_owner,
+            on_change=OnChange.of(section.on_change),
         )
 
 

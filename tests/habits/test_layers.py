@@ -20,6 +20,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("verdict", "invite"),
     ("resolver",),
     ("store", "upstreams", "listen"),
+    ("tripwire",),
     ("policy", "config", "changes", "hygiene", "install", "rules", "state", "usable"),
     ("wire", "openpgp", "smime", "domains"),
     ("model", "query", "observe", "clocks", "ber", "display", "traffic", "notify"),
@@ -37,7 +38,20 @@ NEIGHBOURS = {
 
 RUNG = {unit: number for number, rung in enumerate(LADDER) for unit in rung}
 
-PURE = ("display", "domains", "wire", "openpgp", "smime", "policy", "usable", "hygiene", "model", "query", "ber")
+PURE = (
+    "display",
+    "domains",
+    "wire",
+    "openpgp",
+    "smime",
+    "policy",
+    "tripwire",
+    "usable",
+    "hygiene",
+    "model",
+    "query",
+    "ber",
+)
 """Units that are pure as a whole; so is every module whose docstring calls it pure."""
 
 FORBIDDEN_MODULES = frozenset(

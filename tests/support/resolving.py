@@ -23,6 +23,7 @@ from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Lookup, Shared
 from keyserver.resolver.missing import Missing
 from keyserver.resolver.ratelimit import SearchRateLimit
+from keyserver.resolver.remembering import Remembering
 from keyserver.resolver.renewing import Renewing
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.rules import Rules
@@ -80,7 +81,8 @@ class Ground:
     def parts(self) -> Shared:
         clock = lambda: self.now  # noqa: E731
         aside, missing = Aside(self.monotonic), Missing(clock)
-        return Shared(self.store, self.rules, self.hygiene, clock, self.monotonic, aside, missing)
+        remembering = Remembering(self.store, self.hygiene, clock)
+        return Shared(self.store, self.rules, self.hygiene, clock, self.monotonic, aside, missing, remembering)
 
     def searcher(self) -> Searcher:
         return Searcher(

@@ -9,7 +9,7 @@ from typing import Any
 from keyserver.hygiene import Hygiene
 from keyserver.model import Kind, Name, Source
 from keyserver.store import past
-from keyserver.store.history import Bounds, Event, Past, Said
+from keyserver.store.history import NOTHING, Bounds, Event, Past, Said
 from keyserver.store.keeping import Keeping
 from keyserver.store.names import fits
 from keyserver.store.past import CANDIDATES, EVENT_COLUMNS, REVOKED, Spoken, State
@@ -93,6 +93,10 @@ LEFT JOIN LATERAL (
 ) AS a ON true
 LEFT JOIN revocation AS v ON v.fingerprint = f.fingerprint
 """
+_FIRST = (
+    "INSERT INTO answering SELECT $1::text, $2::text, $3::text, $4::bigint"
+    " WHERE EXISTS (SELECT 1 FROM entry WHERE fingerprint = $3::text) ON CONFLICT DO NOTHING"
+)
 _SETTINGS_AT = "SELECT settings FROM past_settings WHERE at <= $1 ORDER BY at DESC, number DESC LIMIT 1"
 _REPLACED = f"{_EVENTS} WHERE address = $1 AND address <> '' AND what = 'replaced' AND kind = $2 AND at > $3"
 _PLANS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
@@ -172,11 +176,32 @@ class PostgresHistory:
 
         await self._connections.write(write, durable=False)
 
-    async def answers(self, view: str, name: Name, fingerprint: str, at: int) -> str:
+    async def answers(
+        self,
+        view: str,
+        name: Name,
+        fingerprint: str,
+        at: int,
+        before: str | None = None,
+        facts: Mapping[str, object] = NOTHING,
+    ) -> str:
         """As `History.answers`."""
         if not fits(name):
             return ""
-        return await self._connections.write(lambda w: _answers(w, text(view), name, text(fingerprint), at))
+        return await self._connections.write(
+            lambda w: _answers(w, text(view), name, text(fingerprint), at, before, facts)
+        )
+
+    async def answer_first(self, seen: Mapping[tuple[str, Name], tuple[str, int]]) -> None:
+        """As `History.answer_first`. In the order of the table's key, so that nodes do not wait for each other in a
+        circle."""
+        rows = sorted((name, text(view), text(one), at) for (view, name), (one, at) in seen.items() if fits(name))
+
+        async def write(writing: Writing) -> None:
+            if await writing.db.fetchval("SELECT active FROM history"):
+                await writing.db.executemany(_FIRST, rows)
+
+        await self._connections.write(write, durable=False)
 
     async def settings(self, settings: Mapping[str, object], at: int) -> bool:
         """As `History.settings`."""
@@ -262,14 +287,23 @@ async def _past(db: Connection, name: Name, at: int, hygiene: Mapping[Kind, Hygi
     )
 
 
-async def _answers(writing: Writing, view: str, name: Name, fingerprint: str, at: int) -> str:
+async def _answers(
+    writing: Writing,
+    view: str,
+    name: Name,
+    fingerprint: str,
+    at: int,
+    before: str | None,
+    told: Mapping[str, object],
+) -> str:
     db = writing.db
     await db.execute("SELECT pg_advisory_xact_lock($1::int, hashtext($2))", ANSWERING, name)
     if not await db.fetchval("SELECT active FROM history"):
         return ""
     row = await db.fetchrow("SELECT fingerprint, at FROM answering WHERE name = $1 AND view = $2", name, view)
-    if row is not None and row["fingerprint"] == fingerprint:
-        return fingerprint
+    there = str(row["fingerprint"]) if row is not None else ""
+    if there == fingerprint or before not in (None, there):
+        return there
     await db.execute(
         "INSERT INTO answering VALUES ($1, $2, $3, $4)"
         " ON CONFLICT (name, view) DO UPDATE SET fingerprint = excluded.fingerprint, at = excluded.at",
@@ -287,7 +321,7 @@ async def _answers(writing: Writing, view: str, name: Name, fingerprint: str, at
         at,
         "replaced",
         {"fingerprint": fingerprint, "kind": kind, "address": address},
-        json.dumps({"view": view, "old": row["fingerprint"], "since": row["at"]}),
+        json.dumps({**told, "view": view, "old": row["fingerprint"], "since": row["at"]}),
     )
     return str(row["fingerprint"])
 

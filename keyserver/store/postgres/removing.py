@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.query import name_of
@@ -35,7 +35,9 @@ async def delete(
     if undo is None:
         await waiting.drop_certificate(writing, fingerprint, source, origin)
     await writing.forget(names, await waiting.keep(writing, undo, now, ids, names))
-    return await _remove(writing, ids)
+    gone = await _remove(writing, ids)
+    await _forget_answering(writing, [fingerprint])
+    return gone
 
 
 async def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | None) -> None:
@@ -54,7 +56,21 @@ async def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int,
     matching = [row[0] for row in rows]
     names = await writing.touch({row[1] for row in rows})
     await writing.forget(names, await waiting.keep(writing, undo, now, matching, names))
-    return await _remove(writing, matching)
+    gone = await _remove(writing, matching)
+    await _forget_answering(writing, {row[1] for row in rows})
+    return gone
+
+
+async def _forget_answering(writing: Writing, fingerprints: Iterable[str]) -> None:
+    """As `sqlite.removing`: in the order in which others write there."""
+    rows = await writing.db.fetch(
+        "WITH old AS (SELECT a.name, a.view FROM past_name AS p JOIN answering AS a ON a.name = p.name"
+        " AND a.fingerprint = p.fingerprint WHERE p.fingerprint = ANY($1) AND NOT EXISTS (SELECT 1 FROM entry AS e"
+        " WHERE e.fingerprint = p.fingerprint) ORDER BY a.name, a.view FOR UPDATE OF a)"
+        " DELETE FROM answering AS a USING old WHERE a.name = old.name AND a.view = old.view RETURNING a.name",
+        sorted(fingerprints),
+    )
+    writing.names.update(row[0] for row in rows)
 
 
 async def purge_all(writing: Writing, now: int) -> int:

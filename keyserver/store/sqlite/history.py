@@ -9,7 +9,7 @@ from typing import Any
 from keyserver.hygiene import Hygiene
 from keyserver.model import Kind, Name, Source
 from keyserver.store import past
-from keyserver.store.history import Bounds, Event, Past, Said
+from keyserver.store.history import NOTHING, Bounds, Event, Past, Said
 from keyserver.store.keeping import Keeping
 from keyserver.store.names import fits
 from keyserver.store.past import CANDIDATES, EVENT, EVENT_COLUMNS, REVOKED, WORD, Spoken, State
@@ -49,6 +49,10 @@ _ASIDE = (
 _LIVING = (
     "SELECT c.octets FROM entry AS e JOIN copy AS c ON c.entry = e.id WHERE e.fingerprint = ? AND e.source = ?"
     " AND e.origin = ?"
+)
+_FIRST = (
+    "INSERT INTO answering SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM entry WHERE fingerprint = ?3)"
+    " ON CONFLICT DO NOTHING"
 )
 _ACTIVE = "SELECT active FROM history"
 _MOST_WORDS = 20_000  # of one query
@@ -140,9 +144,27 @@ class SqliteHistory:
 
         await self._connections.write(write, durable=False)
 
-    async def answers(self, view: str, name: Name, fingerprint: str, at: int) -> str:
+    async def answers(
+        self,
+        view: str,
+        name: Name,
+        fingerprint: str,
+        at: int,
+        before: str | None = None,
+        facts: Mapping[str, object] = NOTHING,
+    ) -> str:
         """As `History.answers`."""
-        return await self._connections.write(lambda w: _answers(w, view, name, fingerprint, at))
+        return await self._connections.write(lambda w: _answers(w, view, name, fingerprint, at, before, facts))
+
+    async def answer_first(self, seen: Mapping[tuple[str, Name], tuple[str, int]]) -> None:
+        """As `History.answer_first`."""
+        rows = [(name, view, *what) for (view, name), what in seen.items() if fits(name)]
+
+        def write(writing: Writing) -> None:
+            if writing.db.execute(_ACTIVE).fetchone()[0]:
+                writing.db.executemany(_FIRST, rows)
+
+        await self._connections.write(write, durable=False)
 
     async def settings(self, settings: Mapping[str, object], at: int) -> bool:
         """As `History.settings`."""
@@ -286,13 +308,22 @@ def _revocations(db: Session, fingerprint: str, at: int) -> bytes | None:
     return octets
 
 
-def _answers(writing: Writing, view: str, name: Name, fingerprint: str, at: int) -> str:
+def _answers(
+    writing: Writing,
+    view: str,
+    name: Name,
+    fingerprint: str,
+    at: int,
+    before: str | None,
+    told: Mapping[str, object],
+) -> str:
     db = writing.db
     if not fits(name) or not db.execute(_ACTIVE).fetchone()[0]:
         return ""
     row = db.execute("SELECT fingerprint, at FROM answering WHERE name = ? AND view = ?", (name, view)).fetchone()
-    if row is not None and row[0] == fingerprint:
-        return fingerprint
+    there = str(row[0]) if row is not None else ""
+    if there == fingerprint or before not in (None, there):
+        return there
     db.execute(
         "INSERT INTO answering VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET fingerprint = ?3, at = ?4",
         (name, view, fingerprint, at),
@@ -302,7 +333,7 @@ def _answers(writing: Writing, view: str, name: Name, fingerprint: str, at: int)
         return ""
     old, since = row
     kind, address = past.address_of(name)
-    facts = json.dumps({"view": view, "old": old, "since": since})
+    facts = json.dumps({**told, "view": view, "old": old, "since": since})
     db.execute(
         "INSERT INTO event (at, last, what, fingerprint, kind, address, who, facts)"
         " VALUES (?1, ?1, 'replaced', ?2, ?3, ?4, ?5, ?6)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
@@ -33,7 +33,9 @@ def delete(
     if undo is None:
         waiting.drop_certificate(writing, fingerprint, source, origin)
     writing.forget(names, waiting.keep(writing, undo, now, fingerprint, ids, names))
-    return _remove(writing, ids)
+    gone = _remove(writing, ids)
+    _forget_answering(writing, [fingerprint])
+    return gone
 
 
 def begin_purge(writing: Writing, what: Selection, now: int, undo: Undo | None) -> None:
@@ -58,7 +60,20 @@ def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo:
     for fingerprint, of_it in matching.items():
         names = writing.touch(fingerprint)
         writing.forget(names, waiting.keep(writing, undo, now, fingerprint, of_it, names))
-    return _remove(writing, [row[0] for row in rows])
+    gone = _remove(writing, [row[0] for row in rows])
+    _forget_answering(writing, matching)
+    return gone
+
+
+def _forget_answering(writing: Writing, fingerprints: Iterable[str]) -> None:
+    """What an administrator has deleted altogether is not remembered as what answered before."""
+    for fingerprint in fingerprints:
+        rows = writing.db.execute(
+            "DELETE FROM answering WHERE fingerprint = ?1 AND name IN (SELECT name FROM past_name WHERE"
+            " fingerprint = ?1) AND NOT EXISTS (SELECT 1 FROM entry WHERE fingerprint = ?1) RETURNING name",
+            (fingerprint,),
+        )
+        writing.names.update(row[0] for row in rows.fetchall())
 
 
 def purge_all(writing: Writing, now: int) -> int:

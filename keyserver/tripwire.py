@@ -1,0 +1,69 @@
+"""Is a certificate held because another one answered before it (`on_change`)? Pure: lookups, searches, mail ask here.
+
+Remembered is, for each address and view, which certificate answered first. Who says what happens when another one
+would: the rule for the address's domain, else the view, else whoever brought it, else the global setting. What an
+administrator says passes: local entries, approvals for the address, certificates pinned for its domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from keyserver.model import Answered, Entry, OnChange, Source, View
+from keyserver.policy import Terms, approved_for
+
+HELD = "held: another certificate than before answers for it"
+
+
+def remembered(answering: Mapping[str, str], view: View) -> str:
+    """The certificate that answered last for this view, of `Snapshot.answering`; empty where none is known. A narrower
+    question that was never asked goes by what the view itself answered."""
+    return answering.get(view.memory) or answering.get(view.name, "")
+
+
+def on_change(entry: Entry, view: View, terms: Terms, address: str) -> OnChange:
+    """What holds for a certificate that this entry brings."""
+    rule = terms.rule(address)
+    spec = terms.upstreams.get(entry.origin) if entry.source is Source.KEYSERVER else None
+    words = (rule and rule.on_change, view.on_change, spec and spec.on_change)
+    return next((word for word in words if word), terms.on_change)
+
+
+def is_admitted(fingerprint: str, entries: Iterable[Entry], terms: Terms, address: str) -> bool:
+    """Has an administrator said that this certificate may answer for the address?"""
+    rule = terms.rule(address)
+    if rule is not None and fingerprint in rule.pinned:
+        return True
+    return any(entry.source is Source.LOCAL or approved_for(entry, address) for entry in entries)
+
+
+def is_held(entries: Sequence[Entry], before: str, view: View, terms: Terms, address: str) -> bool:
+    """Is the certificate of these entries, by which it would answer, held? `before`: the one that is remembered.
+
+    One of several origins that may bring another certificate is enough to have it answered."""
+    fingerprint = entries[0].fingerprint
+    if not before or fingerprint == before or is_admitted(fingerprint, entries, terms, address):
+        return False
+    return all(on_change(entry, view, terms, address) is OnChange.HOLD for entry in entries)
+
+
+def held_of(answered: Sequence[Answered], before: str, view: View, terms: Terms, address: str) -> list[Answered]:
+    """Those that are held, of what would be answered, in order. Where none is remembered, the first one is as good as
+    that: an address has the same certificates at the first question as at the next."""
+    before = before or (answered[0].certificate.fingerprint if answered else "")
+    return [one for one in answered if is_held(one.entries, before, view, terms, address)]
+
+
+def waits(
+    entry: Entry,
+    others: Iterable[Entry],
+    answering: Mapping[str, str],
+    views: Iterable[View],
+    terms: Terms,
+    address: str,
+) -> bool:
+    """Is a certificate that this entry brings anew held in one of these views? `others`: all other entries there."""
+    mine = [other for other in others if other.fingerprint == entry.fingerprint]
+    if is_admitted(entry.fingerprint, mine, terms, address):
+        return False
+    return any(is_held((entry,), remembered(answering, view), view, terms, address) for view in views)
