@@ -47,11 +47,16 @@ def is_held(entries: Sequence[Entry], before: str, view: View, terms: Terms, add
     return all(on_change(entry, view, terms, address) is OnChange.HOLD for entry in entries)
 
 
-def held_of(answered: Sequence[Answered], before: str, view: View, terms: Terms, address: str) -> list[Answered]:
-    """Those that are held, of what would be answered, in order. Where none is remembered, the first one is as good as
-    that: an address has the same certificates at the first question as at the next."""
-    before = before or (answered[0].certificate.fingerprint if answered else "")
-    return [one for one in answered if is_held(one.entries, before, view, terms, address)]
+def settled(
+    answered: Sequence[Answered], before: str, view: View, terms: Terms, address: str
+) -> tuple[str, list[Answered]]:
+    """Which certificate is remembered after this answer, and which of what would be answered, in its order, are held.
+
+    It is the first that need not wait for the one of before: what an administrator has approved takes its place at
+    once, and where none was remembered, the same answer the first question as the next."""
+    first = next((one for one in answered if not is_held(one.entries, before, view, terms, address)), None)
+    now = before if first is None else first.certificate.fingerprint
+    return now, [one for one in answered if is_held(one.entries, now, view, terms, address)]
 
 
 def waits(

@@ -35,7 +35,6 @@ from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.rules import InForce
 from keyserver.store.base import Snapshot, Store, StoreError
-from keyserver.tripwire import remembered
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")
@@ -303,8 +302,7 @@ class Lookup:
         known = await self._judge(now, snapshot, unasked=unasked, stale=stale)
         held = known.selected.held
         if held and isinstance(self.query, ByAddress):
-            before = remembered(snapshot.answering, self.view)
-            self._tell_held(held, before)
+            self._tell_held(held, before := known.selected.first)
             if not any(one.certificate.fingerprint == before for one in known.selected.certificates):
                 kept = await self._keep(self.query, snapshot)
                 if kept is not snapshot:
@@ -325,8 +323,8 @@ class Lookup:
         for fingerprint in held:
             if fingerprint not in self._told_held:
                 self._told_held.add(fingerprint)
-                first = before if before not in ("", UNKNOWN) else "another one"
-                self.tell("held", fingerprint, f"{first} answered before; an approval for the address lets it through")
+                first = "what answered before is unknown" if before == UNKNOWN else f"{before} answered before"
+                self.tell("held", fingerprint, f"{first}; an approval for the address lets it through")
 
     async def _judge(self, now: int, snapshot: Snapshot, *, unasked: bool, stale: bool) -> Known:
         """By the rules of the moment at which it is done."""

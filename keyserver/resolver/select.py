@@ -10,7 +10,7 @@ from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Sou
 from keyserver.policy import FOREVER, MAX_ANSWER, Freshness, OnRecord, Terms, backed, judge, keeps, order_key
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.store.base import Snapshot
-from keyserver.tripwire import HELD, held_of, remembered
+from keyserver.tripwire import HELD, remembered, settled
 from keyserver.usable import withheld
 
 
@@ -24,7 +24,8 @@ class Selected:
     stale: bool  # some entry is past its ttl
     passed_over: tuple[tuple[str, str], ...]  # (fingerprint, why it is not answered)
     withheld: tuple[str, ...] = ()  # "fingerprint: why" of those that this view keeps back though they answer the query
-    held: tuple[str, ...] = ()  # fingerprints: another one is remembered for the address
+    held: tuple[str, ...] = ()  # fingerprints: another one answered for the address before
+    first: str = ""  # fingerprint of that one, answered or not
 
     @property
     def all_expired(self) -> bool:
@@ -115,12 +116,14 @@ def select(
         alone = alone or by_itself
         answered.append(Answered(merged, tuple(usable)))
     answered.sort(key=lambda a: order_key(a, terms, address))
-    held = [] if address is None else held_of(answered, before, view, terms, address)
+    first, held = ("", []) if address is None else settled(answered, before, view, terms, address)
     for one in held:
         answered.remove(one)
         passed.append((one.certificate.fingerprint, HELD))
         kept_back.append(f"{one.certificate.fingerprint}: {HELD}")
-    if held and unfound is not None:  # while it is held what others have put in its place, this one answers on
+    if (
+        held and unfound is not None and first == before
+    ):  # while it is held what others have put in its place, this one answers on
         passed = [(fingerprint, why) for fingerprint, why in passed if fingerprint != before]
         answered = sorted([*answered, unfound], key=lambda a: order_key(a, terms, address))
     return Selected(
@@ -131,6 +134,7 @@ def select(
         tuple(passed),
         tuple(kept_back),
         tuple(one.certificate.fingerprint for one in held),
+        first,
     )
 
 

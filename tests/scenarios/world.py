@@ -15,6 +15,7 @@ from keyserver.app import opened
 from keyserver.app.rules import KINDS
 from keyserver.clocks import Clocks
 from keyserver.config import Config, UpstreamSection
+from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.http.replies import MAX_AGE
 from keyserver.model import (
     Absent,
@@ -25,6 +26,7 @@ from keyserver.model import (
     Found,
     How,
     Kind,
+    OnChange,
     Outcome,
     Raw,
     Source,
@@ -35,6 +37,7 @@ from keyserver.model import (
 )
 from keyserver.policy import Terms
 from keyserver.query import parse
+from keyserver.store.history import Event, What
 from keyserver.upstreams.base import Upstream
 from scenarios.front import REPORTED, front_before
 from support.listed import listed
@@ -81,6 +84,8 @@ class World:
         self.gateways: dict[str, str] = {}
         """Domain -> the certificate that is named for its gateway."""
         self.domain_authority = False
+        self.view_on_change = ""
+        """`on_change` of the view that answers mailflow entries."""
         self.handing: bool | None = None
         """Is there a view `gateway` that hands such certificates out, and may it answer mailflow entries?"""
         self.monotonic_offset = 0.0
@@ -113,6 +118,7 @@ class World:
                 "domains": list(spec.domains),
                 "timeout": f"{spec.timeout:g}s",
                 "ttl": f"{spec.ttl}s" if spec.ttl else "",
+                "on_change": spec.on_change or "",
             }
             for spec in terms.upstreams.values()
         ]
@@ -125,7 +131,14 @@ class World:
         }
         listening: dict[str, Any] = {
             "hkp": {"listen": "127.0.0.1:0"},
-            "view": [{"name": "mailflow", "hkp_listen": "127.0.0.1:0", "answer_mailflow": True}],
+            "view": [
+                {
+                    "name": "mailflow",
+                    "hkp_listen": "127.0.0.1:0",
+                    "answer_mailflow": True,
+                    "on_change": self.view_on_change,
+                }
+            ],
         }
         if self.handing is not None:
             view = {"name": "gateway", "hkp_listen": "127.0.0.1:0", "answer_mailflow": self.handing}
@@ -144,6 +157,7 @@ class World:
                 "policy": {
                     "internal_domains": list(terms.internal_domains),
                     "domain_authority": self.domain_authority,
+                    "on_change": terms.on_change,
                 },
                 "domain_certificate": gateways,
                 "domain": [
@@ -153,6 +167,7 @@ class World:
                         "kinds": [name for name, kind in KINDS.items() if kind in rule.kinds],
                         "pinned": sorted(rule.pinned),
                         "require_chain": rule.require_chain,
+                        "on_change": rule.on_change or "",
                     }
                     for rule in terms.domains
                 ],
@@ -208,7 +223,7 @@ class World:
         return self.names(a.certificate for a in answer.certificates)
 
     def names(self, certificates: Iterable[Certificate]) -> list[str]:
-        by_fingerprint = {m.fingerprint: n for n, m in reversed(self.certificates.items())}
+        by_fingerprint = self.made
         return [by_fingerprint[c.fingerprint] for c in certificates]
 
     async def mail(self, name: str, sender: str, *, held: bool = False, authenticated: bool = True) -> None:
@@ -230,6 +245,16 @@ class World:
         """A certificate as an import would put it."""
         find = Find(await self.cleaned(name), Source.LOCAL, "admin", replace=False)
         await self.store.put([find], [], await self.store.begin(), self.now)
+
+    async def replaced(self) -> list[Event]:
+        """The events of another certificate than before, the first one first."""
+        events = await self.store.history.since(0, 10_000)
+        return [event for event in events if event.what is What.REPLACED]
+
+    @property
+    def made(self) -> dict[str, str]:
+        """Fingerprint -> name."""
+        return {made.fingerprint: name for name, made in reversed(self.certificates.items())}
 
     async def cleaned(self, name: str) -> Certificate:
         (certificate,) = openpgp.clean(self.certificates[name].octets, self.now)
@@ -255,6 +280,9 @@ class World:
             case "policy":
                 if internal := options.pop("internal_domains", ""):
                     self.terms = replace(self.terms, internal_domains=tuple(internal.split(",")))
+                if change := options.pop("on_change", ""):
+                    self.terms = replace(self.terms, on_change=OnChange(change))
+                self.view_on_change = options.pop("view_on_change", self.view_on_change)
                 self.terms = replace(self.terms, **{k: seconds(v) for k, v in options.items()})
                 await self._again()
             case "upstream":
@@ -267,7 +295,13 @@ class World:
                     spec["template"] = True
                 if "ttl" in options:
                     spec["ttl"] = seconds(options["ttl"])
+                if "on_change" in options:
+                    spec["on_change"] = OnChange(options["on_change"])
                 self.upstream(plain[0], **spec)
+                await self._again()
+            case "rule":  # for a domain
+                rule = DomainRule(plain[0], on_change=OnChange.of(options.get("on_change", "")))
+                self.terms = replace(self.terms, domains=DomainRules((*self.terms.domains, rule)))
                 await self._again()
             case "remove":
                 del self.upstreams[plain[0]]
@@ -311,6 +345,13 @@ class World:
             case "entries":
                 entries = await listed(self.store)
                 assert len(entries) == int(plain[0]), f"{line}\n got {len(entries)}"
+            case "held":  # what waits for an administrator
+                assert (await self.store.stats()).held == int(plain[0]), line
+            case "replaced":  # (old -> new) of every event, the first one first
+                old_and_new = [
+                    f"{self.made[str(e.facts['old'])]}>{self.made[e.fingerprint]}" for e in await self.replaced()
+                ]
+                assert old_and_new == plain, f"{line}\n got {old_and_new}"
             case "purge_now":
                 await self.upkeep.purge_now()
             case "complains":

@@ -41,6 +41,9 @@ class Searching:
     async def keep_failures(self) -> None:
         pass
 
+    async def remember(self) -> None:
+        pass
+
     async def refresh(self, query: Query) -> None:
         self.again.append(str(query))
         self.at_once += 1
