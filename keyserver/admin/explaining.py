@@ -13,7 +13,8 @@ from keyserver.policy import OnRecord, Terms, approved_for, backed, judge, on_re
 from keyserver.query import ByAddress, name_of
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.rules import Rules
-from keyserver.store.base import Store
+from keyserver.store.base import Snapshot, Store
+from keyserver.tripwire import HELD, is_held, remembered
 from keyserver.usable import withheld
 
 MOST_ADDRESSES = 20  # of one certificate that are explained
@@ -107,10 +108,14 @@ class Explaining:
                 known = await self._store.look(name_of(kind, "addr", address))
                 if kind is proof.kind:
                     record = on_record(known.records, self._asked(kind, address), now, terms)
+                    keeps_back = {
+                        view: proof.barred or withheld(proof, view) or self._held(entries, known, view, address)
+                        for view in views
+                    }
                     for entry in entries:
                         verdicts += _by_view(
-                            self._for_address(entry, address, record, view, now, proof.barred or withheld(proof, view))
-                            for view in views
+                            self._for_address(entry, address, record, view, now, why)
+                            for view, why in keeps_back.items()
                         )
                 for entry in known.entries:
                     if entry.fingerprint != fingerprint and len(others) < MOST_OTHERS:
@@ -133,6 +138,11 @@ class Explaining:
         terms = self._terms()
         return tiers_of(terms.upstreams.values(), ByAddress(local, domain, kind), terms).names
 
+    def _held(self, entries: Sequence[Entry], known: Snapshot, view: View, address: str) -> str:
+        """Why it waits although its entries may be answered; empty where it does not."""
+        before = remembered(known.answering, view)
+        return HELD if is_held(entries, before, view, self._terms(), address) else ""
+
     def _for_address(
         self, entry: Entry, address: str, record: OnRecord, view: View, now: int, withheld: str
     ) -> ForAddress:
@@ -148,7 +158,8 @@ class Explaining:
         elif verdict.answerable and not believed:
             reason = "it claims the address, but the last search for it found it nowhere"
         approved = approved_for(entry, address)
-        helps = not withheld and not without_effect(entry, address, view, self._terms())
+        held = withheld == HELD
+        helps = (held or not withheld) and not without_effect(entry, address, view, self._terms())
         return ForAddress(
             address=address,
             source=entry.source.value,
@@ -157,7 +168,7 @@ class Explaining:
             searched_first=first,
             reason=reason,
             approved=approved,
-            approvable=helps and not approved and not verdict.answerable,
+            approvable=helps and not approved and (held or not verdict.answerable),
             views=(view.name,),
         )
 
