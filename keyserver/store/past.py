@@ -140,7 +140,7 @@ def _rank(entry: Entry, name: Name, known: tuple[Record, ...]) -> int:
 
 def answering(now: Iterable[tuple[str, str, int]], replaced: Iterable[Event], at: int) -> Mapping[str, str]:
     """Who had answered last at that instant: from who does now (view, fingerprint, since), and what was replaced after
-    it, in order."""
+    it or deleted, in order."""
     found: dict[str, tuple[str, int]] = {view: (fingerprint, since) for view, fingerprint, since in now}
     for event in reversed(tuple(replaced)):
         if event.at > at:
@@ -188,6 +188,11 @@ def differing(old: str | None, new: str) -> str:
     after: Mapping[str, object] = json.loads(new)
     changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
     return json.dumps({"changed": changed if old is not None else []})
+
+
+def forgotten(view: str, fingerprint: str, since: int) -> str:
+    """Facts of the event that a certificate is not remembered any more as what answered there."""
+    return json.dumps({"view": view, "old": fingerprint, "since": since})
 
 
 def address_of(name: Name) -> tuple[str, str]:

@@ -98,7 +98,9 @@ _FIRST = (
     " WHERE EXISTS (SELECT 1 FROM entry WHERE fingerprint = $3::text) ON CONFLICT DO NOTHING"
 )
 _SETTINGS_AT = "SELECT settings FROM past_settings WHERE at <= $1 ORDER BY at DESC, number DESC LIMIT 1"
-_REPLACED = f"{_EVENTS} WHERE address = $1 AND address <> '' AND what = 'replaced' AND kind = $2 AND at > $3"
+_REPLACED = (
+    f"{_EVENTS} WHERE address = $1 AND address <> '' AND what IN ('replaced', 'deleted') AND kind = $2 AND at > $3"
+)
 _PLANS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 
 

@@ -9,6 +9,7 @@ from keyserver.query import name_of
 from keyserver.store import vouchers
 from keyserver.store.base import Undo
 from keyserver.store.deletion import delete_note, purge_note
+from keyserver.store.past import address_of, forgotten
 from keyserver.store.postgres import deletions, erasing, waiting
 from keyserver.store.postgres.sifting import Values, condition
 from keyserver.store.postgres.text import text
@@ -36,7 +37,7 @@ async def delete(
         await waiting.drop_certificate(writing, fingerprint, source, origin)
     await writing.forget(names, await waiting.keep(writing, undo, now, ids, names))
     gone = await _remove(writing, ids)
-    await _forget_answering(writing, [fingerprint])
+    await _forget_answering(writing, [fingerprint], now)
     return gone
 
 
@@ -57,20 +58,29 @@ async def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int,
     names = await writing.touch({row[1] for row in rows})
     await writing.forget(names, await waiting.keep(writing, undo, now, matching, names))
     gone = await _remove(writing, matching)
-    await _forget_answering(writing, {row[1] for row in rows})
+    await _forget_answering(writing, {row[1] for row in rows}, now)
     return gone
 
 
-async def _forget_answering(writing: Writing, fingerprints: Iterable[str]) -> None:
-    """As `sqlite.removing`: in the order in which others write there."""
+async def _forget_answering(writing: Writing, fingerprints: Iterable[str], now: int) -> None:
+    """As in `sqlite.removing`; in the order in which others write there."""
     rows = await writing.db.fetch(
         "WITH old AS (SELECT a.name, a.view FROM past_name AS p JOIN answering AS a ON a.name = p.name"
         " AND a.fingerprint = p.fingerprint WHERE p.fingerprint = ANY($1) AND NOT EXISTS (SELECT 1 FROM entry AS e"
         " WHERE e.fingerprint = p.fingerprint) ORDER BY a.name, a.view FOR UPDATE OF a)"
-        " DELETE FROM answering AS a USING old WHERE a.name = old.name AND a.view = old.view RETURNING a.name",
+        " DELETE FROM answering AS a USING old WHERE a.name = old.name AND a.view = old.view"
+        " RETURNING a.name, a.view, a.fingerprint, a.at",
         sorted(fingerprints),
     )
-    writing.names.update(row[0] for row in rows)
+    writing.names.update(row["name"] for row in rows)
+    await writing.db.executemany(
+        "INSERT INTO event (number, at, last, what, who, fingerprint, kind, address, facts) VALUES (event_number_1(),"
+        " $1, $1, 'deleted', coalesce(current_setting('keyserver.who', true), ''), $2, $3, $4, $5)",
+        [
+            (now, row["fingerprint"], *address_of(row["name"]), forgotten(row["view"], row["fingerprint"], row["at"]))
+            for row in rows
+        ],
+    )
 
 
 async def purge_all(writing: Writing, now: int) -> int:

@@ -260,7 +260,9 @@ def _past(db: Session, name: Name, at: int, hygiene: Mapping[Kind, Hygiene]) -> 
                 revocations[fingerprint] = revoked
         words = list(reversed(_words(db, name, "DESC", _MOST_WORDS)))
         kind, address = past.address_of(name)
-        replaced = _EVENTS + " WHERE address = ? AND address <> '' AND what = 'replaced' AND kind = ? AND at > ?"
+        replaced = (
+            _EVENTS + " WHERE address = ? AND address <> '' AND what IN ('replaced', 'deleted') AND kind = ? AND at > ?"
+        )
         events = [past.event(row) for row in db.execute(f"{replaced} ORDER BY number", (address, kind, at))]
         now = db.execute("SELECT view, fingerprint, at FROM answering WHERE name = ?", (name,)).fetchall()
         settings = _first(

@@ -10,6 +10,7 @@ from keyserver.model import Kind, Name, Selection, Source, Voucher
 from keyserver.store import vouchers
 from keyserver.store.base import Undo
 from keyserver.store.deletion import delete_note, purge_note
+from keyserver.store.past import address_of, forgotten
 from keyserver.store.sifting import Value, selected
 from keyserver.store.sqlite import deletions, erasing, trigrams, waiting
 from keyserver.store.sqlite.dialect import DIALECT
@@ -34,7 +35,7 @@ def delete(
         waiting.drop_certificate(writing, fingerprint, source, origin)
     writing.forget(names, waiting.keep(writing, undo, now, fingerprint, ids, names))
     gone = _remove(writing, ids)
-    _forget_answering(writing, [fingerprint])
+    _forget_answering(writing, [fingerprint], now)
     return gone
 
 
@@ -61,19 +62,25 @@ def purge(writing: Writing, what: Selection, ids: Sequence[int], now: int, undo:
         names = writing.touch(fingerprint)
         writing.forget(names, waiting.keep(writing, undo, now, fingerprint, of_it, names))
     gone = _remove(writing, [row[0] for row in rows])
-    _forget_answering(writing, matching)
+    _forget_answering(writing, matching, now)
     return gone
 
 
-def _forget_answering(writing: Writing, fingerprints: Iterable[str]) -> None:
+def _forget_answering(writing: Writing, fingerprints: Iterable[str], now: int) -> None:
     """What an administrator has deleted altogether is not remembered as what answered before."""
     for fingerprint in fingerprints:
         rows = writing.db.execute(
             "DELETE FROM answering WHERE fingerprint = ?1 AND name IN (SELECT name FROM past_name WHERE"
-            " fingerprint = ?1) AND NOT EXISTS (SELECT 1 FROM entry WHERE fingerprint = ?1) RETURNING name",
+            " fingerprint = ?1) AND NOT EXISTS (SELECT 1 FROM entry WHERE fingerprint = ?1) RETURNING name, view, at",
             (fingerprint,),
         )
-        writing.names.update(row[0] for row in rows.fetchall())
+        for name, view, since in rows.fetchall():
+            writing.names.add(name)
+            writing.db.execute(
+                "INSERT INTO event (at, last, what, fingerprint, kind, address, who, facts)"
+                " VALUES (?1, ?1, 'deleted', ?2, ?3, ?4, ?5, ?6)",
+                (now, fingerprint, *address_of(name), writing.db.who, forgotten(view, fingerprint, since)),
+            )
 
 
 def purge_all(writing: Writing, now: int) -> int:
