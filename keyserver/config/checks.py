@@ -34,6 +34,7 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _revocation_lists(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _domains(config)
+    yield from _remembered(config)
     yield from _names("domain", [domain.name for domain in config.domain])
     yield from _names("view", ["default", *(view.name for view in config.view)])
     yield from _names("verdict.policy", [policy.name for policy in config.verdict.policy])
@@ -216,6 +217,19 @@ def _revocation_lists(config: Config) -> Iterator[Problem]:
             yield Problem(spelled, shown, problem.strerror or str(problem))
         except Malformed as problem:
             yield Problem(spelled, shown, f"{problem}; accepted is the certificate of one authority, in PEM or DER")
+
+
+def _remembered(config: Config) -> Iterator[Problem]:
+    """What answered before is part of the history: without one nothing could be held."""
+    if config.history.keep:
+        return
+    said = {"policy": config.policy.on_change}
+    said |= {f"view[{view.name}]": view.on_change for view in config.view}
+    said |= {f"upstream[{upstream.name}]": upstream.on_change for upstream in config.upstream}
+    said |= {f"domain[{rule.name}]": rule.on_change for rule in config.domain}
+    for where, word in said.items():
+        if word == "hold":
+            yield Problem(f"{where}.on_change", '"hold"', "accepted only where a history is kept: history.keep is 0")
 
 
 def _pair(certificate: Path, private: Path) -> str:

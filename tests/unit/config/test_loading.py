@@ -413,9 +413,7 @@ def test_what_is_not_built_yet_is_accepted_with_its_default(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ('[policy]\non_change = "hold"', "policy.on_change"),
-        ('[[domain]]\nname = "partner.example"\non_change = "hold"', "domain[partner.example].on_change"),
-        ('[[upstream]]\nname = "u"\nurl = "hkp://u"\non_change = "hold"', "upstream[u].on_change"),
+        ('[events]\nwebhook = "https://soc.example/"', "events.webhook"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:
@@ -423,6 +421,23 @@ def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, text: str, key
     (line,) = (found := mistakes(tmp_path, text)).values()
     assert list(found) == [key]
     assert "is not built yet; accepted is " in line
+
+
+def test_nothing_is_held_without_a_history_to_remember_it(tmp_path: Path) -> None:
+    text = """
+[policy]
+on_change = "hold"
+[[domain]]
+name = "partner.example"
+on_change = "report"
+[[upstream]]
+name = "u"
+url = "hkp://u"
+on_change = "hold"
+"""
+    assert load(written(tmp_path, text)).policy.on_change == "hold"
+    found = mistakes(tmp_path, text + '[history]\nkeep = "0"')
+    assert {"policy.on_change", "upstream[u].on_change"} == found.keys() - {"history.keep"}
 
 
 ROW = '[[domain_certificate]]\ndomain = "{}"\nfingerprint = "{}"\n'
