@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keyserver.model import State, Validity, View
+from keyserver.model import Answer, OnChange, State, Validity, View
 from keyserver.verdict.deciding import Kinds, Policy, Verdict, Word
 from scenarios.world import START, World, view_of
 from support.openpgp import CREATED
@@ -93,6 +93,88 @@ def test_a_yes_names_what_a_lookup_finds_usable(things: list[Known], mailflow: b
                 await world.stop()
 
     asyncio.run(compare())
+
+
+@settings(max_examples=25, deadline=None)
+@given(before=known, after=known, mailflow=st.booleans(), waited=st.sampled_from(["0", "25h", "400d"]))
+@example([("usable", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "sent")], False, "25h")
+@example([("usable", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "local")], False, "25h")
+@example([("usable", ADDRESSES[0], "mail")], [("usable", ADDRESSES[0], "sent")], True, "400d")
+@example([("usable", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "approved")], False, "25h")
+@example([("its subkey expired", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "sent")], False, "25h")
+@example([("expires soon", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "sent")], False, "25h")
+def test_what_is_held_is_held_from_views_and_verdicts(
+    before: list[Known], after: list[Known], mailflow: bool, waited: str
+) -> None:
+    """Nobody is given another certificate than before, but what an administrator put there or approved."""
+    view: View = view_of(mailflow)
+
+    async def compare() -> None:
+        with TemporaryDirectory() as directory:
+            world = World(Path(directory))
+            world.terms = replace(world.terms, on_change=OnChange.HOLD)
+            await known_in(world, before, None)
+            try:
+                first = {address: fingerprints(await world.get(address, view)) for address in ADDRESSES}
+                await world.play(f"pass {waited}")
+                if waited != "0":
+                    await world.upkeep.purge_now()
+                names = await then_known(world, after, len(before))
+                trusted = {world.certificates[name].fingerprint for name in names}
+                for address in ADDRESSES:
+                    answer = await world.get(address, view)
+                    got = fingerprints(answer)
+                    if first[address]:
+                        replaced = any(thing == ("usable", address, "sent") for thing in after)
+                        if replaced and not trusted and world.made[first[address][0]].endswith(" usable"):
+                            assert first[address][0] in got
+                        assert set(got) <= {first[address][0], *trusted, *admitted(world, before, address)}
+                    proofs = [one.certificate.proof for one in answer.certificates]
+                    usable = [p.fingerprint for p in proofs if p.validity is Validity.VALID and p.can_encrypt]
+                    verdict = await world.verdicts.of(address, Policy(kinds=Kinds.OPENPGP, view=view.name))
+                    expected(verdict, usable, answer.state)
+                    assert fingerprints(await world.get(address, view)) == got, "the same the next time"
+            finally:
+                await world.stop()
+
+    asyncio.run(compare())
+
+
+def admitted(world: World, things: list[Known], address: str) -> set[str]:
+    """What an administrator has put there or approved."""
+    return {
+        world.certificates[f"{number} {made}"].fingerprint
+        for number, (made, named, way) in enumerate(things)
+        if named == address and way in ("local", "approved")
+    }
+
+
+def fingerprints(answer: Answer) -> list[str]:
+    return [one.certificate.fingerprint for one in answer.certificates]
+
+
+async def then_known(world: World, things: list[Known], numbered: int) -> list[str]:
+    """Other things are known from here on, and the upstream sends what is sent of them alone; what an administrator has
+    put there or approved."""
+    upstream, trusted = world.upstreams["public"], []
+    upstream.answers.clear()
+    sent: dict[str, list[str]] = {}
+    for number, (made, address, way) in enumerate(things, numbered):
+        name = f"{number} {made}"
+        world.certificate(name, f"N <{address}>", **MADE[made])
+        if way == "sent":
+            sent.setdefault(address, []).append(name)
+        elif way == "local":
+            await world.keep(name)
+        else:
+            await world.mail(name, address, held=way != "mail")
+            if way == "approved":
+                await world.approve(name, address)
+        if way in ("local", "approved"):
+            trusted.append(name)
+    for address, names in sent.items():
+        upstream.answers[address] = world.found(*names)
+    return trusted
 
 
 PARTNER = "partner.example"
