@@ -155,7 +155,8 @@ class History(Protocol):
         no history is kept, nor longer than a certificate of that name is in it; a delete of all of a certificate ends
         its memory, as an event `deleted` for the address.
 
-        `before`: only if this is what was remembered (empty: nothing); else nothing changes. `facts`: for the event."""
+        `before`: only if this is what was remembered (empty: nothing), and the new one is cached; else nothing changes.
+        `facts`: for the event."""
 
     async def answer_first(self, seen: Mapping[tuple[str, Name], tuple[str, int]]) -> None:
         """Certificates that answered where nothing was remembered: (view, name) -> fingerprint, when. What is

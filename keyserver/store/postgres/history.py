@@ -93,6 +93,7 @@ LEFT JOIN LATERAL (
 ) AS a ON true
 LEFT JOIN revocation AS v ON v.fingerprint = f.fingerprint
 """
+_CACHED = "SELECT EXISTS (SELECT 1 FROM entry WHERE fingerprint = $1)"
 _FIRST = (
     "INSERT INTO answering SELECT $1::text, $2::text, $3::text, $4::bigint"
     " WHERE EXISTS (SELECT 1 FROM entry WHERE fingerprint = $3::text) ON CONFLICT DO NOTHING"
@@ -200,6 +201,7 @@ class PostgresHistory:
         rows = sorted((name, text(view), text(one), at) for (view, name), (one, at) in seen.items() if fits(name))
 
         async def write(writing: Writing) -> None:
+            await writing.lock(())  # no delete meanwhile
             if await writing.db.fetchval("SELECT active FROM history"):
                 await writing.db.executemany(_FIRST, rows)
 
@@ -299,12 +301,15 @@ async def _answers(
     told: Mapping[str, object],
 ) -> str:
     db = writing.db
+    await writing.lock(())  # no delete meanwhile
     await db.execute("SELECT pg_advisory_xact_lock($1::int, hashtext($2))", ANSWERING, name)
     if not await db.fetchval("SELECT active FROM history"):
         return ""
     row = await db.fetchrow("SELECT fingerprint, at FROM answering WHERE name = $1 AND view = $2", name, view)
     there = str(row["fingerprint"]) if row is not None else ""
     if there == fingerprint or before not in (None, there):
+        return there
+    if before is not None and not await db.fetchval(_CACHED, fingerprint):
         return there
     await db.execute(
         "INSERT INTO answering VALUES ($1, $2, $3, $4)"

@@ -50,6 +50,7 @@ _LIVING = (
     "SELECT c.octets FROM entry AS e JOIN copy AS c ON c.entry = e.id WHERE e.fingerprint = ? AND e.source = ?"
     " AND e.origin = ?"
 )
+_CACHED = "SELECT 1 FROM entry WHERE fingerprint = ? LIMIT 1"
 _FIRST = (
     "INSERT INTO answering SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM entry WHERE fingerprint = ?3)"
     " ON CONFLICT DO NOTHING"
@@ -325,6 +326,8 @@ def _answers(
     row = db.execute("SELECT fingerprint, at FROM answering WHERE name = ? AND view = ?", (name, view)).fetchone()
     there = str(row[0]) if row is not None else ""
     if there == fingerprint or before not in (None, there):
+        return there
+    if before is not None and not db.execute(_CACHED, (fingerprint,)).fetchone():
         return there
     db.execute(
         "INSERT INTO answering VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET fingerprint = ?3, at = ?4",
