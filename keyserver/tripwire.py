@@ -8,6 +8,7 @@ administrator says passes: local entries, approvals for the address, certificate
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from keyserver.model import Answered, Entry, OnChange, Source, View
 from keyserver.policy import Terms, approved_for
@@ -16,9 +17,14 @@ HELD = "held: another certificate than before answers for it"
 
 
 def remembered(answering: Mapping[str, str], view: View) -> str:
-    """The certificate that answered last for this view, of `Snapshot.answering`; empty where none is known. A narrower
-    question that was never asked goes by what the view itself answered."""
-    return answering.get(view.memory) or answering.get(view.name, "")
+    """The certificate that answered last for this view, of `Snapshot.answering`; empty where none is known.
+
+    What stands behind an address with a tag, asked for by that for the first time, goes by what the view itself
+    answered. What only a domain's owner has a word in does not: whoever else may have answered there before."""
+    before = answering.get(view.memory, "")
+    if before or not view.no_mailflow:
+        return before
+    return answering.get(replace(view, no_mailflow=False).memory, "")
 
 
 def on_change(entry: Entry, view: View, terms: Terms, address: str) -> OnChange:

@@ -428,18 +428,30 @@ async def test_a_domains_rule_comes_first_and_what_it_pins_passes(world: World) 
     assert await world.got() == [OLD.fingerprint]
 
 
-async def test_a_narrower_question_goes_by_what_the_view_remembers(world: World) -> None:
-    """A directory's answer, and one for an address with a tag, are no way around what is held."""
+async def test_an_address_with_a_tag_is_no_way_around_what_is_held(world: World) -> None:
     world.on_change(OnChange.HOLD)
-    world.peer("a", domains=("partner.example",))
+    world.peer("a")
     await by_upstream(world, 0)
     assert await world.got() == [OLD.fingerprint]
     await by_upstream(world, 1)
     world.now += 2 * DAY
-    for view in (View(directory=True), View(no_mailflow=True)):
-        assert await world.got(view) == [OLD.fingerprint]
-        world.now += 2 * DAY
+    assert await world.got(View(no_mailflow=True)) == [OLD.fingerprint]
     assert not await world.events(What.REPLACED)
+
+
+async def test_what_the_domains_owner_says_is_remembered_apart(world: World) -> None:
+    """Whoever was first to register an address somewhere does not keep its owner's word out of the directory."""
+    world.on_change(OnChange.HOLD)
+    world.peer("public", priority=1)
+    world.peers["public"].otherwise = sends(OLD)
+    assert await world.got() == [OLD.fingerprint]
+    world.peer("owner", domains=("partner.example",), priority=2)
+    world.peers["owner"].otherwise = sends(NEW)
+    assert await world.got(View(directory=True)) == [NEW.fingerprint]
+    world.peers["owner"].otherwise = sends(THIRD)
+    world.now += 2 * DAY
+    assert await world.got(View(directory=True)) == [NEW.fingerprint]
+    assert await world.got() == [OLD.fingerprint]
 
 
 async def test_mail_that_would_be_held_anyway(world: World) -> None:
