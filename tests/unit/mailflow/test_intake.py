@@ -22,7 +22,7 @@ from keyserver.mailflow.counts import Counts
 from keyserver.mailflow.intake import Intake
 from keyserver.mailflow.memory import ArrivingMail, MailMemory
 from keyserver.mailflow.values import Envelope, Report, Rules, Way, Why
-from keyserver.model import Certificate, Entry, Find, Record, Source, UpstreamSpec, View
+from keyserver.model import Certificate, Entry, Find, OnChange, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms, judge
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.rules import InForce
@@ -226,6 +226,21 @@ async def test_hold_changed_off_still_tells(tmp_path: Path) -> None:
         report = await world.mail(from_alice(RENEWED, **PASSED))
         assert (report.verdict, report.certificates[0].changed) == (Why.CACHED, (ALICE.fingerprint,))
         assert not world.intake.status().changes[0].held
+
+
+@pytest.mark.parametrize("on_change", OnChange)
+async def test_what_a_view_would_hold_waits_as_what_mail_holds(tmp_path: Path, on_change: OnChange) -> None:
+    """Also where mail itself would hold nothing, and what answered has been gone for long."""
+    views = (View(answer_mailflow=True),)
+    async with opened(tmp_path, replace(RULES, hold_changed=False, views=views), MailMemory()) as world:
+        world.rules.replace(replace(world.rules(), terms=replace(world.terms, on_change=on_change)))
+        name = "x509:addr:alice@partner.example"
+        await world.store.history.answers(views[0].memory, name, ALICE.fingerprint, world.now)
+        report = await world.mail(from_alice(RENEWED, **PASSED))
+        held = on_change is OnChange.HOLD
+        assert report.verdict is (Why.HELD if held else Why.CACHED)
+        assert (await world.entries())[RENEWED.fingerprint].held is held
+        assert (await world.mail(from_alice(ALICE, **PASSED))).verdict is Why.CACHED, "the same one is no change"
 
 
 async def test_what_counts_as_known_before(world: World) -> None:
