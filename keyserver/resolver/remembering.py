@@ -14,7 +14,7 @@ from keyserver.model import Answered, Certificate, Entry, Find, Kind, Name, Sour
 from keyserver.policy import Terms, judge
 from keyserver.query import ByAddress
 from keyserver.resolver.select import merged_of, proves
-from keyserver.store.base import Snapshot, Store, Stored, StoreError
+from keyserver.store.base import Snapshot, Store, Stored
 from keyserver.store.history import WHO, Event, What
 from keyserver.store.vouchers import of_rows
 from keyserver.tripwire import remembered
@@ -77,18 +77,17 @@ class Remembering:
             WHO.reset(token)
 
     async def flush(self) -> None:
-        """Write what is noted. Raises StoreError."""
-        noted, self._noted = self._noted, {}
+        """Write what is noted; it counts until it is written. Raises StoreError."""
+        noted = {(memory, name): one for name, views in self._noted.items() for memory, one in views.items()}
         if not noted:
             return
-        seen = {
-            (memory, name): (one.fingerprint, one.at) for name, views in noted.items() for memory, one in views.items()
-        }
-        try:
-            await self._store.history.answer_first(seen)
-        except StoreError:
-            self._noted = {**noted, **self._noted} if len(self._noted) < MOST_NOTED else self._noted
-            raise
+        await self._store.history.answer_first({what: (one.fingerprint, one.at) for what, one in noted.items()})
+        for (memory, name), one in noted.items():
+            views = self._noted.get(name, {})
+            if views.get(memory) is one:
+                del views[memory]
+            if not views:
+                self._noted.pop(name, None)
 
     async def keep(self, query: ByAddress, view: View, snapshot: Snapshot, terms: Terms) -> Snapshot:
         """The remembered certificate goes on answering while others are held: where it can still be used, its entries
