@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyserver.admin.health import Health, Pulse
+from keyserver.events.webhook import WebhookStatus
 from keyserver.listen.tls import expiry_of
 from keyserver.resolver.membership import ClusterNode
 from keyserver.resolver.revoked import Standing
@@ -108,6 +109,19 @@ def of_mail(mail: MailLoad) -> Iterator[Concern]:
     elif mail.shed:
         what = f"{mail.shed} mail{'' if mail.shed == 1 else 's'} not read since the start: too much came at once"
         yield Concern("warn", what, "Mail passes all the same; their certificates were not kept.", "/mailflow")
+
+
+def of_webhook(webhook: WebhookStatus) -> Iterator[Concern]:
+    """Events that the receiver does not take, or never got."""
+    link = "/settings?q=webhook"
+    if webhook.error:
+        wait = f"{webhook.waiting} event{' waits' if webhook.waiting == 1 else 's wait'}"
+        cure = "They are sent again until they are taken, or too old for the history. Look at the receiver."
+        yield Concern("bad", f"The webhook does not take events, {wait}: {webhook.error}", cure, link)
+    if webhook.lost:
+        many = f"{webhook.lost} event{'' if webhook.lost == 1 else 's'}"
+        cure = "GET /api/v1/history has what the history still knows. Give it more room, or mend the receiver sooner."
+        yield Concern("warn", f"{many} left the history before the webhook took them, since the start", cure, link)
 
 
 def of_certificates(ends: Mapping[Path, float | None], now: int) -> Iterator[Concern]:

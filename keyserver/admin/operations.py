@@ -19,6 +19,7 @@ from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
 from keyserver.admin.tokens import Tokens
 from keyserver.admin.undoing import Undoing
+from keyserver.events.feed import Feed
 from keyserver.resolver.membership import ClusterNode
 
 
@@ -39,6 +40,7 @@ class Operations:
     auditing: Auditing
     histories: Histories
     overview: Overview
+    feed: Feed
     nodes: Callable[[], Sequence[ClusterNode]]  # that share the cache; none where one has it alone
     pulses: Callable[[], Sequence[Pulse]]  # of each upstream
     clock: Callable[[], int]  # Unix seconds

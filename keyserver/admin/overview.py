@@ -18,12 +18,14 @@ from keyserver.admin.concerns import (
     of_nodes,
     of_store,
     of_upstreams,
+    of_webhook,
     worst,
 )
 from keyserver.admin.health import DAY, HOUR, POINTS, WEEK, Pulse
 from keyserver.admin.resources import EntryResource
 from keyserver.admin.service import Listing, Service
 from keyserver.config import Config
+from keyserver.events.webhook import WebhookStatus
 from keyserver.resolver.membership import ClusterNode
 from keyserver.resolver.revoked import Standing
 from keyserver.store.base import StoreError, StoreStats
@@ -94,6 +96,7 @@ class Overview:
         traffic: Traffic,
         complaint: Callable[[], str],
         differing: Callable[[], Sequence[ClusterNode]],
+        webhook: Callable[[], WebhookStatus],
         lists: Callable[[], Sequence[Standing]] = tuple,
         clock: Callable[[], int],
     ) -> None:
@@ -105,6 +108,7 @@ class Overview:
         self._complaint = complaint
         self._differing = differing
         self._lists = lists
+        self._webhook = webhook
         self._clock = clock
 
     async def show(self, config: Config) -> Glance:
@@ -125,6 +129,7 @@ class Overview:
         concerns += of_nodes(self._differing())
         concerns += of_lists(self._lists())
         concerns += of_mail(self._mail())
+        concerns += of_webhook(self._webhook())
         concerns.sort(key=lambda concern: concern.kind)
         return Glance(
             concerns=tuple(concerns),

@@ -25,6 +25,7 @@ from keyserver.admin.undoing import Undoing
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
 from keyserver.app.crls import Crls
+from keyserver.app.events import Events
 from keyserver.app.resolver import Lookups
 from keyserver.app.verdicts import policies
 from keyserver.config import Config
@@ -49,6 +50,7 @@ def make_operations(
     inviting: Inviting,
     faces: InForce[FaceRules],
     crls: Crls,
+    events: Events,
 ) -> Operations:
     """One of each."""
     clocks, mine = context.clocks, context.installation
@@ -97,8 +99,10 @@ def make_operations(
             complaint=lambda: upkeep.clockwatch.complaint,
             differing=upkeep.membership.differences,
             lists=crls.standings,
+            webhook=lambda: events.webhook.status,
             clock=clocks.now,
         ),
+        feed=events.feed,
         nodes=upkeep.membership.nodes,
         pulses=pulses,
         clock=clocks.now,

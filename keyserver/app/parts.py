@@ -14,6 +14,7 @@ from keyserver.app.administration import make_operations
 from keyserver.app.cache import Cache, open_cache
 from keyserver.app.context import Context
 from keyserver.app.crls import Crls, open_crls
+from keyserver.app.events import Events, open_events
 from keyserver.app.invitations import make_automatic, make_inviting
 from keyserver.app.mailflow import open_mailflow
 from keyserver.app.resolver import Lookups, open_resolver
@@ -59,6 +60,7 @@ class Parts:
     verdicts: Verdicts
     inviting: Inviting
     automatic: Automatic
+    events: Events
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
@@ -76,12 +78,15 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
         contextlib.nullcontext(ServiceRules.of(config, peers.upstreams)) as rules,
         open_resolver(context, cache, rules.lookups) as lookups,
         open_upkeep(context, cache, lookups, hot) as upkeep,
+        open_events(context, cache.store, upkeep.membership) as events,
     ):
         automatic = make_automatic(context, cache, rules.invite)
         with open_mailflow(context, cache, lookups.cleaner, rules.mail, automatic.offer) as intake:
             verdicts = make_verdicts(context, lookups)
             inviting = make_inviting(context, cache, lookups, rules.invite)
-            operations = make_operations(context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces, crls)
+            operations = make_operations(
+                context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces, crls, events
+            )
             try:
                 yield Parts(
                     config=config,
@@ -103,6 +108,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
                     verdicts=verdicts,
                     inviting=inviting,
                     automatic=automatic,
+                    events=events,
                     hot=hot,
                 )
             finally:

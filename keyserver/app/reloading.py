@@ -20,6 +20,7 @@ from keyserver.admin.service import Refusal
 from keyserver.app.cache import LoadedAnchors, history_bounds
 from keyserver.app.context import CannotStart
 from keyserver.app.crls import NextCrls
+from keyserver.app.events import target_of
 from keyserver.app.listening import MAIL, Listeners
 from keyserver.app.log import install_log
 from keyserver.app.parts import Parts
@@ -28,6 +29,7 @@ from keyserver.config import Config, ConfigError, Problem, load_again
 from keyserver.config.agreeing import agreeing
 from keyserver.config.checks import cross_checks
 from keyserver.config.settings import at_run_time, changes_of
+from keyserver.events.posting import Target
 from keyserver.model import EVERYTHING
 from keyserver.processes.agreed import ROOM
 from keyserver.store.base import StoreError
@@ -43,6 +45,7 @@ class _Ready:
     anchors: LoadedAnchors
     crls: NextCrls
     peers: NextPeers
+    webhook: Target | None
     octets: bytes
 
 
@@ -114,10 +117,14 @@ class Reloader:
         except (OSError, ValueError) as problem:
             raise ConfigError([Problem("smime.crl", "", str(problem))]) from None
         try:
+            webhook = await asyncio.to_thread(target_of, config)
+        except CannotStart as problem:
+            raise ConfigError([Problem("events.webhook_secret_file", "", str(problem))]) from None
+        try:
             peers = await self._parts.peers.prepare(config)
         except (OSError, ValueError) as problem:
             raise ConfigError([Problem("upstream", "", str(problem))]) from None
-        return _Ready(config, anchors, crls, peers, octets)
+        return _Ready(config, anchors, crls, peers, webhook, octets)
 
     def _switch(self, ready: _Ready) -> None:
         """From one turn of the loop to the next: nothing here waits, and nothing fails."""
@@ -135,6 +142,7 @@ class Reloader:
         parts.lookups.circuit.keep(ready.peers.upstreams.keys(), anew=ready.peers.made)
         parts.resolver.rules_replaced()
         parts.upkeep.rules_replaced()
+        parts.events.webhook.change(ready.webhook)
         parts.upkeep.membership.settings(agreeing(config))
         parts.upkeep.membership.max_detached = config.server.max_detached
         for server in self._listeners.servers:

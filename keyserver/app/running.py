@@ -69,8 +69,7 @@ async def _serve(
     async with opened(config, clocks) as parts, asyncio.TaskGroup() as group:
         listeners = Listeners(parts.clocks.monotonic)
         joined = among(parts, listeners) if among is not None else None
-        upkeep: asyncio.Task[None] | None = None
-        fetching = group.create_task(parts.crls.run())
+        background = [group.create_task(parts.crls.run())]
         reader = group.create_task(parts.intake.run())
         inviter = group.create_task(run_automatic(parts.automatic, parts.operations))
         reloader = Reloader(parts, listeners)
@@ -89,7 +88,7 @@ async def _serve(
             if joined is not None:
                 joined()
             hangup(again)
-            upkeep = group.create_task(parts.upkeep.run())
+            background += (group.create_task(parts.upkeep.run()), group.create_task(parts.events.webhook.run()))
             await stop.wait()
             log.info("stopping")
         finally:
@@ -98,9 +97,8 @@ async def _serve(
             await parts.intake.drain(DRAIN)
             reader.cancel()
             inviter.cancel()
-            fetching.cancel()
-            if upkeep is not None:
-                upkeep.cancel()
+            for task in background:
+                task.cancel()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from keyserver.smime.crl import authority
 from keyserver.wire.dn import BadDn, parse_dn
 from keyserver.wire.http_hot import FRAMING
 
+SECRET = 16  # octets: with fewer, whoever sees one event could try all keys
 _MEANINGFUL = frozenset({b"accept", b"authorization", b"connection", b"cookie", b"host", b"if-none-match", b"via"})
 
 
@@ -29,6 +30,7 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _account(config.ldap)
     yield from _mailflow(config)
     yield from _verdict(config)
+    yield from _events(config)
     yield from _domain_certificates(config)
     yield from _invite(config)
     yield from _revocation_lists(config)
@@ -138,6 +140,20 @@ def _verdict(config: Config) -> Iterator[Problem]:
         if policy.view not in views:
             accepted = f"there is no such view; accepted is one of {', '.join(views)}"
             yield Problem(f"verdict.policy[{policy.name}].view", show("", policy.view), accepted)
+
+
+def _events(config: Config) -> Iterator[Problem]:
+    """A webhook has a secret, and a history to take events from."""
+    url, file = config.events.webhook, config.events.webhook_secret_file
+    where = "events.webhook_secret_file"
+    if url and file is None:
+        yield Problem(where, '""', "events.webhook needs it; accepted is a file with the key that signs events")
+    if file is not None and not url:
+        yield Problem(where, f'"{file}"', "accepted only together with events.webhook")
+    elif file is not None and len(file.read_bytes().strip()) < SECRET:
+        yield Problem(where, f'"{file}"', f"it holds too little; accepted is a file with {SECRET} octets or more")
+    if url and not config.history.keep:
+        yield Problem("events.webhook", show("", url), "there are no events: accepted only with history.keep above 0")
 
 
 def _domain_certificates(config: Config) -> Iterator[Problem]:

@@ -12,9 +12,6 @@ from typing import Annotated
 
 from pydantic import PrivateAttr
 
-from keyserver.config.announced import (
-    EventsSection,
-)
 from keyserver.config.database import ACCEPTED, SQLITE
 from keyserver.config.kinds import (
     Address,
@@ -47,6 +44,7 @@ from keyserver.config.kinds import (
 from keyserver.config.listener import Listener, Listening
 from keyserver.config.section import Restart, Section, key, required
 from keyserver.config.sources import Sources
+from keyserver.config.webhook import WEBHOOK, read_webhook
 from keyserver.model import Rate
 
 Switch = Annotated[bool, Flag()]
@@ -526,6 +524,17 @@ class HistorySection(Section):
     )
     max_size: Annotated[int, Size("1 KiB", "1024 TiB")] = key(
         "1 GiB", "of the history in the database, about; above it the oldest goes first"
+    )
+
+
+class EventsSection(Section):
+    """Others are told of each event of the history; docs/events.md."""
+
+    webhook: Annotated[str, One(WEBHOOK, read_webhook)] = key(
+        "", "HTTPS URL to which each event is POSTed; no secret belongs in it"
+    )
+    webhook_secret_file: Annotated[Path | None, File("a file with the key of the HMAC-SHA256")] = key(
+        "", "the key of the HMAC-SHA256 that signs them, 16 octets at least"
     )
 
 

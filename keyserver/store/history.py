@@ -127,6 +127,9 @@ class History(Protocol):
     async def newest(self) -> int:
         """The number of the last event that `since` could give; 0 without any."""
 
+    async def count(self, after: int, upto: int) -> int:
+        """How many of those that `since` gives are behind the one number and not behind the other."""
+
     async def words(self, name: Name, limit: int) -> Sequence[Said]:
         """What upstreams said to this query, latest first."""
 

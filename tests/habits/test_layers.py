@@ -17,7 +17,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("processes",),
     ("faces", "mailflow", "admin"),
-    ("verdict", "invite"),
+    ("verdict", "invite", "events"),
     ("resolver",),
     ("store", "upstreams", "listen"),
     ("tripwire",),

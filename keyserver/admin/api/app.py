@@ -13,6 +13,8 @@ from keyserver.admin.api.cache import CacheApi
 from keyserver.admin.api.deletes import DeleteApi
 from keyserver.admin.api.description import Description
 from keyserver.admin.api.encrypting import EncryptingApi
+from keyserver.admin.api.events import MOST as FEEDS
+from keyserver.admin.api.events import EventsApi
 from keyserver.admin.api.guard import Guard, Rules, proof_routes, refuse_unmarked, viewer
 from keyserver.admin.api.history import HistoryApi
 from keyserver.admin.api.invitations import InvitationsApi
@@ -73,7 +75,7 @@ def make_api(
         return json_of({"nodes": list(nodes()), "cluster": [asdict(node) for node in operations.nodes()]})
 
     service, guard = operations.service, Guard(operations.access, operations.acts, rules)
-    streams = Streams()
+    streams, feeds = Streams(), Streams(FEEDS)
     assets = Assets()
     templates = Templates(assets.places, operations.clock)
     settings = Settings(config)
@@ -89,12 +91,13 @@ def make_api(
         InvitationsApi(operations.invitations),
         TokensApi(operations.tokens),
         AuditApi(operations.auditing),
+        EventsApi(operations.feed, feeds),
         Description(),
         UpstreamApi(operations.pausing),
         SettingsApi(settings, reloads),
     ):
         app.add_routes(subject.routes())
-    app.on_shutdown.append(streams.close)
+    app.on_shutdown.extend((streams.close, feeds.close))
     app.add_routes(proof_routes(token))
     app.add_routes([web.get("/api/v1/nodes", list_nodes), web.get("/metrics", exposition)])
     for page in (

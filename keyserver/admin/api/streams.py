@@ -20,18 +20,25 @@ from keyserver.store.base import StoreError
 MOST = 32  # streams open at once, of all administrators together
 BEAT = 10.0  # seconds between comments where nothing happens: a connection that is gone shows by that
 ASKED = 2.0  # seconds between two looks whether whoever reads still may
+STUCK = 20.0  # seconds after which whoever reads nothing of what was written is given up
 _END = object()
 _LINE = re.compile(r"\r\n|\r|\n")
 
 
-def event(name: str, value: object) -> bytes:
-    """A named event with JSON, as whoever acts may see it."""
-    return framed(json.dumps(visible(value), ensure_ascii=False), name)
+def event(name: str, value: object, number: int | None = None) -> bytes:
+    """A named event with JSON, as whoever acts may see it; number: by which a client says where it was."""
+    return framed(json.dumps(visible(value), ensure_ascii=False), name, number)
 
 
-def framed(data: str, name: str = "") -> bytes:
+def place(number: int) -> bytes:
+    """No event: from where a client resumes that is cut off before the next one."""
+    return f"id: {number}\n\n".encode()
+
+
+def framed(data: str, name: str = "", number: int | None = None) -> bytes:
     """One event (HTML Living Standard §9.2.5); no line of the data can end it or begin another field."""
-    lines = [f"event: {name}"] if name else []
+    lines = [f"id: {number}"] if number is not None else []
+    lines += [f"event: {name}"] if name else []
     lines += [f"data: {line}" for line in _LINE.split(data)]
     return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
@@ -57,11 +64,12 @@ LINES = Form("application/x-ndjson", b"", lambda why: line({"error": why}))
 class Streams:
     """All that are open."""
 
-    def __init__(self, most: int = MOST, beat: float = BEAT, asked: float = ASKED) -> None:
-        """`beat`, `asked`: seconds, as the constants."""
+    def __init__(self, most: int = MOST, beat: float = BEAT, asked: float = ASKED, stuck: float = STUCK) -> None:
+        """`beat`, `asked`, `stuck`: seconds, as the constants."""
         self._most = most
         self._beat = beat
         self._asked = asked
+        self._stuck = stuck
         self._open: set[asyncio.Task[object]] = set()
 
     async def send(self, request: web.Request, events: AsyncIterator[bytes], form: Form = EVENTS) -> web.StreamResponse:
@@ -105,7 +113,7 @@ class Streams:
                         octets = _result(following, form)
                         if octets is None:
                             break
-                        await response.write(octets)
+                        await self._write(request, response, octets)
                         following = asyncio.ensure_future(anext(events, _END))
                     await asyncio.wait({following}, timeout=self._asked)
                     if request.transport is None:  # the client is gone
@@ -117,12 +125,22 @@ class Streams:
                             break
                     if now - beaten >= self._beat:
                         beaten = now
-                        await response.write(form.beat)
+                        await self._write(request, response, form.beat)
                 await response.write_eof()
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
         return response
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, octets: bytes) -> None:
+        """Raises ConnectionError where nobody reads it."""
+        try:
+            async with asyncio.timeout(self._stuck):
+                await response.write(octets)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError from None
 
 
 def _result(following: asyncio.Future[object], form: Form) -> bytes | None:

@@ -29,6 +29,7 @@ _MOST_WORDS = 20_000  # of one query
 _EVENTS = f"SELECT {EVENT_COLUMNS} FROM event"  # noqa: S608 - our own words
 _NEWS = f"{_EVENTS} WHERE what <> 'renewed' AND number > $1 AND number < {WHOLE} ORDER BY number LIMIT $2"
 _NEWEST = f"SELECT max(number) FROM event WHERE what <> 'renewed' AND number >= 0 AND number < {WHOLE}"  # noqa: S608
+_COUNT = f"SELECT count(*) FROM event WHERE what <> 'renewed' AND number > $1 AND number <= $2 AND number < {WHOLE}"  # noqa: S608
 _WORDS = (
     "SELECT upstream, since, last, word, gone FROM word WHERE hash = history_hash_1($1) ORDER BY since DESC LIMIT $2"
 )
@@ -153,6 +154,11 @@ class PostgresHistory:
     async def newest(self) -> int:
         """As `History.newest`."""
         return await self._connections.read(lambda db: db.fetchval(_NEWEST)) or 0
+
+    async def count(self, after: int, upto: int) -> int:
+        """As `History.count`."""
+        found: int = await self._connections.read(lambda db: db.fetchval(_COUNT, max(after, 0), upto), long=True)
+        return found
 
     async def words(self, name: Name, limit: int) -> Sequence[Said]:
         """As `History.words`."""

@@ -33,6 +33,7 @@ _NUMBERS = (
     " AND number < ? ORDER BY number DESC LIMIT ?"
 )
 _OF_CERTIFICATES = f"{_EVENTS} WHERE number IN ({_NUMBERS})"
+_COUNT = "SELECT count(*) FROM event WHERE what <> 'renewed' AND number > ? AND number <= ?"
 _WORDS = "SELECT upstream, since, last, word, gone FROM word WHERE hash = ? ORDER BY since {} LIMIT ?"
 _STATE = (
     "SELECT number, kind, cached, last, vouchers, chained, detail FROM event WHERE fingerprint = ? AND source = ?"
@@ -119,6 +120,15 @@ class SqliteHistory:
         last, news = await self._connections.read(lambda db: db.execute(sql, values).fetchone(), long=True)
         self._looked = max(looked, last or 0), max(newest, news or 0)
         return self._looked[1]
+
+    async def count(self, after: int, upto: int) -> int:
+        """As `History.count`."""
+
+        def read(db: Session) -> int:
+            found: int = db.execute(_COUNT, (max(after, 0), upto)).fetchone()[0]
+            return found
+
+        return await self._connections.read(read, long=True)
 
     async def words(self, name: Name, limit: int) -> Sequence[Said]:
         """As `History.words`."""
