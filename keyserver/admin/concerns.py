@@ -120,7 +120,7 @@ def of_webhook(webhook: WebhookStatus) -> Iterator[Concern]:
         yield Concern("bad", f"The webhook does not take events, {wait}: {webhook.error}", cure, link)
     if webhook.lost:
         many = f"{webhook.lost} event{'' if webhook.lost == 1 else 's'}"
-        cure = "GET /api/v1/history has what the history still knows. Give it more room, or mend the receiver sooner."
+        cure = "Give the history more room, or mend the receiver sooner."
         yield Concern("warn", f"{many} left the history before the webhook took them, since the start", cure, link)
 
 
