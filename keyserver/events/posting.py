@@ -24,6 +24,7 @@ from keyserver.upstreams.net import Names
 TIME = 10.0  # seconds for all of it
 READ = 64 << 10  # octets of an answer that are read, so that its connection can be kept
 READING = 1.0  # seconds that they may take: by then it has been said what became of it
+KEPT = 4.0  # seconds that a connection is kept: less than servers usually do
 LONGEST_WAIT = 3600  # seconds that an answer may make us wait (Retry-After)
 _HEADERS = {"User-Agent": f"keyserver/{__version__}", "Content-Type": "application/json", "Accept-Encoding": "identity"}
 
@@ -103,7 +104,7 @@ class Poster:
             seen=lambda host, found: None,
         )
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=addresses, use_dns_cache=False, limit=1),
+            connector=aiohttp.TCPConnector(resolver=addresses, use_dns_cache=False, limit=1, keepalive_timeout=KEPT),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

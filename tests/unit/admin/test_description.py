@@ -107,6 +107,7 @@ BODIES: Mapping[str, Mapping[str, object]] = {
     "/api/v1/cache/import": {"data": b"", "headers": {"Content-Type": "application/octet-stream"}},
     "/api/v1/harvest": {"data": b"", "headers": {"Content-Type": "message/rfc822"}},
     "/api/v1/tokens": {"json": {"name": "made", "role": "viewer"}},
+    "/api/v1/events": {"headers": {"Last-Event-ID": "none"}},  # a feed would last
 }
 
 SAME, CROSS = {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "cross-site"}

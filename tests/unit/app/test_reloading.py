@@ -19,6 +19,7 @@ from keyserver.app.reloading import Reloader
 from keyserver.clocks import Clocks
 from keyserver.config import Config, UpstreamSection
 from keyserver.config.sources import Sources
+from keyserver.events.posting import Target
 from keyserver.model import Failed, State, UpstreamSpec, View
 from keyserver.query import parse
 from keyserver.upstreams.base import Upstream
@@ -200,3 +201,24 @@ async def test_a_configuration_that_came_from_nowhere_is_not_read_again(running:
     reloader.config = running.config().with_sources(None)
     with pytest.raises(Refusal):
         await reloader.reload()
+
+
+async def test_events_go_elsewhere_by_a_reload_which_reads_the_secret_again(running: Running) -> None:
+    secret = running.directory / "webhook.secret"
+    secret.write_text("the first of the secrets")
+    section = {"webhook": "http://127.0.0.1:1/", "webhook_secret_file": str(secret)}
+    targets: list[Target | None] = []
+    running.parts.events.webhook.change = targets.append  # type: ignore[method-assign]
+    done = await running.reload({"name": "a"}, {"name": "b"}, events=section)
+    assert [change.key for change in done.changed] == ["events.webhook", "events.webhook_secret_file"]
+    assert not done.restart
+    secret.write_text("the second of the secrets\n")
+    await running.reload({"name": "a"}, {"name": "b"}, events=section)
+    secret.write_text("short")
+    with pytest.raises(Mistaken) as caught:
+        await running.reload({"name": "a"}, {"name": "b"}, events=section)
+    assert [mistake.key for mistake in caught.value.mistakes] == ["events.webhook_secret_file"]
+    await running.reload({"name": "a"}, {"name": "b"})
+    url = "http://127.0.0.1:1/"
+    first, second = Target(url, b"the first of the secrets"), Target(url, b"the second of the secrets")
+    assert targets == [first, second, None]

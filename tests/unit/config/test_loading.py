@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyserver.config import Config, ConfigError, Listener, load
+from keyserver.config.checks import cross_checks
 from keyserver.config.kinds import Rows, octets, seconds, spell_octets, spell_seconds
 from keyserver.config.listener import read_listener
 from keyserver.config.loading import TABLES, load_again, reader_of
@@ -209,6 +210,66 @@ def test_wrong_upstreams(tmp_path: Path, table: str, key: str, hint: str) -> Non
     assert any(hint in line for line in found.values())
     assert "hunter2" not in str(found)
     assert "u:p@" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("https://soc.example.org/keyserver?of=us", ""),
+        ("http://127.0.0.1:8080/", ""),
+        ("http://[::1]:8080/", ""),
+        ("http://localhost/", ""),
+        ("", ""),
+        ("http://soc.example.org/", "http is for this machine alone"),
+        ("http://192.168.1.1/", "http is for this machine alone"),
+        ("http://127.0.0.1.example.org/", "http is for this machine alone"),
+        ("https://u:p@soc.example.org/", "no user and password"),
+        ("https://soc.example.org/#part", "behind #"),
+        ("https://soc.example.org/a b", "%XX"),
+        ("https://soc.example.org:port/", "a URL such as"),
+        ("https:///path", "a URL such as"),
+        ("ftp://soc.example.org/", "a URL such as"),
+        ("soc.example.org", "a URL such as"),
+    ],
+)
+def test_where_events_go(tmp_path: Path, url: str, hint: str) -> None:
+    (tmp_path / "secret").write_text("sixteen octets!!\n")
+    text = f'[events]\nwebhook = "{url}"\n'
+    text += f'webhook_secret_file = "{tmp_path}/secret"\n' if url else ""
+    if not hint:
+        assert load(written(tmp_path, text)).events.webhook == url
+        return
+    line = mistakes(tmp_path, text)["events.webhook"]
+    assert hint in line
+    assert "u:p@" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "wrong"),
+    [
+        ("https://soc.example.org/", None, "events.webhook needs it"),
+        ("https://soc.example.org/", "fifteen octets!\n\n", "it holds too little"),
+        ("", "sixteen octets!!", "accepted only together with events.webhook"),
+    ],
+)
+def test_a_webhook_has_a_secret(tmp_path: Path, url: str, secret: str | None, wrong: str) -> None:
+    text = f'[events]\nwebhook = "{url}"\n'
+    if secret is not None:
+        (tmp_path / "secret").write_text(secret)
+        text += f'webhook_secret_file = "{tmp_path}/secret"\n'
+    found = mistakes(tmp_path, text)
+    assert list(found) == ["events.webhook_secret_file"]
+    assert wrong in found["events.webhook_secret_file"]
+    assert "octets!" not in str(found)
+
+
+def test_without_history_there_are_no_events(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("sixteen octets!!\n")
+    text = f'[events]\nwebhook = "https://soc.example.org/"\nwebhook_secret_file = "{tmp_path}/secret"\n'
+    config = load(written(tmp_path, text))
+    off = config.model_copy(update={"history": config.history.model_copy(update={"keep": 0})})
+    assert not list(cross_checks(config))
+    assert [problem.key for problem in cross_checks(off)] == ["events.webhook"]
 
 
 def test_secrets_are_refused_and_not_shown(tmp_path: Path) -> None:
