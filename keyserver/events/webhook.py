@@ -27,6 +27,7 @@ BATCH = 100  # events that are read at once
 FRESH = 1.0  # seconds after which they are read again: what was forgotten is not sent
 FIRST, LONGEST = 1.0, 900.0  # seconds until the next attempt after the first failure, and after the tenth
 COUNTED = 10.0  # seconds between two counts of a longer queue
+COUNTING = 20  # times what one count takes lie between two at least
 
 log = logging.getLogger("keyserver.events")
 
@@ -70,7 +71,7 @@ class Webhook:
         self._sent = 0  # the last one that this node delivered
         self._moved = True  # the database knows it
         self._counted = (0, 0)  # up to that number so many were waiting
-        self._counted_at = 0.0
+        self._count_again = 0.0  # monotonic
         self._failures = 0
         self._error = ""
         self._lost = 0
@@ -165,11 +166,12 @@ class Webhook:
         if len(events) < BATCH:  # these are all
             self._lose(waiting - sum(event.number <= upto for event in events))
             self._counted = (max(upto, events[-1].number if events else after), len(events))
-        elif self._monotonic() - self._counted_at >= COUNTED:
-            self._counted_at = self._monotonic()
+        elif (began := self._monotonic()) >= self._count_again:
             self._lose(waiting - await self._history.count(after, upto))
             newest = await self._history.newest()
             self._counted = newest, await self._history.count(after, newest)
+            took = self._monotonic() - began
+            self._count_again = began + max(COUNTED, COUNTING * took)
 
     def _lose(self, number: int) -> None:
         if number > 0:
