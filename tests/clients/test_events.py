@@ -183,6 +183,9 @@ async def test_two_nodes_tell_once_and_the_next_goes_on(tmp_path: Path) -> None:
             assert len(got) == 4
             assert got == sorted(set(got))
             assert {body["node"] for body in receiver.bodies} == {"one"}
+            async with asyncio.timeout(20):
+                while str(got[-1]) not in shared().sql("SELECT number FROM delivery", database=name):
+                    await asyncio.sleep(0.1)
             one.kill()
             await bring(two, 4)
             await bring(two, 5)
