@@ -105,6 +105,9 @@ class Webhook:
                 wait = await self._round()
             except StoreError as problem:
                 wait = self._failed(f"the cache database: {problem}")
+            except Exception:  # such as an event that only a newer release knows: lookups go on
+                log.exception("the webhook")
+                wait = self._failed("a mistake of our own; see the log")
             await self._pause(wait)
 
     def _due(self) -> bool:

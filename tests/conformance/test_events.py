@@ -22,7 +22,7 @@ from keyserver.events.form import EVENT_ID, SIGNATURE, TIMESTAMP, told
 from keyserver.events.posting import READ, Poster, Target
 from keyserver.events.webhook import RECEIVER, Webhook
 from keyserver.store.base import Store
-from keyserver.store.history import History, What
+from keyserver.store.history import Event, History, What
 from tests.conformance.conftest import Backend, Heard, Made
 
 NOW = 1_800_000_000
@@ -379,6 +379,22 @@ async def test_a_long_queue_is_counted_and_goes_out_whole(store: Store, receiver
         await until(lambda: one.webhook.status == webhooks.WebhookStatus())
         assert receiver.numbers == await numbers_of(store)
         assert one.registry.get_sample_value("keyserver_webhook_waiting") == 0
+
+
+async def test_what_nobody_thought_of_ends_nothing(
+    store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def since(number: int, limit: int) -> list[Event]:
+        raise ValueError("'enchanted' is not a valid What")
+
+    async with sending(store.history, receiver.url) as one:
+        await until_begun(store)
+        with monkeypatch.context() as patched:
+            patched.setattr(store.history, "since", since)
+            await change(store, 1)
+            await until(lambda: "mistake of our own" in one.webhook.status.error)
+        await until(lambda: len(receiver.taken) == 1)
+    assert "enchanted" in caplog.text
 
 
 async def test_another_url_is_tried_at_once(store: Store, receiver: Receiver) -> None:
