@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from keyserver.config.loading import TABLES, models, reader_of
-from keyserver.config.section import Restart, Section, restart_of, unbuilt
+from keyserver.config.section import Restart, Section, restart_of
 
 _HEAD = """\
 # Configuration
@@ -54,33 +54,12 @@ priority = 5
 ```
 """
 
-_LATER = """\
-These names are taken. Until their parts exist each is accepted with its default only, and anything else is a mistake:
-a policy that is accepted and ignored would be worse than none.
-"""
-
 _RESTART = {Restart.NEVER: "", Restart.ALWAYS: "; restart", Restart.SWITCHED: "; restart where it is set or taken away"}
 
 
 def render() -> str:
     """The whole document."""
-    sections = [_section(name, model) for name, model in models().items() if not _whole(model)]
-    return "\n".join([_HEAD, *sections, _unbuilt()])
-
-
-def _whole(model: type[Section]) -> bool:
-    """Is nothing of this section built yet?"""
-    return all(map(unbuilt, model.model_fields.values()))
-
-
-def _unbuilt() -> str:
-    """The keys of parts that do not exist yet, by name alone."""
-    lines = [
-        f"`{_heading(name)}`: " + (", ".join(f"`{key}`" for key, field in model.model_fields.items() if unbuilt(field)))
-        for name, model in models().items()
-        if any(map(unbuilt, model.model_fields.values()))
-    ]
-    return "\n".join(["## Not built yet", "", _LATER, *(f"- {line}" for line in lines), ""])
+    return "\n".join([_HEAD, *(_section(name, model) for name, model in models().items())])
 
 
 def _heading(name: str) -> str:
@@ -92,7 +71,6 @@ def _section(name: str, model: type[Section]) -> str:
     rows = [
         f"| `{key}` | {_default(field.default)} | {_meaning(field)} | {_accepts(model, key)} |"
         for key, field in model.model_fields.items()
-        if not unbuilt(field)
     ]
     table = ["| key | default | meaning | accepted |", "| --- | --- | --- | --- |", *rows]
     return "\n".join([f"## `{_heading(name)}`", "", str(model.__doc__), "", *table, ""])

@@ -20,7 +20,7 @@ from keyserver.config.checks import cross_checks
 from keyserver.config.kinds import Listeners, Many, Rows, Value
 from keyserver.config.models import Config, CrlSection, UpstreamSection
 from keyserver.config.problem import ConfigError, Problem, show
-from keyserver.config.section import Section, unbuilt
+from keyserver.config.section import Section
 from keyserver.config.sources import Origin, Sources, Where, no_mistakes
 
 MOST = 1 << 20
@@ -66,7 +66,6 @@ def load(
         tree["upstream"] = _from_urls(upstreams)
     label = str(file) if file is not None else ""
     config = _validate(tree, origins, label, problems)
-    problems += _not_built(config, origins, label)
     known = {problem.key for problem in problems}
     asked: list[UpstreamSection | CrlSection] = [*config.upstream, *config.smime.crl]
     found = (*cross_checks(config), *(problem for one in asked for problem in mistakes(one)))
@@ -220,29 +219,6 @@ def _validate(tree: Tree, origins: Mapping[Location, str], label: str, problems:
             _leave_out(tree, [location for location, *_ in _errors(error)])
 
 
-def _not_built(config: Config, origins: Mapping[Location, str], label: str) -> Iterator[Problem]:
-    """Every key of a part that does not exist yet and that is set to anything but its default."""
-    for section, model in models().items():
-        many = section in TABLES
-        rows = rows_of(config, section)
-        if many and rows and all(map(unbuilt, model.model_fields.values())):
-            yield Problem(f"[[{section}]]", "", "is not built yet; accepted is none", label)
-            continue
-        for name, field in model.model_fields.items():
-            reader = reader_of(model, name) if unbuilt(field) else None
-            for row in rows if reader else ():
-                value = getattr(row, name)
-                if reader and value != reader.read(field.default):
-                    spelled = f"{section}[{row.name}].{name}" if many else f"{section}.{name}"
-                    shown = show("", list(value) if isinstance(value, tuple) else value)
-                    yield Problem(spelled, shown, _only_default(field), origins.get((section, name), label))
-
-
-def _only_default(field: FieldInfo) -> str:
-    """What is accepted for a key of a part that does not exist yet."""
-    return f"is not built yet; accepted is its default only: {show('', field.default)}"
-
-
 def _errors(error: ValidationError) -> Iterator[tuple[Location, str, str, Any]]:
     """(where, type, message, value) of each mistake; the message without pydantic's prefix."""
     for item in error.errors(include_url=False):
@@ -298,8 +274,6 @@ def _problem(tree: Tree, location: Location, kind: str, message: str, value: Any
         return _unknown(spelled, name, section, model, value, where)
     reader = reader_of(model, name)
     accepted = f"accepted is {reader.accepts}" if reader else message
-    if unbuilt(field := model.model_fields[name]):
-        message, accepted = "", _only_default(field)
     shown = show("", value)
     return Problem(spelled, shown, f"{message}; {accepted}" if message and reader else accepted, where)
 

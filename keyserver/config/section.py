@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of: keys with a default and a meaning, some of them still unbuilt."""
+"""What every section of the configuration is made of: keys with a default and a meaning."""
 
 from __future__ import annotations
 
@@ -17,23 +17,14 @@ class Restart(Enum):
     SWITCHED = 2  # from something to nothing, or the other way
 
 
-def key(default: Any, meaning: str, *, built: bool = True, restart: Restart = Restart.NEVER) -> Any:
-    """One key: its default as one would write it in the file, and what it does.
-
-    Not `built`: the part that it belongs to does not exist yet. The key is then accepted with its default only, since a
-    policy that is accepted and ignored fails open. Who builds the part takes the marker away."""
-    marks: dict[str, Any] = {_RESTART: restart.value} if built else _UNBUILT
-    return Field(default=default, description=meaning, json_schema_extra=marks)
+def key(default: Any, meaning: str, *, restart: Restart = Restart.NEVER) -> Any:
+    """One key: its default as one would write it in the file, and what it does."""
+    return Field(default=default, description=meaning, json_schema_extra={_RESTART: restart.value})
 
 
 def required(meaning: str) -> Any:
     """A key that has no default."""
     return Field(description=meaning)
-
-
-def unbuilt(field: FieldInfo) -> bool:
-    """Does this key belong to a part that does not exist yet?"""
-    return field.json_schema_extra is _UNBUILT
 
 
 def restart_of(field: FieldInfo) -> Restart:
@@ -43,7 +34,6 @@ def restart_of(field: FieldInfo) -> Restart:
 
 
 _RESTART = "restart"
-_UNBUILT: dict[str, Any] = {"unbuilt": True}
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ from keyserver.config.kinds import Tables
 from keyserver.config.loading import TABLES, models, reader_of, rows_of
 from keyserver.config.models import Config
 from keyserver.config.problem import redacted
-from keyserver.config.section import Restart, Section, restart_of, unbuilt
+from keyserver.config.section import Restart, Section, restart_of
 from keyserver.config.sources import Origin, Sources, Where
 
 
@@ -113,9 +113,7 @@ def _needs_restart(field: FieldInfo, before: Any, after: Any) -> bool:
 def _rows(config: Config) -> dict[str, Section]:
     """Each table of the file by the name that messages give it."""
     found: dict[str, Section] = {}
-    for name, model in models().items():
-        if all(map(unbuilt, model.model_fields.values())):
-            continue
+    for name in models():
         found |= {f"{name}[{row.name}]" if name in TABLES else name: row for row in rows_of(config, name)}
     return found
 
@@ -123,7 +121,7 @@ def _rows(config: Config) -> dict[str, Section]:
 def _fields(row: Section) -> Iterator[tuple[str, FieldInfo]]:
     """Keys that hold a value; tables below a section have rows of their own."""
     for name, field in type(row).model_fields.items():
-        if not unbuilt(field) and not isinstance(reader_of(type(row), name), Tables):
+        if not isinstance(reader_of(type(row), name), Tables):
             yield name, field
 
 
