@@ -13,7 +13,8 @@ from keyserver.policy import OnRecord, Terms, approved_for, backed, judge, on_re
 from keyserver.query import ByAddress, name_of
 from keyserver.resolver.plan import tiers_of
 from keyserver.resolver.rules import Rules
-from keyserver.store.base import Snapshot, Store
+from keyserver.store.base import Store
+from keyserver.store.snapshot import Snapshot
 from keyserver.tripwire import HELD, is_held, remembered
 from keyserver.usable import withheld
 

@@ -21,8 +21,9 @@ from keyserver.model import Entry, Kind, Proof, View
 from keyserver.policy import Terms, approved_for, in_domains, is_expired, with_subdomains, without_effect
 from keyserver.query import name_of
 from keyserver.resolver.rules import Rules
-from keyserver.store.base import Snapshot, Store
+from keyserver.store.base import Store
 from keyserver.store.invitations import Invitation, Quota, Stage
+from keyserver.store.snapshot import Snapshot
 from keyserver.usable import unusable
 
 AT_ONCE = 4  # mails on their way to the relay

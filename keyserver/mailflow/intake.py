@@ -26,7 +26,8 @@ from keyserver.policy import is_old_mail, knows
 from keyserver.query import name_of
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.rules import InForce
-from keyserver.store.base import Snapshot, Store, Stored, StoreError
+from keyserver.store.base import Store, Stored, StoreError
+from keyserver.store.snapshot import Snapshot
 from keyserver.tripwire import waits
 
 RECENT = 200  # reports that an administrator can look back on

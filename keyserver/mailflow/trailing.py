@@ -25,7 +25,8 @@ from keyserver.model import Entry, Kind, Malformed, Source
 from keyserver.policy import approved_for, in_domains, knows
 from keyserver.query import name_of, parse_address
 from keyserver.rules import InForce
-from keyserver.store.base import Snapshot, Store, StoreError
+from keyserver.store.base import Store, StoreError
+from keyserver.store.snapshot import Snapshot
 from keyserver.usable import unusable
 from keyserver.wire import milter, mime
 from keyserver.wire.milter import Ask, Frame

@@ -10,7 +10,7 @@ from typing import Any
 
 from keyserver.model import Entry, Outcome, Record, Step, View
 from keyserver.query import Query
-from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 from keyserver.upstreams.base import Upstream
 
 

@@ -34,7 +34,8 @@ from keyserver.resolver.reported import Reported
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.rules import InForce
-from keyserver.store.base import Snapshot, Store, StoreError
+from keyserver.store.base import Store, StoreError
+from keyserver.store.snapshot import Snapshot
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")

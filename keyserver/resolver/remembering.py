@@ -14,8 +14,9 @@ from keyserver.model import Answered, Certificate, Entry, Find, Kind, Name, Sour
 from keyserver.policy import Terms, judge
 from keyserver.query import ByAddress
 from keyserver.resolver.select import merged_of, proves
-from keyserver.store.base import Snapshot, Store, Stored
+from keyserver.store.base import Store, Stored
 from keyserver.store.history import WHO, Event, What
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.vouchers import of_rows
 from keyserver.tripwire import remembered
 from keyserver.usable import unusable

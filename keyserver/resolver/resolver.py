@@ -26,7 +26,8 @@ from keyserver.resolver.rules import Rules
 from keyserver.resolver.search import Searcher
 from keyserver.resolver.turns import InTurn
 from keyserver.rules import InForce
-from keyserver.store.base import Snapshot, Store
+from keyserver.store.base import Store
+from keyserver.store.snapshot import Snapshot
 
 ASKED_NAMES = 100_000  # names whose last question waits to be written
 

@@ -9,7 +9,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Answered, Certificate, Entry, Kind, Name, Proof, Source, Validity, View
 from keyserver.policy import FOREVER, MAX_ANSWER, Freshness, OnRecord, Terms, backed, judge, keeps, order_key
 from keyserver.query import ByAddress, ByText, Query
-from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 from keyserver.tripwire import HELD, remembered, settled
 from keyserver.usable import withheld
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from keyserver.model import Entry, Find, Kind, Name, Record, Selection, Source
+from keyserver.model import Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.cluster import Cluster
 from keyserver.store.history import History
 from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Listing, Page, Place
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
 
@@ -37,22 +38,6 @@ class Stored(StrEnum):
     BLOCKED = "blocked"  # refused: blocked by an administrator
     FULL = "full"  # not cached: `max_size` is reached
     GONE = "gone"  # an update of an entry that is not there
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything the store knows about one name, read at one instant."""
-
-    entries: tuple[Entry, ...] = ()
-    """All entries of every certificate indexed under the name; blocked certificates are left out."""
-    revocations: Mapping[str, bytes] = field(default_factory=dict)
-    """Fingerprint -> revocations, which are kept apart from entries."""
-    records: tuple[Record, ...] = ()
-    """What upstreams said to the query of that name."""
-    begun: int = -1
-    """The deletion counter at that instant, as `Store.begin` gives it (`look` only; -1: the store was not asked)."""
-    answering: Mapping[str, str] = field(default_factory=dict)
-    """View -> fingerprint of the certificate that answered last for this address (`History.answers`; `look` only)."""
 
 
 @dataclass(frozen=True, slots=True)

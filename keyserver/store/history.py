@@ -11,12 +11,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from keyserver.model import Kind, Name, Source
-
-if TYPE_CHECKING:
-    from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 
 NOTHING: Mapping[str, object] = MappingProxyType({})
 WHO: ContextVar[str] = ContextVar("WHO", default="")

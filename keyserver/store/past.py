@@ -10,8 +10,8 @@ from typing import Any
 from keyserver.hygiene import Hygiene
 from keyserver.model import Entry, Kind, Name, Record, Source
 from keyserver.store import vouchers
-from keyserver.store.base import Snapshot
 from keyserver.store.history import Event, Said, What, Word
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.standing import Standing
 
 HOUR = 3600  # an entry that is renewed within it is one event: it cannot have been too old in between

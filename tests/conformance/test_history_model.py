@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from keyserver.model import Entry, Selection, Source, Voucher
-from keyserver.store.base import Snapshot, Undo
+from keyserver.store.base import Undo
 from keyserver.store.history import Bounds, Past, Word
+from keyserver.store.snapshot import Snapshot
 from tests.conformance.conftest import EXAMPLES, KINDS, Backend, Made, addr, fingerprint_of, said
 
 T = TypeVar("T")

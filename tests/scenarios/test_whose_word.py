@@ -18,7 +18,7 @@ from keyserver.model import Entry, Kind, Source, UpstreamSpec, View, Voucher
 from keyserver.policy import Terms
 from keyserver.query import ByAddress, ByFingerprint, ByText, Query
 from keyserver.resolver.select import select
-from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 from support.openpgp import CREATED, make
 
 NOW = CREATED + 1000

@@ -9,13 +9,14 @@ from typing import Any
 from keyserver.model import Entry, Kind, Name, Record, Selection, Source
 from keyserver.query import name_of
 from keyserver.store import vouchers
-from keyserver.store.base import Snapshot, StoreStats
+from keyserver.store.base import StoreStats
 from keyserver.store.listing import UPSTREAM
 from keyserver.store.names import fits
 from keyserver.store.postgres.connections import Connection
 from keyserver.store.postgres.sifting import DIALECT, Values, condition
 from keyserver.store.postgres.text import text
 from keyserver.store.postgres.writing import OCTETS
+from keyserver.store.snapshot import Snapshot
 
 MAX_CERTIFICATES = 64  # of one name
 MAX_CLAIMS = 1024  # index rows looked at to find them: one certificate may stand there once per origin

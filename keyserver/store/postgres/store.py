@@ -22,7 +22,7 @@ from keyserver.hygiene import Hygiene
 from keyserver.model import Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.arriving import Put
-from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
+from keyserver.store.base import Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
 from keyserver.store.history import WHO, History
 from keyserver.store.invitations import Invitations
@@ -42,6 +42,7 @@ from keyserver.store.postgres.transfer import PostgresTransfer
 from keyserver.store.postgres.upstreams import PostgresUpstreams
 from keyserver.store.postgres.writing import DELETING, Writing, Written
 from keyserver.store.puts import Puts
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
 

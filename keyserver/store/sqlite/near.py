@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from keyserver.model import Name
-from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.sqlite import reading
 from keyserver.store.sqlite.session import uri_of
 

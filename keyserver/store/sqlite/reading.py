@@ -12,10 +12,11 @@ from typing import Any
 from keyserver.model import Entry, Kind, Name, Record, Source
 from keyserver.query import name_of
 from keyserver.store import vouchers
-from keyserver.store.base import Snapshot, StoreStats
+from keyserver.store.base import StoreStats
 from keyserver.store.listing import UPSTREAM
 from keyserver.store.names import fits
 from keyserver.store.past import EVENT, WORD
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.sqlite import deletions
 
 MAX_CERTIFICATES = 64  # of one name

@@ -13,12 +13,12 @@ from __future__ import annotations
 from keyserver.store.past import COPY, DAY, HOUR, REVOKED
 
 _CLOCK = "CAST(strftime('%s', 'now') AS INTEGER)"  # where no caller has said what time it is
-_ON = "(SELECT active FROM history) AND keyserver_act() <> 'copying'"
-_INSERTED = "coalesce(keyserver_now(), NEW.at)"
-_UPDATED = f"coalesce(keyserver_now(), CASE WHEN NEW.at <> OLD.at THEN NEW.at ELSE {_CLOCK} END)"
-_NOW = f"coalesce(keyserver_now(), {_CLOCK})"
+_ON = "(SELECT active FROM history) AND history_act() <> 'copying'"
+_INSERTED = "coalesce(history_now(), NEW.at)"
+_UPDATED = f"coalesce(history_now(), CASE WHEN NEW.at <> OLD.at THEN NEW.at ELSE {_CLOCK} END)"
+_NOW = f"coalesce(history_now(), {_CLOCK})"
 _STATE = "kind, source, origin, who, cached, vouchers, chained, detail"
-_OF_NEW = "NEW.kind, NEW.source, NEW.origin, keyserver_who(), NEW.at, NEW.vouchers, NEW.chained, NEW.message_id"
+_OF_NEW = "NEW.kind, NEW.source, NEW.origin, history_who(), NEW.at, NEW.vouchers, NEW.chained, NEW.message_id"
 _THIS = "fingerprint = NEW.fingerprint AND source = NEW.source AND origin = NEW.origin"
 _LAST = f"(SELECT number FROM event WHERE {_THIS} ORDER BY at DESC, number DESC LIMIT 1)"
 
@@ -53,14 +53,14 @@ def _vouched(now: str, what: str, says: str, before: str | None) -> str:
 def _set_aside(fingerprint: str, source: str, origin: str, octets: str) -> str:
     """Octets that were those of all events so far. No OR IGNORE: a trigger has the outer statement's way with it."""
     return (
-        f"INSERT INTO past_copy SELECT keyserver_digest({octets}), {octets} WHERE {octets} IS NOT NULL"
+        f"INSERT INTO past_copy SELECT history_digest({octets}), {octets} WHERE {octets} IS NOT NULL"
         f" ON CONFLICT DO NOTHING; INSERT INTO past_span SELECT {fingerprint}, {source}, {origin},"
-        f" coalesce((SELECT max(number) FROM event), -1), keyserver_digest({octets}) WHERE {octets} IS NOT NULL"
+        f" coalesce((SELECT max(number) FROM event), -1), history_digest({octets}) WHERE {octets} IS NOT NULL"
         " ON CONFLICT DO NOTHING;"
     )
 
 
-_HASH = "keyserver_hash((SELECT key FROM history), {}.name)"
+_HASH = "history_hash((SELECT key FROM history), {}.name)"
 _WORD = "CASE WHEN NEW.found THEN 'found' ELSE 'absent' END"
 
 SAY = (
@@ -72,7 +72,7 @@ SAY = (
 )
 """An upstream's word: it goes on, or begins."""
 
-_SINCE = f"CASE keyserver_act() WHEN 'undone' THEN {_NOW} ELSE NEW.at END"
+_SINCE = f"CASE history_act() WHEN 'undone' THEN {_NOW} ELSE NEW.at END"
 _SAY = (
     "; ".join(SAY).format(hash=_HASH.format("NEW"), upstream="NEW.upstream", at="NEW.at", word=_WORD, since=_SINCE)
     + ";"
@@ -81,11 +81,11 @@ _SAY = (
 TRIGGERS = {
     "history_entry_new": f"""AFTER INSERT ON entry WHEN {_ON} BEGIN
         INSERT INTO event (at, last, what, fingerprint, {_STATE}) SELECT {_INSERTED}, {_INSERTED}, CASE
-            WHEN keyserver_act() = 'undone' THEN 'undone'
+            WHEN history_act() = 'undone' THEN 'undone'
             WHEN EXISTS (SELECT 1 FROM event WHERE fingerprint = NEW.fingerprint AND source > '')
                 OR EXISTS (SELECT 1 FROM entry WHERE fingerprint = NEW.fingerprint AND id <> NEW.id) THEN 'cached'
             ELSE 'first seen' END, NEW.fingerprint, {_OF_NEW};
-        {_vouched(_INSERTED, "held", f"NEW.held AND keyserver_act() <> 'undone' AND {_WAITS}", None)} END""",
+        {_vouched(_INSERTED, "held", f"NEW.held AND history_act() <> 'undone' AND {_WAITS}", None)} END""",
     # It goes on as it was for up to an hour, or what is new of it is told.
     "history_entry_changed": f"""AFTER UPDATE OF at, vouchers, chained ON entry WHEN
         (NEW.at <> OLD.at OR NEW.vouchers <> OLD.vouchers OR NEW.chained <> OLD.chained) AND {_ON} BEGIN
@@ -109,39 +109,39 @@ TRIGGERS = {
         INSERT INTO past_name SELECT n.name, e.fingerprint FROM entry AS e JOIN name AS n ON n.entry = e.id
             WHERE e.id = NEW.entry ON CONFLICT DO NOTHING;
         INSERT INTO event (at, last, what, fingerprint, {_STATE}) SELECT {_NOW}, {_NOW}, 'merged', fingerprint, kind,
-            source, origin, keyserver_who(), at, vouchers, chained, message_id FROM entry WHERE id = NEW.entry; END""",
+            source, origin, history_who(), at, vouchers, chained, message_id FROM entry WHERE id = NEW.entry; END""",
     "history_entry_gone": f"""BEFORE DELETE ON entry WHEN {_ON} BEGIN
         {_set_aside("OLD.fingerprint", "OLD.source", "OLD.origin", "(SELECT octets FROM copy WHERE entry = OLD.id)")}
         INSERT INTO past_name SELECT name, OLD.fingerprint FROM name WHERE entry = OLD.id ON CONFLICT DO NOTHING;
         INSERT INTO event (at, last, what, fingerprint, kind, source, origin, who) SELECT {_NOW}, {_NOW},
-            CASE keyserver_act() WHEN 'expired' THEN 'expired' ELSE 'deleted' END, OLD.fingerprint, OLD.kind,
-            OLD.source, OLD.origin, keyserver_who(); END""",
+            CASE history_act() WHEN 'expired' THEN 'expired' ELSE 'deleted' END, OLD.fingerprint, OLD.kind,
+            OLD.source, OLD.origin, history_who(); END""",
     "history_revoked": f"""AFTER INSERT ON revocation WHEN {_ON} BEGIN
         INSERT INTO event (at, last, what, fingerprint, kind, who) SELECT {_NOW}, {_NOW}, 'revoked', NEW.fingerprint,
-            coalesce((SELECT kind FROM entry WHERE fingerprint = NEW.fingerprint LIMIT 1), ''), keyserver_who();
+            coalesce((SELECT kind FROM entry WHERE fingerprint = NEW.fingerprint LIMIT 1), ''), history_who();
         END""",
     "history_revoked_more": f"""AFTER UPDATE OF octets ON revocation WHEN NEW.octets <> OLD.octets AND {_ON} BEGIN
         {_set_aside("OLD.fingerprint", f"'{REVOKED}'", "''", "OLD.octets")}
         INSERT INTO event (at, last, what, fingerprint, kind, who) SELECT {_NOW}, {_NOW}, 'revoked', NEW.fingerprint,
-            coalesce((SELECT kind FROM entry WHERE fingerprint = NEW.fingerprint LIMIT 1), ''), keyserver_who();
+            coalesce((SELECT kind FROM entry WHERE fingerprint = NEW.fingerprint LIMIT 1), ''), history_who();
         END""",
     **{
         f"history_blocked_{place}": f"""{when} ON block WHEN {_ON} BEGIN
         INSERT INTO event (at, last, what, fingerprint, kind, who, facts) SELECT NEW.at, NEW.at, 'blocked',
             NEW.fingerprint, coalesce((SELECT kind FROM entry WHERE fingerprint = NEW.fingerprint LIMIT 1), ''),
-            keyserver_who(), json_object('reason', NEW.reason); END"""
+            history_who(), json_object('reason', NEW.reason); END"""
         for place, when in (("new", "AFTER INSERT"), ("again", "AFTER UPDATE OF at, reason"))
     },
     "history_unblocked": f"""AFTER DELETE ON block WHEN {_ON} BEGIN
         INSERT INTO event (at, last, what, fingerprint, kind, who) SELECT {_NOW}, {_NOW}, 'unblocked', OLD.fingerprint,
-            coalesce((SELECT kind FROM entry WHERE fingerprint = OLD.fingerprint LIMIT 1), ''), keyserver_who();
+            coalesce((SELECT kind FROM entry WHERE fingerprint = OLD.fingerprint LIMIT 1), ''), history_who();
         END""",
     "history_paused": f"""AFTER INSERT ON pause WHEN {_ON} BEGIN
         INSERT INTO event (at, last, what, origin, who) VALUES
-            (NEW.at, NEW.at, 'paused', NEW.upstream, keyserver_who()); END""",
+            (NEW.at, NEW.at, 'paused', NEW.upstream, history_who()); END""",
     "history_resumed": f"""AFTER DELETE ON pause WHEN {_ON} BEGIN
         INSERT INTO event (at, last, what, origin, who) VALUES
-            ({_NOW}, {_NOW}, 'resumed', OLD.upstream, keyserver_who()); END""",
+            ({_NOW}, {_NOW}, 'resumed', OLD.upstream, history_who()); END""",
     "history_said_new": f"AFTER INSERT ON record WHEN {_ON} BEGIN {_SAY} END",
     "history_said": f"AFTER UPDATE OF found, at ON record WHEN {_ON} BEGIN {_SAY} END",
     "history_forgotten": f"""AFTER DELETE ON record WHEN {_ON} BEGIN

@@ -65,11 +65,11 @@ class Session(sqlite3.Connection):
 
     def provide(self) -> None:
         """Register what the triggers call. On the connection's own thread."""
-        self.create_function("keyserver_now", 0, lambda: self.now)
-        self.create_function("keyserver_act", 0, lambda: self.act)
-        self.create_function("keyserver_who", 0, lambda: self.who)
-        self.create_function("keyserver_hash", 2, keyed, deterministic=True)
-        self.create_function("keyserver_digest", 1, _digest, deterministic=True)
+        self.create_function("history_now", 0, lambda: self.now)
+        self.create_function("history_act", 0, lambda: self.act)
+        self.create_function("history_who", 0, lambda: self.who)
+        self.create_function("history_hash", 2, keyed, deterministic=True)
+        self.create_function("history_digest", 1, _digest, deterministic=True)
 
     def set(self, pragma: str, value: str) -> None:
         """Set a pragma of this connection, unless that was its last value here: to set one makes SQLite prepare every

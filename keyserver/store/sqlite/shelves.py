@@ -149,10 +149,10 @@ def _take_down_records(writing: Writing, after: Place | None) -> Place | None:
     ).fetchall()
     if rows:
         writing.db.execute(
-            "INSERT INTO word SELECT keyserver_hash(h.key, r.name), r.upstream, r.at, r.at,"
+            "INSERT INTO word SELECT history_hash(h.key, r.name), r.upstream, r.at, r.at,"
             " CASE WHEN r.found THEN 'found' ELSE 'absent' END, NULL FROM record AS r, history AS h"
             " WHERE (r.name, r.upstream) BETWEEN (?, ?) AND (?, ?) AND NOT EXISTS (SELECT 1 FROM word AS w"
-            " WHERE w.hash = keyserver_hash(h.key, r.name) AND w.upstream = r.upstream AND w.word <> 'failed')"
+            " WHERE w.hash = history_hash(h.key, r.name) AND w.upstream = r.upstream AND w.word <> 'failed')"
             " ON CONFLICT DO NOTHING",
             (*rows[0], *rows[-1]),
         )

@@ -31,13 +31,14 @@ from keyserver.model import Change, Find, Kind, Name, Record, Selection, Source
 from keyserver.store.administration import Administration
 from keyserver.store.alone import Alone
 from keyserver.store.arriving import Put
-from keyserver.store.base import Snapshot, Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
+from keyserver.store.base import Stored, StoreError, StoreRefused, StoreStats, Undo, Undone, Waiting
 from keyserver.store.cluster import Cluster
 from keyserver.store.history import WHO, History
 from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.names import fits
 from keyserver.store.puts import Puts
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.sqlite import (
     deletions,
     listing,

@@ -29,7 +29,8 @@ from keyserver.model import Certificate, Find, Kind, Malformed, Record, Source, 
 from keyserver.policy import Terms, with_subdomains
 from keyserver.query import name_of
 from keyserver.rules import InForce
-from keyserver.store.base import Snapshot, StoreError
+from keyserver.store.base import StoreError
+from keyserver.store.snapshot import Snapshot
 from keyserver.store.sqlite import SqliteStore
 from keyserver.wire import milter
 from support import milter_client

@@ -12,7 +12,8 @@ from keyserver.model import Answer, Failed, Find, How, Kind, Source, State, View
 from keyserver.query import ByAddress, ByFingerprint, parse
 from keyserver.resolver.by_domain import AUTHORITY, behind, is_answered
 from keyserver.resolver.rules import DomainCertificate, Rules
-from keyserver.store.base import Snapshot, StoreError
+from keyserver.store.base import StoreError
+from keyserver.store.snapshot import Snapshot
 from keyserver.verdict.asking import Verdicts
 from keyserver.verdict.deciding import Kinds, Policy, Verdict, Word
 from support.openpgp import make

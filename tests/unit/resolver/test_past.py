@@ -18,8 +18,8 @@ from keyserver.resolver.past import Stood, Then
 from keyserver.resolver.rules import DomainCertificate, Rules
 from keyserver.resolver.settings import rules_from, settings_document
 from keyserver.resolver.then import answered_then
-from keyserver.store.base import Snapshot
 from keyserver.store.history import Past, Said, Word
+from keyserver.store.snapshot import Snapshot
 from support.openpgp import CREATED, Made, make
 
 AT = CREATED + 100_000_000

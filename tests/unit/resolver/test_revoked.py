@@ -15,7 +15,7 @@ from keyserver.resolver.select import Selected, select
 from keyserver.smime import ber
 from keyserver.smime.crl import authority
 from keyserver.smime.crl_reading import read_list
-from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 from keyserver.usable import unusable
 from support import x509 as made
 from support.crls import ENDS, ISSUED, revocation_list

@@ -10,7 +10,7 @@ from keyserver.model import Entry, Kind, Record, Source, UpstreamSpec, Validity,
 from keyserver.policy import FOREVER, MAX_ANSWER, OnRecord, Terms, on_record
 from keyserver.query import parse
 from keyserver.resolver.select import Selected, merged_of, names_behind, proves, select
-from keyserver.store.base import Snapshot
+from keyserver.store.snapshot import Snapshot
 from support.openpgp import CREATED, SUBKEY, Made, bind, make, new_key
 from support.resolving import NOW
 
