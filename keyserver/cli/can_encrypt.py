@@ -60,7 +60,8 @@ def can_encrypt(
     else:
         console = show.console()
         console.print(_table(found))
-        console.print(f"{len(found)} asked: {', '.join(f'{number} {word}' for word, number in count.items())}")
+        said = [f"{number} {word}" for word, number in count.items() if number or word != "reject"]
+        console.print(f"{len(found)} asked: {', '.join(said)}")
     return max(_CODES[one["verdict"]] for one in found)
 
 
