@@ -22,6 +22,8 @@ from keyserver.rules import InForce
 from keyserver.store.base import Store
 from keyserver.upstreams.base import Upstream
 
+PLACE = "revocations"
+"""Under which the history keeps up to when (Unix seconds) certificates have been asked for."""
 AT_ONCE = 4  # certificates that are asked for at the same time
 MOST = 200  # fingerprints read at once
 _DIGITS = 12  # of a fingerprint, by which its turn is told
@@ -30,7 +32,8 @@ _DIGITS = 12  # of a fingerprint, by which its turn is told
 @dataclass(slots=True)
 class Renewing:
     """Goes round once in an interval. A fingerprint is as good as random, so its first digits say when it has its turn:
-    the questions are spread evenly, and nothing need be remembered but how far the round has come."""
+    the questions are spread evenly, and nothing need be remembered but how far the round has come: in the database, for
+    a restart, and for whichever node leads next."""
 
     store: Store
     rules: InForce[Rules]
@@ -39,19 +42,16 @@ class Renewing:
     hygiene: Mapping[Kind, Hygiene]
     clock: Callable[[], int]
     via: str
-    upto: int = 0  # Unix seconds; 0: nothing has been asked yet
 
     async def run(self) -> int:
         """Ask for those whose turn has come since the last call; for how many. Raises StoreError."""
         now, interval = self.clock(), self.rules().revocation_interval
-        since = self.upto or now
-        if not since < now:  # the first call, or a clock that was set back
-            self.upto = min(since, now)
-            return 0
+        since = await self.store.history.cursor(PLACE)
         count = 0
-        for after, upto in turns(max(since, now - interval), now, interval):
-            count += await self._range(after, upto)
-        self.upto = now
+        if since is not None and since < now:  # else the first call, or a clock that was set back
+            for after, upto in turns(max(since, now - interval), now, interval):
+                count += await self._range(after, upto)
+        await self.store.history.move(PLACE, now)
         return count
 
     async def _range(self, after: str, upto: str) -> int:

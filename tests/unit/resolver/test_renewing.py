@@ -188,6 +188,19 @@ async def test_each_has_its_turn_once_in_an_interval(world: World) -> None:
     assert not peer.asked
 
 
+async def test_a_restart_or_another_node_goes_on_where_the_round_was(world: World) -> None:
+    for n in range(12):
+        await world.put(make([f"n{n}@example.org"], seed=str(n)), Source.LOCAL, "administrator")
+    peer = world.peer("one")
+    world.now = NOW - NOW % DAY
+    await world.round.run()
+    world.now += DAY // 2
+    first = await world.round.run()
+    world.now += DAY // 2
+    assert first + await renewing(world).run() == 12
+    assert len(set(peer.asked)) == 12
+
+
 @given(
     since=st.integers(0, 10**9), steps=st.lists(st.integers(1, 40_000), max_size=30), place=st.integers(0, 16**12 - 1)
 )
