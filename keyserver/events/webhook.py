@@ -130,16 +130,17 @@ class Webhook:
         return EVERY if len(events) < BATCH else 0
 
     async def _begin(self) -> int:
-        """What the receiver has; at the very first it begins with what comes."""
-        if self._after is None:
-            cursor = await self._history.cursor(RECEIVER)
-            if cursor is None:
-                cursor = await self._history.newest()
-                await self._history.move(RECEIVER, cursor)
-            self._after = max(cursor, self._sent)
-            self._counted = (self._after, 0)
+        """What the receiver has, also where another node has led meanwhile; at the very first it begins with what
+        comes."""
+        cursor = await self._history.cursor(RECEIVER)
+        if cursor is None:
+            cursor = await self._history.newest()
+            await self._history.move(RECEIVER, cursor)
+        after = max(cursor, self._sent)
+        if after != self._after:
+            self._after, self._counted = after, (after, 0)
         await self._move()
-        return self._after
+        return after
 
     async def _deliver(self, event: Event) -> float:
         """POST one event; how long to wait before the next attempt, 0 where it was taken."""

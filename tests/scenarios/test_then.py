@@ -216,7 +216,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield postgres.shared().url(stack.enter_context(postgres.fresh())) if request.param == "postgres" else ""
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak), pytest.param(3, marks=pytest.mark.soak)])
 async def test_a_year(url: str, tmp_path: Path, seed: int) -> None:
     year = Year(tmp_path, url, seed)
     await year.begin()

@@ -11,7 +11,7 @@ import pytest
 
 from keyserver.app import hygiene_of
 from keyserver.domains import DomainRule, DomainRules
-from keyserver.model import Entry, Kind, Name, Record, Source, UpstreamSpec, View
+from keyserver.model import Entry, Kind, Name, OnChange, Record, Source, UpstreamSpec, View
 from keyserver.policy import Terms
 from keyserver.query import parse
 from keyserver.resolver.past import Stood, Then
@@ -176,11 +176,22 @@ async def test_a_domains_gateway_answered_where_the_view_handed_it_out() -> None
 def test_every_setting_that_decides_answers_comes_back() -> None:
     """Also one that is added later: what a lookup does not go by is named here, and nothing else may be missing."""
     spec = UpstreamSpec(
-        "one", 3, ("example.org",), 60, 9.0, True, frozenset(Kind), False, None, None, by_owner=True, nameless=False
+        "one", 3, ("example.org",), 60, 9.0, True, frozenset(Kind), False, by_owner=True, nameless=False,
+        on_change=OnChange.HOLD,
+    )  # fmt: skip
+    rule = DomainRule(
+        "*.strict.example",
+        ("one",),
+        frozenset({Kind.X509}),
+        require_chain=True,
+        pinned=frozenset({"AB" * 20}),
+        on_change=OnChange.REPORT,
+        ttl=9,
+        must_encrypt=True,
+        reject_text="no",
     )
-    rule = DomainRule("*.strict.example", ("one",), frozenset({Kind.X509}), True, frozenset({"AB" * 20}), 9, True, "no")
-    terms = Terms(60, 61, 62, ("us.example",), True, {"one": spec}, DomainRules([rule]))
-    views = {"v": View("v", answer_mailflow=True, usable_only=True, domain_certificates=True)}
+    terms = Terms(60, 61, 62, ("us.example",), True, {"one": spec}, DomainRules([rule]), on_change=OnChange.HOLD)
+    views = {"v": View("v", answer_mailflow=True, usable_only=True, domain_certificates=True, on_change=OnChange.HOLD)}
     named = (DomainCertificate("partner.example", "AB" * 20),)
     given = Rules(terms, {}, views, "cache", subaddress="+", subaddress_domains=("example.org",),
                   domain_certificates=named, domain_authority=True)  # fmt: skip

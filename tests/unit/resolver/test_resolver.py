@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keyserver.model import Failed, How, Source, State, View
+from keyserver.model import Failed, How, Source, State, Step, View
 from keyserver.query import parse
 from keyserver.resolver.failures import MOST, Failures
 from keyserver.resolver.resolver import Resolver
@@ -44,9 +44,9 @@ async def test_those_who_ask_the_same_share_one_search_and_each_has_its_own_view
     peer = ground.peer("a")
     peer.open.clear()
     resolver = resolver_of(ground)
-    lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View())) for _ in range(20)]
-    await until(lambda: peer.asked)
-    await ground.store.look(parse(ALICE).name)  # in its turn: behind the looks of all others
+    heard: list[Step] = []
+    lookups = [asyncio.ensure_future(resolver.lookup(parse(ALICE), View(), hear=heard.append)) for _ in range(20)]
+    await until(lambda: peer.asked and sum(step.what == "joined" for step in heard) == 19)
     peer.open.set()
     answers = await asyncio.gather(*lookups)
     assert len(peer.asked) == 1
