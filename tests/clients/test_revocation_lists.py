@@ -252,7 +252,7 @@ def test_check_names_what_is_wrong_with_a_list(tmp_path: Path, ca: Ca) -> None:
     for wrong, said in (
         (good.replace("http://crl.example/ca.crl", "ftp://crl.example/ca.crl"), "the scheme 'ftp' does not fit"),
         (good.replace("http://crl.example/ca.crl", "ldap://crl.example"), "with the DN of the entry"),
-        (good.replace("ca.pem", "alice.csr"), "alice.csr"),
+        (good.replace("ca.pem", "alice.csr"), "issuer_file"),
         (good.replace(str(ca.folder / "ca.pem"), str(tmp_path / "empty")), "accepted is the certificate of one"),
         (good.replace('stale = "ignore"', 'stale = "hold"'), "stale"),
         (good + good.partition("[[verdict")[0], "occurs twice"),
