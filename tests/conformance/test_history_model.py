@@ -230,7 +230,7 @@ def test_the_past_is_what_was_seen(kind: str) -> None:
     run_state_machine_as_test(
         lambda: Model(kind),
         settings=settings(
-            max_examples=EXAMPLES[kind],
+            max_examples=EXAMPLES[kind] // 2,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
