@@ -12,7 +12,7 @@ from keyserver.app import hygiene_of
 from keyserver.model import Absent, Failed, Fault, Found, Outcome, Refused
 from support.internet import PUBLIC, Internet
 from support.openpgp import armored
-from support.protocols import BUFFERED, BY_HTTP, EVERY, OCTETS, PROTOCOLS, Stage, ask, closed, counted
+from support.protocols import AMPLE, BUFFERED, BY_HTTP, EVERY, OCTETS, PROTOCOLS, Stage, ask, closed, counted
 from support.scripted import (
     Behaviour,
     chunked,
@@ -119,7 +119,7 @@ async def test_a_bad_answer_is_no_absence(stage: Stage, internet: Internet, prot
 async def test_statuses(stage: Stage, protocol: str, behaviour: Behaviour, expected: Absent | Failed) -> None:
     spoken = PROTOCOLS[protocol]
     async with stage(spoken, behaviour) as (upstream, _):
-        outcome = await ask(upstream, spoken.query)
+        outcome = await ask(upstream, spoken.query, left=AMPLE)
     assert type(outcome) is type(expected)
     for field in ("fault", "retry_after", "remember"):
         assert getattr(outcome, field, None) == getattr(expected, field, None)

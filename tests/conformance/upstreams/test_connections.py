@@ -11,6 +11,7 @@ import pytest
 
 from keyserver.model import Absent, Failed, Found
 from support.protocols import (
+    AMPLE,
     BY_TLS,
     EVERY,
     LATER,
@@ -69,12 +70,12 @@ async def test_nobody_there(stage: Stage, protocol: str, known: bool) -> None:
         pass
     gone = replace(spoken, serve=lambda behaviour, tls: contextlib.nullcontext(port))
     async with stage(gone) as (upstream, _):
-        assert isinstance(await ask(upstream, spoken.query, known=known), Absent if absent else Failed)
+        assert isinstance(await ask(upstream, spoken.query, known=known, left=AMPLE), Absent if absent else Failed)
     async with stage(gone, table={}) as (upstream, _):
-        assert isinstance(await ask(upstream, spoken.query, known=known), Absent if absent else Failed)
+        assert isinstance(await ask(upstream, spoken.query, known=known, left=AMPLE), Absent if absent else Failed)
     trouble = dict.fromkeys(("partner.de", "keys.partner.de", "openpgpkey.partner.de"), OSError("SERVFAIL"))
     async with stage(gone, table=trouble) as (upstream, _):
-        assert isinstance(await ask(upstream, spoken.query, known=known), Failed), "nobody could say"
+        assert isinstance(await ask(upstream, spoken.query, known=known, left=AMPLE), Failed), "nobody could say"
 
 
 @EVERY
