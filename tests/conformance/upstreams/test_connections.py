@@ -78,16 +78,21 @@ async def test_nobody_there(stage: Stage, protocol: str, known: bool) -> None:
         assert isinstance(await ask(upstream, spoken.query, known=known, left=AMPLE), Failed), "nobody could say"
 
 
+def stuck(reached: asyncio.Event) -> Behaviour:
+    """Hears a question, and says nothing to it."""
+
+    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await hang(request, writer)
+
+    return behave
+
+
 @EVERY
 async def test_closing_in_the_middle_of_a_question(stage: Stage, protocol: str) -> None:
     spoken = PROTOCOLS[protocol]
     reached = asyncio.Event()
-
-    async def stuck(request: Request, writer: asyncio.StreamWriter) -> None:
-        reached.set()
-        await hang(request, writer)
-
-    async with stage(spoken, stuck) as (upstream, port):
+    async with stage(spoken, stuck(reached)) as (upstream, port):
         waiting = asyncio.ensure_future(ask(upstream, spoken.query))
         await asyncio.wait_for(reached.wait(), LEFT)
         await asyncio.wait_for(upstream.close(), LATER)
@@ -101,12 +106,7 @@ async def test_closing_in_the_middle_of_a_question(stage: Stage, protocol: str) 
 async def test_giving_up_in_the_middle_of_a_question(stage: Stage, protocol: str) -> None:
     spoken = PROTOCOLS[protocol]
     reached = asyncio.Event()
-
-    async def stuck(request: Request, writer: asyncio.StreamWriter) -> None:
-        reached.set()
-        await hang(request, writer)
-
-    async with stage(spoken, stuck) as (upstream, port):
+    async with stage(spoken, stuck(reached)) as (upstream, port):
         waiting = asyncio.ensure_future(ask(upstream, spoken.query))
         await asyncio.wait_for(reached.wait(), LEFT)
         waiting.cancel()
