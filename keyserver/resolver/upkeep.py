@@ -139,6 +139,7 @@ class Upkeep:
         return self._look() and self.membership.leads
 
     async def _purge(self, now: int) -> int:
+        await self._resolver.remember()  # of what is gone, nobody may say any more that it answered
         total = 0
         while True:
             with self._rules.acting() as rules:

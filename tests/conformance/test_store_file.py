@@ -345,6 +345,7 @@ async def main():
         await store.put([Made(900).find()], [], await store.begin(), 1)
     except StoreError as error:
         print("put:", error)
+    await store.purge_expired({}, 0, 10, 1)  # nothing to be written is no sign that writing works
     print("healthy:", (await store.stats()).healthy)
     await store.close()
 asyncio.run(main())

@@ -103,6 +103,12 @@ def test_a_yes_names_what_a_lookup_finds_usable(things: list[Known], mailflow: b
 @example([("usable", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "approved")], False, "25h")
 @example([("its subkey expired", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "sent")], False, "25h")
 @example([("expires soon", ADDRESSES[0], "sent")], [("usable", ADDRESSES[0], "sent")], False, "25h")
+@example(
+    [("expired", ADDRESSES[0], "sent"), ("expired", ADDRESSES[1], "sent")],
+    [("expired", ADDRESSES[0], "local"), ("expired", ADDRESSES[1], "sent")],
+    False,
+    "25h",
+)
 def test_what_is_held_is_held_from_views_and_verdicts(
     before: list[Known], after: list[Known], mailflow: bool, waited: str
 ) -> None:

@@ -428,7 +428,8 @@ class SqliteStore:
         with self._errors(writing=True):
             (result, written), rows = await run(self._opened(self._writer), guarded)
         self._log.grown(rows)
-        self._cannot_write = ""
+        if rows:  # where nothing was to be written, nothing was tried: SQLite begins on a read-only file, too
+            self._cannot_write = ""
         if written is not None:
             self._publish(written)
         return result
