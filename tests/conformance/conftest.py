@@ -28,7 +28,7 @@ from support import postgres
 KINDS = ("sqlite", "postgres")
 """The stores that are held to every promise."""
 
-EXAMPLES = {"sqlite": 40, "postgres": 8}
+EXAMPLES = {"sqlite": 28, "postgres": 6}
 """Generated worlds: each step there goes to another process and back."""
 
 

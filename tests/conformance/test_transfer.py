@@ -177,6 +177,7 @@ async def test_a_copy_that_was_broken_off_goes_on_where_it_was(pair: tuple[Backe
         await migrate(source, target)  # and once more changes nothing
 
 
+@pytest.mark.parametrize("pair", [("sqlite", "postgres"), ("postgres", "sqlite")], indirect=True, ids=" to ".join)
 @pytest.mark.parametrize("kept", ["entry", "another copy", "act", "invitation", "pause"])
 async def test_a_store_in_use_is_left_as_it_is(pair: tuple[Backend, Backend], kept: str) -> None:
     async with pair[0].opened() as (source, _), pair[1].opened() as (target, _):

@@ -522,7 +522,7 @@ def test_the_cache_is_what_a_few_dictionaries_say() -> None:
     run_state_machine_as_test(
         Model,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

@@ -181,7 +181,7 @@ REVOCATIONS = {
 """Of every user ID, older than the self-signatures: nothing is revoked by them, and nothing that was cut comes back."""
 
 
-@settings(max_examples=600, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.lists(entries(), max_size=5), worlds(), st.booleans(), questions)
 def test_an_entry_answers_an_address_only_if_its_origin_may_speak_for_it(
     found: list[Entry], terms: Terms, answer_mailflow: bool, query: Query

@@ -257,6 +257,6 @@ def test_nobody_is_answered_for_whom_no_origin_speaks() -> None:
     run_state_machine_as_test(
         Worlds,
         settings=settings(
-            max_examples=30, stateful_step_count=16, deadline=None, derandomize=True, suppress_health_check=checks
+            max_examples=20, stateful_step_count=16, deadline=None, derandomize=True, suppress_health_check=checks
         ),
     )

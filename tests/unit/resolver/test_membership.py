@@ -220,11 +220,18 @@ async def test_a_pause_of_ours_is_not_taken_back_by_what_was_read_before_it(grou
     assert "a" in paused
 
 
+class Unasked:
+    """In the place of a resolver that nobody asked anything."""
+
+    async def remember(self) -> None:
+        pass
+
+
 async def test_what_one_node_does_is_done_where_it_leads(kept: Kept) -> None:
     ground = kept.ground
     upkeep = Upkeep(
         ground.store,
-        None,  # type: ignore[arg-type]  # nothing is searched
+        Unasked(),  # type: ignore[arg-type]  # nothing is searched
         ground.rules,
         kept.membership,
         kept.clocks,
