@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+PACE_BOUNDS = (
+    *(5, 8, 12, 18, 27, 40, 60, 90, 130, 200),
+    *(300, 450, 700, 1000, 1500, 2300, 3500, 5000, 7500, 10_000),
+)
+"""Milliseconds, rising: answers are counted by the first of these that they took at most."""
+
+PACE_DAYS = 35
+"""For how many days paces are kept."""
+
+FAILED = -1
+"""Stands for the bucket of answers that failed."""
+
+
+def pace_bucket(seconds: float) -> int:
+    """Where an answer that took so long is counted; len(PACE_BOUNDS): it took longer than all of them."""
+    return bisect_left(PACE_BOUNDS, seconds * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the answers of one upstream took on one day (UTC, days since the epoch)."""
+
+    upstream: str
+    day: int
+    buckets: tuple[int, ...]  # one for each of PACE_BOUNDS, and one for what took longer; what failed is in none
+    failed: int
 
 
 class AboutUpstreams(Protocol):
@@ -25,3 +54,10 @@ class AboutUpstreams(Protocol):
         """Keep an upstream's counts if those kept so far are still these (None: there are none); were they?
 
         So nodes that count at the same time lose nothing: who comes too late reads, adds its own, and tries again."""
+
+    async def add_pace(self, counts: Mapping[tuple[int, str, int], int]) -> None:
+        """So many more answers: (day, upstream, `pace_bucket` or FAILED) -> how many. Not durable. What is more than
+        PACE_DAYS older than the latest of these days goes."""
+
+    async def pace(self, since_day: int) -> Sequence[Pace]:
+        """Of that day and later, by upstream and day."""
