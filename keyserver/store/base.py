@@ -13,6 +13,7 @@ from keyserver.store.cluster import Cluster
 from keyserver.store.history import History
 from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Listing, Page, Place
+from keyserver.store.recipients import Recipients
 from keyserver.store.snapshot import Snapshot
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
@@ -93,6 +94,9 @@ class Store(Protocol):
 
     history: History
     """What changed there, and when; as above."""
+
+    recipients: Recipients
+    """Who was asked for, and could be encrypted to; as above."""
 
     upstreams: AboutUpstreams
     """What is kept there about upstreams; as above."""

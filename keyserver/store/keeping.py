@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from keyserver.store.history import Bounds
+from keyserver.store.recipients import DAY, MAX_KEPT
 
 Place: TypeAlias = tuple[int | str | bytes, ...]
 """Where a sweep goes on."""
@@ -59,11 +60,13 @@ class Shelves(Protocol):
 
     async def sweep(self, part: int, after: Place | None, cutoff: int, limit: int) -> Swept:
         """Let go of what was over before the cutoff, up to `limit` rows: events with their copies, words, what answered
-        for names under which nothing is or was stored any more. The history is whole from the cutoff on."""
+        for names under which nothing is or was stored any more; notes of recipients, and of others the certificate
+        where nobody knows it. The history is whole from the cutoff on."""
 
 
 PARTS = 3  # what is taken down: revocations and blocks, entries, records
-SWEPT = 3
+SWEPT = 4
+NOTES = 3  # of them: notes of recipients
 
 
 class Keeping:
@@ -96,6 +99,8 @@ class Keeping:
                     break
                 self._pass, self._last = (cutoff, 0, None), now
             cutoff, part, place = self._pass
+            if part == NOTES:
+                cutoff = max(cutoff, now - MAX_KEPT * DAY)
             swept = await self._shelves.sweep(part, place, cutoff, limit - gone)
             gone += swept.gone
             if swept.next is not None:

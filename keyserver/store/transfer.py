@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Protocol
 
-from keyserver.store import inviting
+from keyserver.store import inviting, noted
 
 Key = tuple[str | int | bytes, ...]
 """What a row is found by; ordered by its UTF-8 octets or numbers, column by column."""
@@ -46,6 +46,8 @@ class Part(StrEnum):
     ANSWERING = "what answers"
     PAST_SETTINGS = "past settings"
     RECEIVERS = "receivers"
+    RECIPIENTS = "recipients"
+    PACES = "paces of upstreams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ TABLES: Mapping[Part, Table] = {
     Part.ANSWERING: Table("answering", ("name", "view"), ("fingerprint", "at")),
     Part.PAST_SETTINGS: Table("past_settings", ("number",), ("at", "settings")),
     Part.RECEIVERS: Table("delivery", ("receiver",), ("number",)),
+    Part.RECIPIENTS: Table("recipient", noted.COLUMNS[:1], noted.COLUMNS[1:], frozenset({"lost"})),
+    Part.PACES: Table("pace", ("day", "upstream", "bucket"), ("n",)),
 }
 """All but entries: key (fingerprint, source, origin), row (`model.Entry`, {name: rank})."""
 
@@ -163,7 +167,7 @@ class _Walk:
     async def run(self, progress: Progress, *, unfinished: bool = False) -> None:
         """unfinished: it ends with the target's last row."""
         after: Key | None = None
-        batch = NARROW if self.part in (Part.EVENTS, Part.WORDS) else BATCH
+        batch = NARROW if self.part in (Part.EVENTS, Part.WORDS, Part.RECIPIENTS) else BATCH
         while rows := await self.source.read(self.part, after, None, batch):
             if unfinished and not await self.target.read(self.part, after, None, 1):
                 return

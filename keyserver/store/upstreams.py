@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,18 @@ class Pace:
     day: int
     buckets: tuple[int, ...]  # one for each of PACE_BOUNDS, and one for what took longer; what failed is in none
     failed: int
+
+
+def paces(rows: Iterable[tuple[str, int, int, int]]) -> list[Pace]:
+    """From what a store has: upstream, day, bucket, how many."""
+    found: dict[tuple[str, int], dict[int, int]] = {}
+    for upstream, day, bucket, n in rows:
+        found.setdefault((upstream, day), {})[bucket] = n
+    every = range(len(PACE_BOUNDS) + 1)
+    return [
+        Pace(upstream, day, tuple(counts.get(bucket, 0) for bucket in every), counts.get(FAILED, 0))
+        for (upstream, day), counts in sorted(found.items())
+    ]
 
 
 class AboutUpstreams(Protocol):

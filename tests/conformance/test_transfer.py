@@ -12,7 +12,9 @@ from keyserver.model import Source, Voucher
 from keyserver.store.administration import ActFilter, StoredAct, StoredSession, StoredToken
 from keyserver.store.base import Store
 from keyserver.store.invitations import Invitation, Quota, Stage
+from keyserver.store.recipients import Encryptable, Looked
 from keyserver.store.transfer import BATCH, Differs, Key, Part, Row, Transfer, check, copy, verify
+from keyserver.store.upstreams import FAILED
 from support.listed import listed
 from tests.conformance.conftest import KINDS, Backend, Made, addr, said
 
@@ -90,6 +92,10 @@ async def fill(store: Store) -> None:
     await store.history.settings({"ttl": 1}, NOW + 2)
     await store.history.failed({(addr("bob@a.example"), "two"): NOW + 3})
     await store.history.move("webhook", 3)
+    yes = Looked(Encryptable.YES, NOW, ALICE.kind, ALICE.fingerprint, NOW + 5, "it expires")
+    await store.recipients.note({"alice@a.example": yes, "bob@a.example": yes})
+    await store.recipients.note({"bob@a.example": Looked(Encryptable.NO, NOW + 1, reason="göne")})
+    await store.upstreams.add_pace({(20_000, "one", 3): 4, (20_000, "one", FAILED): 1})
 
 
 def invited(n: int, address: str) -> Invitation:
@@ -115,6 +121,10 @@ async def all_of(store: Store) -> list[object]:
         await store.invitations.invitations(100),
         await about.pauses(),
         await about.told(),
+        await about.pace(0),
+        await store.recipients.domains(0, 10),
+        await store.recipients.ending(NOW, NOW + 10, 0, 10),
+        await store.recipients.lost(NOW, 0, 10),
         await store.newest(),
         await store.search("alice", ALICE.kind, 10),
         await store.due({None: NOW + 1}, 10),

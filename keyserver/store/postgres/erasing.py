@@ -109,6 +109,7 @@ async def forget(writing: Writing, address: str, fingerprints: Collection[str]) 
     for sql, value in (
         ("DELETE FROM word WHERE hash IN (SELECT history_hash_1(n) FROM unnest($1::text[]) AS n)", names),
         ("DELETE FROM answering WHERE name = ANY($1::text[])", names),
+        ("DELETE FROM recipient WHERE hash = history_hash_1($1)", text(address)),
         ("DELETE FROM event WHERE address = $1 AND source = ''", text(address)),
     ):
         gone += int((await db.execute(sql, value)).rpartition(" ")[2])

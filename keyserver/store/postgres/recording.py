@@ -375,6 +375,7 @@ ERASED = {
     "past_name": "name, fingerprint",
     "answering": "name, view",
     "past_settings": "number",
+    "recipient": "hash",
 }
 """What is erased with the history, and its keys; receivers know on where they are."""
 

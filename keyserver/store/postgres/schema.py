@@ -234,7 +234,31 @@ INVITATIONS: Step = (
     "CREATE INDEX invitation_idle ON invitation (number) WHERE stage NOT IN ('confirmed', 'withdrawn')",
 )
 
-STEPS: tuple[Step, ...] = (VERSION_1, INVITATIONS, (*RECORDING, PUT_2))
+OUTLOOK: Step = (
+    # Older nodes go on without them.
+    """CREATE TABLE recipient (
+        hash bytea PRIMARY KEY,
+        domain text COLLATE "C" NOT NULL,
+        asked_day bigint NOT NULL,
+        word text COLLATE "C" NOT NULL,
+        since bigint NOT NULL,
+        until bigint,
+        cause text NOT NULL,
+        kind text COLLATE "C" NOT NULL,
+        fingerprint text COLLATE "C" NOT NULL,
+        reason text NOT NULL,
+        lost boolean NOT NULL
+    )""",
+    """CREATE TABLE pace (
+        day bigint NOT NULL,
+        upstream text COLLATE "C" NOT NULL,
+        bucket bigint NOT NULL,
+        n bigint NOT NULL,
+        PRIMARY KEY (day, upstream, bucket)
+    )""",
+)
+
+STEPS: tuple[Step, ...] = (VERSION_1, INVITATIONS, (*RECORDING, PUT_2), OUTLOOK)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
 OLDEST = 1

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from keyserver.store.keeping import Kept, Place, Swept
-from keyserver.store.past import BEFORE, COPY, EVENT, WORD
+from keyserver.store.past import BEFORE, COPY, DAY, EVENT, WORD
 from keyserver.store.postgres import erasing
 from keyserver.store.postgres.administration import Connections
 from keyserver.store.postgres.connections import Connection
@@ -41,6 +41,12 @@ _MEMORY = (
     "SELECT a.name, a.view, NOT EXISTS (SELECT 1 FROM name AS n WHERE n.name = a.name)"  # noqa: S608
     " AND NOT EXISTS (SELECT 1 FROM past_name AS p WHERE p.name = a.name) AS over FROM answering AS a"
     f" WHERE (a.name, a.view) > ($1, $2) ORDER BY a.name, a.view LIMIT {_BATCH}"
+)
+_NOTES = (
+    "SELECT r.hash, r.asked_day < $2 AS old, r.asked_day < $2 OR r.fingerprint <> ''"  # noqa: S608
+    " AND NOT EXISTS (SELECT 1 FROM entry AS e WHERE e.fingerprint = r.fingerprint)"
+    " AND NOT EXISTS (SELECT 1 FROM event AS e WHERE e.fingerprint = r.fingerprint) AS over FROM recipient AS r"
+    f" WHERE r.hash > $1 ORDER BY r.hash LIMIT {_BATCH}"
 )
 _WHOLE = "UPDATE history SET whole = $1 WHERE whole IS NULL OR whole > 0 AND whole < $1"
 
@@ -88,7 +94,7 @@ class PostgresShelves:
 
 _ANY = (
     "SELECT active OR EXISTS (SELECT 1 FROM event) OR EXISTS (SELECT 1 FROM word) OR EXISTS (SELECT 1 FROM answering)"
-    " FROM history"
+    " OR EXISTS (SELECT 1 FROM recipient) FROM history"
 )
 
 
@@ -209,12 +215,28 @@ async def _drop_memory(db: Connection, rows: Sequence[Any], _cutoff: int) -> Non
     await db.executemany("DELETE FROM answering WHERE name = $1 AND view = $2", [tuple(row)[:2] for row in rows])
 
 
+async def _find_notes(db: Connection, place: Place, cutoff: int) -> Sequence[Any]:
+    rows: Sequence[Any] = await db.fetch(_NOTES, place[0], cutoff // DAY)
+    return rows
+
+
+async def _drop_notes(db: Connection, rows: Sequence[Any], _cutoff: int) -> None:
+    """Notes that are too old; of others, certificates that nobody knows any more."""
+    for old, sql in (
+        (True, "DELETE FROM recipient WHERE hash = ANY($1)"),
+        (False, "UPDATE recipient SET fingerprint = '' WHERE hash = ANY($1)"),
+    ):
+        await db.execute(sql, [row["hash"] for row in rows if row["old"] is old])
+
+
 _FIRST_EVENT: Place = (-(1 << 62),)
 _FIRST_WORD: Place = (b"", "", -1)
 _FIRST_NAME: Place = ("", "")
+_FIRST_NOTE: Place = (b"",)
 
 _SWEEP = (
     (_find_events, _FIRST_EVENT, _drop_events),
     (_find_words, _FIRST_WORD, _drop_words),
     (_find_memory, _FIRST_NAME, _drop_memory),
+    (_find_notes, _FIRST_NOTE, _drop_notes),
 )

@@ -35,6 +35,7 @@ from keyserver.store.postgres.connections import CONNECT, SCAN, Connection, Conn
 from keyserver.store.postgres.history import PostgresHistory
 from keyserver.store.postgres.invitations import PostgresInvitations
 from keyserver.store.postgres.publishing import News
+from keyserver.store.postgres.recipients import PostgresRecipients
 from keyserver.store.postgres.recording import REBASE
 from keyserver.store.postgres.schema import bring_forward
 from keyserver.store.postgres.text import fitting, text
@@ -42,6 +43,7 @@ from keyserver.store.postgres.transfer import PostgresTransfer
 from keyserver.store.postgres.upstreams import PostgresUpstreams
 from keyserver.store.postgres.writing import DELETING, Writing, Written
 from keyserver.store.puts import Puts
+from keyserver.store.recipients import Recipients
 from keyserver.store.snapshot import Snapshot
 from keyserver.store.transfer import Transfer
 from keyserver.store.upstreams import AboutUpstreams
@@ -79,6 +81,7 @@ class PostgresStore:
         self.administration: Administration = PostgresAdministration(self)
         self.invitations: Invitations = PostgresInvitations(self)
         self.history: History = PostgresHistory(self, hygiene)
+        self.recipients: Recipients = PostgresRecipients(self)
         self.upstreams: AboutUpstreams = PostgresUpstreams(self)
         self._bell = Bell(self._connections, self._poll_on, lambda: nodes.alone)
         self.cluster: Cluster = (nodes := PostgresCluster(self, self._bell, changes))

@@ -131,6 +131,7 @@ def forget(writing: Writing, address: str, fingerprints: Collection[str]) -> int
     for name in names:
         gone += db.execute("DELETE FROM word WHERE hash = ?", (keyed(key, name),)).rowcount
         gone += db.execute("DELETE FROM answering WHERE name = ?", (name,)).rowcount
+    gone += db.execute("DELETE FROM recipient WHERE hash = ?", (keyed(key, address),)).rowcount
     gone += db.execute("DELETE FROM event WHERE address = ? AND source = ''", (address,)).rowcount
     for fingerprint in fingerprints:
         living = db.execute(

@@ -170,6 +170,7 @@ TABLES = {
     "past_name": "name, fingerprint",
     "answering": "name, view",
     "past_settings": "number",
+    "recipient": "hash",
 }
 """What is erased with the history, and its keys; receivers know on where they are."""
 

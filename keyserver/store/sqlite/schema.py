@@ -243,6 +243,31 @@ INVITATIONS: Step = (
     "CREATE INDEX invitation_idle ON invitation (number) WHERE stage NOT IN ('confirmed', 'withdrawn')",
 )
 
+OUTLOOK: Step = (
+    # See `store.recipients`; `store.noted` says what is in its columns.
+    """CREATE TABLE recipient (
+        hash BLOB PRIMARY KEY,
+        domain TEXT NOT NULL,
+        asked_day INTEGER NOT NULL,
+        word TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        until INTEGER,
+        cause TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        lost INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # See `store.upstreams`.
+    """CREATE TABLE pace (
+        day INTEGER NOT NULL,
+        upstream TEXT NOT NULL,
+        bucket INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        PRIMARY KEY (day, upstream, bucket)
+    ) WITHOUT ROWID""",
+)
+
 STEPS: tuple[Step, ...] = (
     VERSION_1,
     VERSION_2,
@@ -256,6 +281,7 @@ STEPS: tuple[Step, ...] = (
     ACTS,
     INVITATIONS,
     RECORDING,
+    OUTLOOK,
 )
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from keyserver.store.keeping import Kept, Place, Swept
-from keyserver.store.past import BEFORE
+from keyserver.store.past import BEFORE, DAY
 from keyserver.store.sqlite import erasing
 from keyserver.store.sqlite.administration import Connections
 from keyserver.store.sqlite.reading import history_counts, history_octets, history_words
@@ -42,6 +42,12 @@ _MEMORY = (
     "SELECT a.name, a.view, NOT EXISTS (SELECT 1 FROM name AS n WHERE n.name = a.name)"  # noqa: S608
     " AND NOT EXISTS (SELECT 1 FROM past_name AS p WHERE p.name = a.name) FROM answering AS a"
     f" WHERE (a.name, a.view) > (:name, :view) ORDER BY a.name, a.view LIMIT {_BATCH}"
+)
+_NOTES = (
+    "SELECT r.hash, r.asked_day < :day, r.asked_day < :day OR r.fingerprint <> ''"  # noqa: S608
+    " AND NOT EXISTS (SELECT 1 FROM entry AS e WHERE e.fingerprint = r.fingerprint)"
+    " AND NOT EXISTS (SELECT 1 FROM event AS e WHERE e.fingerprint = r.fingerprint) FROM recipient AS r"
+    f" WHERE r.hash > :hash ORDER BY r.hash LIMIT {_BATCH}"
 )
 _WHOLE = "UPDATE history SET whole = max(coalesce(whole, 0), ?) WHERE whole IS NOT 0"
 
@@ -94,7 +100,7 @@ class SqliteShelves:
 
 _ANY = (
     "SELECT active OR EXISTS (SELECT 1 FROM event) OR EXISTS (SELECT 1 FROM word) OR EXISTS (SELECT 1 FROM answering)"
-    " FROM history"
+    " OR EXISTS (SELECT 1 FROM recipient) FROM history"
 )
 
 
@@ -195,12 +201,24 @@ def _drop_memory(db: Session, rows: Sequence[Sequence[Any]], _cutoff: int) -> No
     db.executemany("DELETE FROM answering WHERE name = ? AND view = ?", [row[:2] for row in rows])
 
 
+def _find_notes(db: Session, place: Place, cutoff: int) -> list[Any]:
+    return db.execute(_NOTES, {"hash": place[0], "day": cutoff // DAY}).fetchall()
+
+
+def _drop_notes(db: Session, rows: Sequence[Sequence[Any]], _cutoff: int) -> None:
+    """Notes that are too old; of others, certificates that nobody knows any more."""
+    db.executemany("DELETE FROM recipient WHERE hash = ?", [row[:1] for row in rows if row[1]])
+    db.executemany("UPDATE recipient SET fingerprint = '' WHERE hash = ?", [row[:1] for row in rows if not row[1]])
+
+
 _FIRST_EVENT: Place = (-(1 << 62),)
 _FIRST_WORD: Place = (b"", "", -1)
 _FIRST_NAME: Place = ("", "")
+_FIRST_NOTE: Place = (b"",)
 
 _SWEEP = (
     (_find_events, _FIRST_EVENT, _drop_events),
     (_find_words, _FIRST_WORD, _drop_words),
     (_find_memory, _FIRST_NAME, _drop_memory),
+    (_find_notes, _FIRST_NOTE, _drop_notes),
 )

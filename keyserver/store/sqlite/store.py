@@ -38,6 +38,7 @@ from keyserver.store.invitations import Invitations
 from keyserver.store.listing import Budget, Filter, Lifetimes, Listing, Page, Place, Sort
 from keyserver.store.names import fits
 from keyserver.store.puts import Puts
+from keyserver.store.recipients import Recipients
 from keyserver.store.snapshot import Snapshot
 from keyserver.store.sqlite import (
     deletions,
@@ -59,6 +60,7 @@ from keyserver.store.sqlite.invitations import SqliteInvitations
 from keyserver.store.sqlite.log import Log
 from keyserver.store.sqlite.near import Near
 from keyserver.store.sqlite.presence import Presence, unwritable
+from keyserver.store.sqlite.recipients import SqliteRecipients
 from keyserver.store.sqlite.session import Session, connect, run
 from keyserver.store.sqlite.transfer import SqliteTransfer
 from keyserver.store.sqlite.upstreams import SqliteUpstreams
@@ -85,6 +87,7 @@ class SqliteStore:
         self.administration: Administration = SqliteAdministration(self)
         self.invitations: Invitations = SqliteInvitations(self)
         self.history: History = SqliteHistory(self, hygiene, self._shorten)
+        self.recipients: Recipients = SqliteRecipients(self)
         self.upstreams: AboutUpstreams = SqliteUpstreams(self)
         self.transfer: Transfer = SqliteTransfer(self)
         self.cluster: Cluster = Alone()

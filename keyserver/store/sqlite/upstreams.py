@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from keyserver.store import upstreams
 from keyserver.store.sqlite.administration import Connections
 from keyserver.store.sqlite.writing import Writing
 
@@ -53,3 +54,21 @@ class SqliteUpstreams:
             return bool(writing.db.execute(sql, (upstream, before, counts)).fetchall())
 
         return await self._connections.write(work, durable=False)
+
+    async def add_pace(self, counts: Mapping[tuple[int, str, int], int]) -> None:
+        """As `AboutUpstreams.add_pace`."""
+        sql = "INSERT INTO pace VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n"
+        old = "DELETE FROM pace WHERE day < (SELECT max(day) FROM pace) - ?"
+
+        def work(writing: Writing) -> None:
+            writing.db.executemany(sql, [(*place, n) for place, n in counts.items()])
+            writing.db.execute(old, (upstreams.PACE_DAYS,))
+
+        if counts:
+            await self._connections.write(work, durable=False)
+
+    async def pace(self, since_day: int) -> Sequence[upstreams.Pace]:
+        """As `AboutUpstreams.pace`."""
+        sql = "SELECT upstream, day, bucket, n FROM pace WHERE day >= ?"
+        rows = await self._connections.read(lambda db: db.execute(sql, (since_day,)).fetchall(), long=True)
+        return upstreams.paces(rows)
