@@ -5,6 +5,8 @@ A `Proof` is judged at one instant, which is "now" for whoever has just made it;
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from keyserver.model import Proof, Validity, View
 
 
@@ -17,15 +19,29 @@ def unusable(proof: Proof) -> str:
     return "" if proof.can_encrypt else "it has no key for encryption that is valid now"
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """When nobody can encrypt with a certificate any more (Unix seconds, the first such instant), and why."""
+
+    at: int
+    why: str
+
+
+def end_of(proof: Proof, now: int) -> End | None:
+    """When it ends by its own times, of one that can be encrypted with now; None: never."""
+    ends = [] if proof.expires is None else [End(proof.expires, "it expires")]
+    living = [s.expires for s in proof.subkeys if s.can_encrypt and not s.revoked and not _over(s.expires, now)]
+    finite = [expires for expires in living if expires is not None]
+    if living and len(finite) == len(living):
+        ends.append(End(max(finite), "its key for encryption expires"))
+    return min(ends, key=lambda end: end.at, default=None)
+
+
 def ends_by(proof: Proof, now: int, at: int) -> str:
     """Why nobody can encrypt with it any more at a later instant (Unix seconds), though one can now; empty where one
     can."""
-    if proof.expires is not None and proof.expires <= at:
-        return "it expires"
-    living = [s.expires for s in proof.subkeys if s.can_encrypt and not s.revoked and not _over(s.expires, now)]
-    if living and all(_over(expires, at) for expires in living):
-        return "its key for encryption expires"
-    return ""
+    end = end_of(proof, now)
+    return end.why if end is not None and end.at <= at else ""
 
 
 def withheld(proof: Proof, view: View) -> str:

@@ -14,6 +14,7 @@ from keyserver.resolver.circuit import CircuitBreaker
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.disclosures import Disclosures
 from keyserver.resolver.inflight import InFlight
+from keyserver.resolver.paces import Paces
 from keyserver.resolver.paused import Paused
 from keyserver.resolver.ratelimit import SearchRateLimit
 from keyserver.resolver.resolver import Resolver
@@ -34,6 +35,7 @@ class Lookups:
     rules: InForce[Rules]
     circuit: CircuitBreaker
     misses: SearchRateLimit
+    paces: Paces
 
 
 @contextlib.asynccontextmanager
@@ -50,7 +52,15 @@ async def open_resolver(context: Context, cache: Cache, rules: InForce[Rules]) -
     disclosures = Disclosures(cache.store.upstreams, _hashed(context.installation.log_secret), clocks.now)
     with contextlib.suppress(StoreError):  # its state is told
         await disclosures.load()
-    circuit = CircuitBreaker(clocks.monotonic, random.random, context.observer.upstream, paused.since, disclosures.note)
+    paces = Paces(clocks.now)
+    circuit = CircuitBreaker(
+        clocks.monotonic,
+        random.random,
+        context.observer.upstream,
+        paused.since,
+        disclosures.note,
+        paces.note,
+    )
     misses = SearchRateLimit(config.limits.misses_per_minute, context.trust, clocks.monotonic)
     searcher = Searcher(
         store=cache.store,
@@ -74,7 +84,7 @@ async def open_resolver(context: Context, cache: Cache, rules: InForce[Rules]) -
         disclosures=disclosures,
     )
     try:
-        yield Lookups(resolver, cleaner, paused, disclosures, rules, circuit, misses)
+        yield Lookups(resolver, cleaner, paused, disclosures, rules, circuit, misses, paces)
     finally:
         await resolver.close()
         await cleaner.close()

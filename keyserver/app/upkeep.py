@@ -21,6 +21,7 @@ from keyserver.resolver.renewing import Renewing
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import StoreError
 from keyserver.store.cluster import Node
+from keyserver.verdict.seeing import Seeing
 
 LINES_AT_ONCE = 50  # of the log, between which the loop goes on
 
@@ -46,10 +47,15 @@ async def open_upkeep(
         for answers in hot:
             for number, (name, hits) in enumerate(answers.asked().items(), 1):
                 resolver.note_asked((name,), clocks.now())
+                resolver.note_wanted(name)
                 context.observer.hits("hkp", name, hits)
                 if number % LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)  # ten thousand log lines must not hold up a lookup
 
+    async def note_pace() -> None:
+        await cache.store.upstreams.add_pace(lookups.paces.take())
+
+    seeing = Seeing(cache.store, resolver.take_wanted, lookups.rules, cache.hygiene, clocks.now, clocks.monotonic)
     upkeep = Upkeep(
         cache.store,
         resolver,
@@ -66,6 +72,7 @@ async def open_upkeep(
             context.installation.instance,
         ),
         asked=gather,
+        notes=(seeing.note, note_pace),
     )
     try:
         yield upkeep
@@ -74,6 +81,8 @@ async def open_upkeep(
             await upkeep.flush()
         with contextlib.suppress(StoreError):
             await resolver.keep_failures()
+        with contextlib.suppress(StoreError):
+            await note_pace()
         with contextlib.suppress(StoreError):
             await upkeep.membership.leave()
 

@@ -86,13 +86,16 @@ class CircuitBreaker:
         observe: Callable[[str, str, float], None] = lambda upstream, outcome, seconds: None,
         paused: Callable[[str], int | None] = lambda upstream: None,
         tell: Callable[[str, Query], None] = lambda upstream, query: None,
+        pace: Callable[[str, Outcome, float], None] = lambda upstream, outcome, seconds: None,
     ) -> None:
-        """`paused`: since when an upstream is, Unix seconds; `tell` hears what an upstream is told."""
+        """`paused`: since when an upstream is, Unix seconds; `tell` hears what an upstream is told, `pace` in how many
+        seconds it answered what."""
         self._monotonic = monotonic
         self._random = random
         self._observe = observe
         self._paused = paused
         self._tell = tell
+        self._pace = pace
         self._health: FIFOCache[str, Health] = FIFOCache(TARGETS)
         self._probing: set[str] = set()
         self._holds: FIFOCache[tuple[str, Name], Hold] = FIFOCache(HOLDS)
@@ -229,6 +232,7 @@ class CircuitBreaker:
         own.counts[word] += 1
         own.latencies.append(seconds)
         self._observe(name, word, seconds)
+        self._pace(name, outcome, seconds)
         if isinstance(outcome, Failed):
             own.last_error = outcome.reason
 

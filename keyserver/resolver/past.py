@@ -22,6 +22,7 @@ from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.resolver.settings import rules_from
 from keyserver.store.history import Past, Said, Word
+from keyserver.store.snapshot import Snapshot
 
 
 class Stood(StrEnum):
@@ -62,6 +63,14 @@ def stood(query: Query, view: View, past: Past, at: int, now: int, hygiene: Mapp
     if why := _unknown(query, past, at, now):
         return Then(query, at, Stood.UNKNOWN, why, whole_since=past.whole_since)
     rules = rules_from(past.settings or {})
+    return _Instant(query, rules.view(view), rules, past, at, hygiene).then()
+
+
+def stands(
+    query: Query, view: View, snapshot: Snapshot, at: int, rules: Rules, hygiene: Mapping[Kind, Hygiene]
+) -> Then:
+    """How this very question stands now, by what is cached: upstreams that failed lately have said nothing."""
+    past = Past(snapshot, (), (), snapshot.answering, None, at)
     return _Instant(query, rules.view(view), rules, past, at, hygiene).then()
 
 

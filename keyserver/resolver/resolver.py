@@ -27,6 +27,7 @@ from keyserver.resolver.search import Searcher
 from keyserver.resolver.turns import InTurn
 from keyserver.rules import InForce
 from keyserver.store.base import Store
+from keyserver.store.past import address_of
 from keyserver.store.snapshot import Snapshot
 
 ASKED_NAMES = 100_000  # names whose last question waits to be written
@@ -67,6 +68,7 @@ class Resolver:
         self._misses = misses
         self._disclosures = disclosures
         self._asked_names: dict[Name, int] = {}
+        self._wanted: dict[Name, None] = {}
         self._gateways = Gateways(store)
 
     async def lookup(
@@ -86,6 +88,8 @@ class Resolver:
         it bears, separated by commas; they go on to the upstreams, so that a longer circle is noticed too.
         `hear` is told each step as it happens.
         """
+        if isinstance(query, ByAddress) and not looped:
+            self.note_wanted(query.name)
         lookup = Lookup(self._parts, query, view, client=client, via=via, hear=hear)
         answer = await self._answer(lookup, looped=looped)
         if other := subaddress.behind(query, answer, view, lookup.rules):
@@ -200,6 +204,16 @@ class Resolver:
         """What `note_asked` has gathered since the last call."""
         taken, self._asked_names = self._asked_names, {}
         return taken
+
+    def note_wanted(self, name: Name) -> None:
+        """Somebody asked for it, whatever the answer (hot answers report theirs here)."""
+        if len(self._wanted) < ASKED_NAMES:
+            self._wanted[name] = None
+
+    def take_wanted(self) -> set[str]:
+        """The addresses among what `note_wanted` has gathered since the last call."""
+        taken, self._wanted = self._wanted, {}
+        return {address for name in taken if (address := address_of(name)[1])}
 
     async def keep_failures(self) -> None:
         """Hand the failures of upstreams since the last call to the history. Raises StoreError, and then they are lost:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from keyserver.hygiene import Hygiene
-from keyserver.model import Kind, Name, Step, View
+from keyserver.model import Answer, Kind, Name, Step, View
 from keyserver.query import ByAddress, Query
 from keyserver.resolver import by_domain, subaddress
 from keyserver.resolver.past import Stood, Then, stood, together
@@ -27,6 +27,17 @@ async def answered_then(
         past = await past_of(query.name, at)
         return stood(query, view, past, at, now, hygiene)
 
+    return await _with_those_behind(query, view, asked)
+
+
+async def answered_now(query: Query, view: View, stands: Callable[[Query, View], Awaitable[Then]]) -> Answer | None:
+    """What this question would be answered with by the cache alone, in the same way; None: it would be searched for.
+
+    Nobody is asked, and nothing is remembered. `stands`: as `past.stands`."""
+    return (await _with_those_behind(query, view, stands)).answer
+
+
+async def _with_those_behind(query: Query, view: View, asked: Callable[[Query, View], Awaitable[Then]]) -> Then:
     then = await asked(query, view)
     if then.answer is None or then.rules is None:
         return then

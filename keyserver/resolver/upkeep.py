@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from cachetools import FIFOCache
 
@@ -56,9 +56,10 @@ class Upkeep:
         renewing: Renewing,
         *,
         asked: Callable[[], Awaitable[None]] | None = None,
+        notes: Sequence[Callable[[], Awaitable[object]]] = (),
     ) -> None:
         """membership: says whether this node does what only one may; `asked` makes whoever answers from memory report
-        what was asked for (`Resolver.note_asked`)."""
+        what was asked for (`Resolver.note_asked`); `notes` write down what else was gathered, after it."""
         self._store = store
         self._resolver = resolver
         self._rules = rules
@@ -66,6 +67,7 @@ class Upkeep:
         self._renewing = renewing
         self._replaced = asyncio.Event()
         self._asked = asked
+        self._notes = notes
         self._tried: FIFOCache[Name, int] = FIFOCache(MOST_TRIED)  # when they were searched again last
         self._noted: Rules | None = None  # those whose settings the history has from us
         self.membership = membership
@@ -84,6 +86,8 @@ class Upkeep:
             group.create_task(self._every(lambda: FLUSH_EVERY, self.flush))
             group.create_task(self._every(lambda: FLUSH_EVERY, self._resolver.keep_failures))
             group.create_task(self._every(lambda: FLUSH_EVERY, self.note_settings))
+            for note in self._notes:
+                group.create_task(self._every(lambda: FLUSH_EVERY, note))
             group.create_task(self._every(lambda: TIDY_EVERY, self.tidy))
             group.create_task(self._every(lambda: KEEP_EVERY, self._resolver.keep_told))
             group.create_task(self._every(lambda: POLL_EVERY, self.poll))

@@ -14,6 +14,7 @@ from keyserver.model import Kind, Selection, Source, Voucher
 from keyserver.store.base import Store, Undo
 from keyserver.store.history import WHO, Bounds, Event, What, Word
 from keyserver.store.postgres import recording
+from keyserver.store.recipients import Encryptable, Looked
 from tests.conformance.conftest import Backend, Heard, Made, addr, said
 from tests.conformance.test_migration import an_old_one
 
@@ -259,7 +260,7 @@ async def test_without_history_nothing_is_written_and_what_there_is_goes(store: 
 
 
 async def without_history(backend: Backend) -> None:
-    """Let the database be as the release before has left it: the last step undone."""
+    """Let the database be as a release before has left it: the steps since undone."""
     if not backend.database:
         new = backend.path.with_name("new.db")
         backend.path.rename(new)
@@ -274,8 +275,8 @@ async def without_history(backend: Backend) -> None:
         await db.execute(f"DROP FUNCTION {function} CASCADE")
     for function in ("recording_1", "set_aside_1"):
         await db.execute(f"DROP FUNCTION {function} CASCADE")
-    await db.execute(f"DROP TABLE {', '.join(recording.ERASED)}, history, delivery CASCADE")
-    await db.execute("UPDATE keyserver_schema SET version = version - 1")
+    await db.execute(f"DROP TABLE {', '.join(recording.ERASED)}, history, delivery, pace CASCADE")
+    await db.execute("UPDATE keyserver_schema SET version = 2")
     await db.close()
 
 
@@ -339,6 +340,9 @@ async def everything_in(backend: Backend) -> bytes:
     return b"\n".join(found)
 
 
+ASKED = Looked(Encryptable.NO, NOW, reason="it is revoked")
+
+
 async def test_what_is_forgotten_leaves_no_octet(backend: Backend) -> None:
     async with backend.opened() as (store, _):
         held = Voucher("ann@a.example", held=True, seen_at=NOW)
@@ -350,6 +354,7 @@ async def test_what_is_forgotten_leaves_no_octet(backend: Backend) -> None:
         await store.put([], [said(NAME, True, NOW), said(addr("bob@b.example"), True, NOW)], await store.begin(), NOW)
         for fingerprint in (ANN.fingerprint, BOB.fingerprint):
             await store.history.answers("default", NAME, fingerprint, NOW)
+        await store.recipients.note({"ann@a.example": ASKED, "bob@b.example": ASKED})
         await store.delete(ANN.fingerprint, NOW + DAY)
         await store.purge(Selection(source=M), NOW + 2 * DAY)
     assert b"ann@a.example" in await everything_in(backend)
@@ -359,6 +364,7 @@ async def test_what_is_forgotten_leaves_no_octet(backend: Backend) -> None:
         assert await store.history.events(10, name=NAME) == []
         assert await store.history.words(NAME, 10) == []
         assert (await store.history.words(addr("bob@b.example"), 10))[0].word is Word.FOUND
+        assert await store.recipients.asked_today(["ann@a.example", "bob@b.example"], 0) == {"bob@b.example"}
         assert len((await store.history.past(addr("cid@c.example"), NOW + 3 * DAY)).snapshot.entries) == 1
         await store.delete(BOB.fingerprint, NOW + 2 * HOUR + 2 * DAY)  # what was deleted is noted for an hour
     left = await everything_in(backend)

@@ -8,7 +8,7 @@ import pytest
 
 from keyserver.app import hygiene_of
 from keyserver.model import Kind, Proof, View
-from keyserver.usable import ends_by, unusable, withheld
+from keyserver.usable import End, end_of, ends_by, unusable, withheld
 from support.openpgp import CREATED, make
 
 DAY = 86400
@@ -43,6 +43,11 @@ def test_later() -> None:
     assert ends_by(proof(), NOW, NOW + 10_000 * DAY) == ""
     expiring = proof(expires=20 * DAY)
     assert (ends_by(expiring, NOW, NOW + 9 * DAY), ends_by(expiring, NOW, NOW + 10 * DAY)) == ("", "it expires")
+    assert end_of(proof(), NOW) is None
+    assert end_of(expiring, NOW) == End(CREATED + 20 * DAY, "it expires")
+    assert end_of(proof(expires=30 * DAY, subkey_expires=20 * DAY), NOW) == End(
+        CREATED + 20 * DAY, "its key for encryption expires"
+    )
     subkey = proof(subkey_expires=20 * DAY)
     assert ends_by(subkey, NOW, NOW + 9 * DAY) == ""
     assert ends_by(subkey, NOW, NOW + 10 * DAY) == "its key for encryption expires"
