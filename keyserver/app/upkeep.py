@@ -81,8 +81,9 @@ async def open_upkeep(
             await upkeep.flush()
         with contextlib.suppress(StoreError):
             await resolver.keep_failures()
-        with contextlib.suppress(StoreError):
-            await note_pace()
+        for note in (seeing.note, note_pace):
+            with contextlib.suppress(StoreError):
+                await note()
         with contextlib.suppress(StoreError):
             await upkeep.membership.leave()
 
