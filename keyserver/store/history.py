@@ -186,4 +186,4 @@ class History(Protocol):
         """Erase the history, of what is cached, too; `tidy` takes that down anew. `Store.purge_all` erases both."""
 
     async def size(self) -> tuple[int, int]:
-        """How many events and words there are, and octets, about; may be some seconds old."""
+        """How many events, words and notes of recipients there are, and octets, about; may be some seconds old."""

@@ -175,6 +175,19 @@ async def test_notes_go_once_they_are_older_than_the_history(store: Store, keep:
     assert await store.recipients.asked_today(["new@a.example", "old@a.example"], 0) == {"new@a.example"}
 
 
+async def test_notes_count_for_the_size_of_the_history(store: Store) -> None:
+    await store.history.settings({"a": 1}, NOW - 40 * DAY)
+    for day in range(40, -1, -1):
+        await store.recipients.note({f"{day}-{n}@a.example": no(NOW - day * DAY) for n in range(20)})
+    rows, octets = await store.history.size()
+    assert rows == 1 + 41 * 20
+    store.history.limit(Bounds(1000 * DAY, octets // 2))
+    while await store.history.tidy(NOW, 100):
+        pass
+    assert 200 < (await store.history.size())[0] < 420
+    assert await store.recipients.asked_today(["0-1@a.example", "40-1@a.example"], 0) == {"0-1@a.example"}
+
+
 async def test_a_certificate_that_nobody_knows_is_not_named(store: Store) -> None:
     await cached(store, BEN, at=NOW - 100 * DAY)
     await store.delete(BEN.fingerprint, NOW - 99 * DAY)

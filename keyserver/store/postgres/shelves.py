@@ -99,8 +99,9 @@ _ANY = (
 
 
 async def sizes(db: Connection) -> tuple[int, int]:
-    """Events and words, and octets, about: what is more than a few thousand is taken from the server's statistics."""
-    events, words = await _rows(db, "event"), await _rows(db, "word")
+    """Events, words and notes of recipients, and octets, about: what is more than a few thousand is taken from the
+    server's statistics."""
+    events, words = await _rows(db, "event"), await _rows(db, "word") + await _rows(db, "recipient")
     counted, octets = await db.fetchrow(
         "SELECT count(*), coalesce(sum(octet_length(octets)), 0)::bigint"  # noqa: S608 - our own words
         f" FROM (SELECT octets FROM past_copy LIMIT {_COUNTED}) AS c"

@@ -287,11 +287,15 @@ def history_counts(db: sqlite3.Connection) -> tuple[int, int, int]:
 
 
 def history_words(db: sqlite3.Connection) -> int:
-    """Words, counted: of very many a part, as hashes are spread evenly."""
-    few: int = db.execute("SELECT count(*) FROM (SELECT 1 FROM word LIMIT ?)", (_COUNTED,)).fetchone()[0]
+    """Words and notes of recipients, counted: of very many a part, as hashes are spread evenly."""
+    return _hashed(db, "word") + _hashed(db, "recipient")
+
+
+def _hashed(db: sqlite3.Connection, table: str) -> int:
+    few: int = db.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT ?)", (_COUNTED,)).fetchone()[0]  # noqa: S608
     if few < _COUNTED:
         return few
-    part: int = db.execute("SELECT count(*) FROM word WHERE hash < x'01'").fetchone()[0]
+    part: int = db.execute(f"SELECT count(*) FROM {table} WHERE hash < x'01'").fetchone()[0]  # noqa: S608
     return part * 256
 
 
