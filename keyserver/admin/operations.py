@@ -14,6 +14,7 @@ from keyserver.admin.explaining import Explaining
 from keyserver.admin.health import Pulse
 from keyserver.admin.history import Histories
 from keyserver.admin.invitations import Invitations
+from keyserver.admin.outlook import Outlooks
 from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
@@ -39,6 +40,7 @@ class Operations:
     tokens: Tokens
     auditing: Auditing
     histories: Histories
+    outlooks: Outlooks
     overview: Overview
     feed: Feed
     nodes: Callable[[], Sequence[ClusterNode]]  # that share the cache; none where one has it alone

@@ -17,6 +17,7 @@ from keyserver.admin.health import Pulse, pulse_of
 from keyserver.admin.history import Histories
 from keyserver.admin.invitations import Invitations
 from keyserver.admin.operations import Operations
+from keyserver.admin.outlook import Outlooks
 from keyserver.admin.overview import Overview
 from keyserver.admin.pausing import Pausing
 from keyserver.admin.service import Service
@@ -51,6 +52,7 @@ def make_operations(
     faces: InForce[FaceRules],
     crls: Crls,
     events: Events,
+    outlooks: Outlooks,
 ) -> Operations:
     """One of each."""
     clocks, mine = context.clocks, context.installation
@@ -90,6 +92,7 @@ def make_operations(
             changes=cache.changes,
             acts=acts,
         ),
+        outlooks=outlooks,
         overview=Overview(
             service=service,
             pulses=pulses,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from keyserver.admin.operations import Operations
+from keyserver.admin.outlook import Outlooks
 from keyserver.app.administration import make_operations
 from keyserver.app.cache import Cache, open_cache
 from keyserver.app.context import Context
@@ -17,6 +18,7 @@ from keyserver.app.crls import Crls, open_crls
 from keyserver.app.events import Events, open_events
 from keyserver.app.invitations import make_automatic, make_inviting
 from keyserver.app.mailflow import open_mailflow
+from keyserver.app.outlook import make_digest, make_outlook
 from keyserver.app.resolver import Lookups, open_resolver
 from keyserver.app.rules import ServiceRules
 from keyserver.app.upkeep import Remembers, open_upkeep
@@ -31,6 +33,7 @@ from keyserver.invite.inviting import Inviting
 from keyserver.listen.trust import Trust
 from keyserver.mailflow.intake import Intake
 from keyserver.observe import Observer
+from keyserver.outlook.digest import Digest
 from keyserver.resolver.resolver import Resolver
 from keyserver.resolver.upkeep import Upkeep
 from keyserver.store.base import Store
@@ -61,6 +64,7 @@ class Parts:
     inviting: Inviting
     automatic: Automatic
     events: Events
+    digest: Digest
     hot: list[Remembers]
     """Each face adds its own: upkeep asks them what they were asked for."""
 
@@ -84,8 +88,10 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
         with open_mailflow(context, cache, lookups.cleaner, rules.mail, automatic.offer) as intake:
             verdicts = make_verdicts(context, lookups)
             inviting = make_inviting(context, cache, lookups, rules.invite)
+            outlook = make_outlook(context, cache, crls)
+            outlooks = Outlooks(outlook, lambda: rules.outlook().days)
             operations = make_operations(
-                context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces, crls, events
+                context, cache, lookups, upkeep, intake, verdicts, inviting, rules.faces, crls, events, outlooks
             )
             try:
                 yield Parts(
@@ -109,6 +115,7 @@ async def opened(config: Config, clocks: Clocks, upstreams: MakeUpstream | None 
                     inviting=inviting,
                     automatic=automatic,
                     events=events,
+                    digest=make_digest(context, cache, rules, upkeep.membership, events, outlook),
                     hot=hot,
                 )
             finally:

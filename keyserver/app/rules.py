@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from keyserver.app.upstreams import spec_of
 from keyserver.config import Config
 from keyserver.config.models import DomainSection, InviteSection, VerdictPolicySection
+from keyserver.config.outlook import OutlookSection
 from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules
@@ -31,6 +32,7 @@ class ServiceRules:
     mail: InForce[MailRules]
     faces: InForce[FaceRules]
     invite: InForce[InviteSection]
+    outlook: InForce[OutlookSection]
 
     @classmethod
     def of(cls, config: Config, upstreams: Mapping[str, Upstream]) -> ServiceRules:
@@ -40,6 +42,7 @@ class ServiceRules:
             InForce(mail_rules(config)),
             InForce(face_rules(config)),
             InForce(config.invite),
+            InForce(config.outlook),
         )
 
     def replace(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
@@ -48,6 +51,7 @@ class ServiceRules:
         self.mail.replace(mail_rules(config))
         self.faces.replace(face_rules(config))
         self.invite.replace(config.invite)
+        self.outlook.replace(config.outlook)
 
     async def replaced(self) -> None:
         """Return when nothing that was judged by earlier ones is still being stored."""

@@ -88,7 +88,7 @@ async def _serve(
             if joined is not None:
                 joined()
             hangup(again)
-            background += (group.create_task(parts.upkeep.run()), group.create_task(parts.events.webhook.run()))
+            background += map(group.create_task, (parts.upkeep.run(), parts.events.webhook.run(), parts.digest.run()))
             await stop.wait()
             log.info("stopping")
         finally:

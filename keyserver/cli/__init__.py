@@ -24,6 +24,7 @@ from keyserver.cli import (
     invite,
     lookup,
     nodes,
+    outlook,
     reload,
     serve,
     settings,
@@ -67,6 +68,7 @@ application.command("serve")(serve.serve)
 application.command("check")(check.check)
 application.command("lookup")(lookup.lookup)
 application.add_typer(history.commands, name="history")
+application.command("outlook")(outlook.outlook)
 application.command("can-encrypt")(can_encrypt.can_encrypt)
 application.add_typer(cache.commands, name="cache")
 application.command("harvest")(harvest.harvest)

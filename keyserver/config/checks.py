@@ -33,6 +33,7 @@ def cross_checks(config: Config) -> Iterator[Problem]:
     yield from _events(config)
     yield from _domain_certificates(config)
     yield from _invite(config)
+    yield from _outlook(config)
     yield from _revocation_lists(config)
     yield from _names("upstream", [upstream.name for upstream in config.upstream])
     yield from _domains(config)
@@ -221,6 +222,15 @@ def _relay_account(invite: InviteSection) -> Iterator[Problem]:
         yield Problem("invite.smtp_password_file", f'"{file}"', "accepted only together with invite.smtp_user")
     elif file is not None and not file.read_bytes().strip():
         yield Problem("invite.smtp_password_file", f'"{file}"', "it is empty; accepted is a file with the password")
+
+
+def _outlook(config: Config) -> Iterator[Problem]:
+    """What is sent has a way to go."""
+    to = config.outlook.digest_to
+    if to and not config.invite.smtp:
+        yield Problem("outlook.digest_to", show("", to), "accepted only together with invite.smtp, the relay")
+    if config.outlook.digest_webhook and not config.events.webhook:
+        yield Problem("outlook.digest_webhook", "true", "accepted only together with events.webhook")
 
 
 def _revocation_lists(config: Config) -> Iterator[Problem]:

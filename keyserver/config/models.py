@@ -42,6 +42,7 @@ from keyserver.config.kinds import (
     read_network,
 )
 from keyserver.config.listener import Listener, Listening
+from keyserver.config.outlook import OutlookSection
 from keyserver.config.section import Restart, Section, key, required
 from keyserver.config.sources import Sources
 from keyserver.config.webhook import WEBHOOK, read_webhook
@@ -558,6 +559,7 @@ class Config(Section):
     domain_certificate: tuple[DomainCertificateSection, ...] = ()
     history: HistorySection = HistorySection()
     events: EventsSection = EventsSection()
+    outlook: OutlookSection = OutlookSection()
     invite: InviteSection = InviteSection()
     _sources: Sources | None = PrivateAttr(None)
 

@@ -91,6 +91,11 @@ class Webhook:
         """At this moment."""
         return WebhookStatus(self._error, self._counted[1], self._lost)
 
+    @property
+    def target(self) -> Target | None:
+        """Where events go now; None: nowhere."""
+        return self._target
+
     def change(self, target: Target | None) -> None:
         """Events go there from now on; None: nowhere, and the cursor stays where it is."""
         if target != self._target:

@@ -17,6 +17,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("app",),
     ("processes",),
     ("faces", "mailflow", "admin"),
+    ("outlook",),
     ("verdict", "invite", "events"),
     ("resolver",),
     ("store", "upstreams", "listen"),

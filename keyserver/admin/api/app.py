@@ -20,6 +20,7 @@ from keyserver.admin.api.history import HistoryApi
 from keyserver.admin.api.invitations import InvitationsApi
 from keyserver.admin.api.lookups import LookupApi
 from keyserver.admin.api.mailflow import MailflowApi
+from keyserver.admin.api.outlook import OutlookApi
 from keyserver.admin.api.problems import problems
 from keyserver.admin.api.reading import MAX_JSON, json_of
 from keyserver.admin.api.settings import SettingsApi
@@ -38,6 +39,7 @@ from keyserver.admin.pages.invitations import InvitationsPage
 from keyserver.admin.pages.lookup import LookupPage
 from keyserver.admin.pages.mailflow import MailflowPage
 from keyserver.admin.pages.nodes import NodesPage
+from keyserver.admin.pages.outlook import OutlookPage
 from keyserver.admin.pages.overview import OverviewPage
 from keyserver.admin.pages.settings import SettingsPage
 from keyserver.admin.pages.signing import Signing
@@ -87,6 +89,7 @@ def make_api(
         MailflowApi(service),
         LookupApi(service, operations.histories, streams),
         HistoryApi(operations.histories),
+        OutlookApi(operations.outlooks),
         EncryptingApi(operations.encrypting, streams),
         InvitationsApi(operations.invitations),
         TokensApi(operations.tokens),
@@ -109,6 +112,7 @@ def make_api(
         UpstreamsPage(service, operations.pausing, operations.pulses, config, templates),
         AuditPage(operations.auditing, templates),
         HistoryPage(operations.histories, templates),
+        OutlookPage(operations.outlooks, templates),
         NodesPage(nodes, operations.nodes, templates),
         CachePage(operations, templates),
         MailflowPage(operations, templates),

@@ -39,6 +39,7 @@ NAVIGATION = (
     ("/mailflow", "Mail flow"),
     ("/invitations", "Invitations"),
     ("/history", "History"),
+    ("/outlook", "Outlook"),
     ("/settings", "Settings"),
     ("/audit", "Audit"),
     ("/nodes", "Nodes"),
