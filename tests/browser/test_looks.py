@@ -27,6 +27,7 @@ PAGES = {
     "audit": "/audit",
     "history": "/history?q=alice@example.org",
     "history-then": "/history?q=alice@example.org&at=2026-01-01T09:00",
+    "outlook": "/outlook",
     "nodes": "/nodes",
     "sign-out": "/sign-out",
     "nothing": "/nothing",
