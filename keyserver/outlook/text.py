@@ -89,12 +89,13 @@ def _ends(report: Report) -> str:
 
 
 def _ending(one: EndingSoon, now: int, identity: Identity) -> Sequence[str]:
-    days = max(0, one.until - now) // DAY
+    days = max(0, round((one.until - now) / DAY))
     named = ", ".join(readable(identity(address)) for address in one.identities[:_NAMED])
     more = one.recipients - min(len(one.identities), _NAMED)
     who = f"{named} and {more} more" if named and more > 0 else named or _number(one.recipients, "recipient")
+    where = "" if named.endswith(f"@{one.domain}") else f", {readable(one.domain)}"
     return (
-        f"{_day(one.until)} (in {_number(days, 'day')}): {who}, {readable(one.domain)}: {readable(one.cause)}",
+        f"{_day(one.until)} (in {_number(days, 'day')}): {who}{where}: {readable(one.cause)}",
         identity(one.fingerprint),
     )
 

@@ -34,7 +34,7 @@ def test_every_part_is_said() -> None:
     text = text_of(FULL, "gw1", str)
     for line in (
         "1 certificate in use ends in the next 30 days.",
-        "- 2027-01-25 (in 10 days): a@partner.example and 2 more, partner.example: it expires",
+        "- 2027-01-25 (in 10 days): a@partner.example and 2 more: it expires",
         f"  {FINGERPRINT}",
         "- b@partner.example, since 2027-01-14: it is revoked",
         "- partner.example: 6 of 10 (75%), 2 not known yet",
