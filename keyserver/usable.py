@@ -19,6 +19,9 @@ def unusable(proof: Proof) -> str:
     return "" if proof.can_encrypt else "it has no key for encryption that is valid now"
 
 
+EXPIRES, KEY_EXPIRES = "it expires", "its key for encryption expires"
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """When nobody can encrypt with a certificate any more (Unix seconds, the first such instant), and why."""
@@ -29,11 +32,11 @@ class End:
 
 def end_of(proof: Proof, now: int) -> End | None:
     """When it ends by its own times, of one that can be encrypted with now; None: never."""
-    ends = [] if proof.expires is None else [End(proof.expires, "it expires")]
+    ends = [] if proof.expires is None else [End(proof.expires, EXPIRES)]
     living = [s.expires for s in proof.subkeys if s.can_encrypt and not s.revoked and not _over(s.expires, now)]
     finite = [expires for expires in living if expires is not None]
     if living and len(finite) == len(living):
-        ends.append(End(max(finite), "its key for encryption expires"))
+        ends.append(End(max(finite), KEY_EXPIRES))
     return min(ends, key=lambda end: end.at, default=None)
 
 

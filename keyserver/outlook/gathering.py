@@ -34,13 +34,14 @@ class Outlook:
         partners = await self._recipients.domains(since, MOST)
         ending = await self._recipients.ending(now, now + reach, since, MOST)
         lost = await self._recipients.lost(now - reach, since, MOST)
+        ended = await self._recipients.ending(now - reach, now, since, MOST)  # and nobody has asked for them since
         pace = await self._upstreams.pace(today - PACE_DAYS + 1)
         return Report(
             at=now,
             days=days,
             known=any(one.asked for one in partners),
             ending=tuple(map(ending_of, ending)),
-            no_longer=tuple(map(no_longer_of, lost)),
+            no_longer=no_longer_of(lost, ended),
             partners=tuple(map(partner_of, partners)),
             upstreams=tuple(slower(pace, today)),
             lists=tuple(lists_of(self._lists(), now)),

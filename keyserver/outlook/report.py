@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from keyserver.outlook.pace import Slower
 from keyserver.resolver.revoked import Standing
 from keyserver.store.recipients import DAY, Coverage, Ending, Lost
+from keyserver.usable import EXPIRES, KEY_EXPIRES
 
 MOST = 200
 """Rows of each section."""
@@ -17,6 +18,9 @@ MOST = 200
 LIST_SOON, LIST_LAST = DAY, 0.1
 """A list is about to be stale in its last day where it cannot be had, and in the last tenth of its time (a day at most)
 where nothing has taken its place."""
+
+
+_ENDED = {EXPIRES: "it is expired", KEY_EXPIRES: "its key for encryption is expired"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,16 @@ def ending_of(one: Ending) -> EndingSoon:
     return EndingSoon(one.fingerprint, str(one.kind), one.until, one.cause, one.domain, one.addresses, one.recipients)
 
 
-def no_longer_of(one: Lost) -> NoLonger:
-    """One row of `Report.no_longer`."""
-    return NoLonger((one.address,) if one.address else (), one.domain, one.since, one.fingerprint, one.reason)
+def no_longer_of(lost: Iterable[Lost], ended: Iterable[Ending]) -> tuple[NoLonger, ...]:
+    """`Report.no_longer`: what was seen to be lost, and certificates that have ended since their recipients were asked
+    for last."""
+    seen = [NoLonger((o.address,) if o.address else (), o.domain, o.since, o.fingerprint, o.reason) for o in lost]
+    past = [
+        NoLonger((address,) if address else (), one.domain, one.until, one.fingerprint, _ENDED[one.cause])
+        for one in ended
+        for address in one.addresses or ("",)
+    ]
+    return tuple(sorted([*seen, *past], key=lambda one: one.since, reverse=True)[:MOST])
 
 
 def partner_of(one: Coverage) -> Partner:

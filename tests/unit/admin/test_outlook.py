@@ -73,7 +73,12 @@ async def test_it_looks_so_far_ahead_and_back_as_is_asked(admin: Admin) -> None:
     near = (await admin.call("GET", "/api/v1/outlook?days=9"))[1]
     assert (near["days"], near["ending"]) == (9, [])
     assert len((await admin.call("GET", "/api/v1/outlook?days=10"))[1]["ending"]) == 1  # type: ignore[arg-type]
-    admin.clock.pass_((PACE_DAYS + 1) * DAY)
+    admin.clock.pass_(11 * DAY)
+    ended = (await admin.call("GET", "/api/v1/outlook"))[1]
+    assert ended["ending"] == []
+    [first, _] = ended["no_longer"]  # type: ignore[misc]
+    assert (first["since"], first["identities"], first["reason"]) == (NOW + 10 * DAY, [ALICE], "it is expired")  # type: ignore[has-type]
+    admin.clock.pass_((PACE_DAYS - 10) * DAY)
     later = (await admin.call("GET", "/api/v1/outlook?days=30"))[1]
     assert (later["known"], later["partners"], later["no_longer"], later["upstreams"]) == (False, [], [], [])
     assert (await admin.call("GET", "/api/v1/outlook?days=60"))[1]["known"]

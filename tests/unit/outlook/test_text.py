@@ -23,7 +23,7 @@ EMPTY = Report(NOW, 30, True, (), (), (), (), ())
 FULL = replace(
     EMPTY,
     ending=(ending_of(ENDING),),
-    no_longer=(no_longer_of(LOST),),
+    no_longer=no_longer_of([LOST], []),
     partners=(partner_of(Coverage("partner.example", 10, 6, 2, 2)), partner_of(Coverage("", 5, 0, 0, 5))),
     upstreams=(Slower("hkp", True, 900, 200, True, 0.25, 0.01, 100),),
     lists=tuple(lists_of([LIST], NOW)),
@@ -65,7 +65,7 @@ def test_identities_go_by_the_logs_rule() -> None:
 
 
 def test_long_sections_are_cut_and_counted() -> None:
-    many = replace(FULL, no_longer=(no_longer_of(LOST),) * (SHOWN + 7))
+    many = replace(FULL, no_longer=no_longer_of([LOST] * (SHOWN + 7), []))
     assert "- and 7 more" in text_of(many, "gw1", str).splitlines()
     assert text_of(many, "gw1", str).count("- b@partner.example") == SHOWN
 
