@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import Certificate, Entry, Find, Found, Kind, Source, UpstreamSpec
@@ -26,6 +26,7 @@ PLACE = "revocations"
 """Under which the history keeps up to when (Unix seconds) certificates have been asked for."""
 AT_ONCE = 4  # certificates that are asked for at the same time
 MOST = 200  # fingerprints read at once
+BEHIND = 24  # the place in the database is never further behind than this part of an interval
 _DIGITS = 12  # of a fingerprint, by which its turn is told
 
 
@@ -42,16 +43,22 @@ class Renewing:
     hygiene: Mapping[Kind, Hygiene]
     clock: Callable[[], int]
     via: str
+    _reached: int = field(default=0, init=False)  # by this process
 
     async def run(self) -> int:
-        """Ask for those whose turn has come since the last call; for how many. Raises StoreError."""
+        """Ask for those whose turn has come since the last call; for how many. Raises StoreError.
+
+        The place is written where somebody had his turn. Whoever goes on from one further behind passes over nothing
+        but what has come since then, and so as not to ask for all of that at once it is written now and then, too."""
         now, interval = self.clock(), self.rules().revocation_interval
-        since = await self.store.history.cursor(PLACE)
-        count = 0
-        if since is not None and since < now:  # else the first call, or a clock that was set back
+        written = await self.store.history.cursor(PLACE)
+        since, count = max(written or 0, self._reached), 0
+        if written is not None and since < now:  # else the first call, or a clock that was set back
             for after, upto in turns(max(since, now - interval), now, interval):
                 count += await self._range(after, upto)
-        await self.store.history.move(PLACE, now)
+        if written is None or count or now - written > interval // BEHIND:
+            await self.store.history.move(PLACE, now)
+        self._reached = max(since, now)
         return count
 
     async def _range(self, after: str, upto: str) -> int:

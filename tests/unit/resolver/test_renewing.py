@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keyserver.model import Entry, Failed, Source, State, Validity, View
 from keyserver.query import parse
-from keyserver.resolver.renewing import turns
+from keyserver.resolver.renewing import PLACE, turns
 from support.openpgp import CREATED, Made, make, new_key
 from support.resolving import NOW, Ground, renewing, sends
 
@@ -199,6 +199,40 @@ async def test_a_restart_or_another_node_goes_on_where_the_round_was(world: Worl
     world.now += DAY // 2
     assert first + await renewing(world).run() == 12
     assert len(set(peer.asked)) == 12
+
+
+async def test_the_place_is_written_where_somebody_had_his_turn(world: World) -> None:
+    """Each write waits for the disk."""
+    place, written = world.store.history.cursor, set[int | None]()
+    world.now = NOW - NOW % DAY
+    await world.round.run()
+    for _ in range(DAY // 600):
+        world.now += 600
+        assert await world.round.run() == 0
+        written.add(await place(PLACE))
+    assert len(written) <= 24, "with nobody's turn now and then"
+    await world.put(world.alice(), Source.LOCAL, "administrator")
+    while not await world.round.run():
+        world.now += 600
+    assert await place(PLACE) == world.now
+    peer = world.peer("one")
+    world.now += 60
+    assert await world.round.run() + await renewing(world).run() == 0, "neither we nor who goes on behind us asks again"
+    assert not peer.asked
+
+
+async def test_what_comes_behind_the_place_waits_for_its_turn(world: World) -> None:
+    world.now = NOW - NOW % DAY
+    await world.round.run()
+    world.now += int(world.alice().fingerprint[:12], 16) * DAY // 16**12 - 5  # before its turn
+    await world.round.run()
+    world.now += 10
+    await world.round.run()
+    assert await world.store.history.cursor(PLACE) == world.now - 10
+    await world.put(world.alice(), Source.LOCAL, "administrator")
+    world.now += 10
+    assert await world.round.run() == 0, "though the place that was written lies before it"
+    assert await renewing(world).run() == 1, "as somebody sees who goes on from there"
 
 
 @given(
