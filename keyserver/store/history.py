@@ -164,7 +164,8 @@ class History(Protocol):
         remembered meanwhile stays, and what is not cached is not remembered. Not durable, no change is published."""
 
     async def settings(self, settings: Mapping[str, object], at: int) -> bool:
-        """These are in force from now on; False where they were already, and then nothing is written."""
+        """These are in force from now on; False where they were already, and then nothing is written. The first are no
+        event: they are on record for `past`, and given by neither `events` nor `since`."""
 
     async def copy(self, fingerprint: str, source: Source, origin: str) -> bytes | None:
         """The octets that this entry had last, from the history, whether or not it is cached now."""

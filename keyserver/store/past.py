@@ -23,6 +23,9 @@ EVENT, WORD, COPY = 400, 150, 200  # octets that a row takes with its indexes, a
 BEFORE = 1 << 50
 """What was there when the history began has numbers below zero: id - BEFORE for entries, and so on downwards."""
 
+FIRST_SETTINGS = -1
+"""The number of the settings with which the history begins: they are no change, so nobody is told of them."""
+
 CANDIDATES = 256
 """Certificates of one name that are looked at: of those stored now the best, of those that were, any."""
 MOST_CERTIFICATES = 64

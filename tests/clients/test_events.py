@@ -36,10 +36,7 @@ class Receiver:
         return [body["id"] for body in self.bodies]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        if body["what"] == "settings":  # of the first start: before or after the cursor is set
-            return web.Response(text="thanks")
-        self.bodies.append(body)
+        self.bodies.append(await request.json())
         if self.hold:
             await asyncio.sleep(60)
         return web.Response(text="thanks")

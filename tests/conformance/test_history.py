@@ -176,7 +176,21 @@ async def test_settings_are_written_when_they_differ(store: Store, other: tuple[
     assert await other[0].history.settings({"x": [3], "ttl": 1}, NOW + 2)
     assert (await store.history.past(NAME, NOW - 1)).settings is None
     assert (await store.history.past(NAME, NOW + 1)).settings == {"ttl": 1, "x": [2]}
-    assert (await store.history.events(1))[0].facts == {"changed": ["x"]}
+    assert [event.facts for event in await store.history.events(9)] == [{"changed": ["x"]}], "the first are no change"
+    assert [event.at for event in await settled(store)] == [NOW + 2]
+    assert await store.history.count(0, await store.history.newest()) == 1
+    assert (await store.history.size())[0] == 2
+
+
+async def test_the_history_begins_with_the_first_settings(store: Store) -> None:
+    assert (await store.history.past(NAME, NOW)).whole_since == 0
+    await store.history.settings({"a": 1}, NOW)
+    assert (await store.history.past(NAME, NOW)).whole_since == NOW
+    assert (await store.history.events(9), await settled(store), await store.history.newest()) == ([], [], 0)
+    await store.purge_all(NOW + 1)
+    assert await store.history.settings({"a": 1}, NOW + 2)
+    await put(store, ANN, NOW + 3)
+    assert whats(await store.history.events(9)) == whats(await settled(store)) == [What.FIRST_SEEN]
 
 
 async def test_the_last_copy_outlives_its_entry(store: Store) -> None:
@@ -209,7 +223,7 @@ async def test_the_oldest_goes_by_age_and_what_stands_stays(store: Store) -> Non
     assert await store.history.tidy(NOW + 5 * DAY, 10) == 0
     assert await store.history.tidy(NOW + 20 * DAY, 1) == 1, "no more than asked for"
     assert await tidied(store, NOW + 20 * DAY, 1) == 3
-    assert whats(await store.history.events(10)) == [What.MERGED, What.SETTINGS]
+    assert whats(await store.history.events(10)) == [What.MERGED]
     past = await store.history.past(NAME, NOW + 15 * DAY)
     assert past.whole_since == NOW + 10 * DAY
     assert [entry.octets for entry in past.snapshot.entries] == [ANN_TOO.octets]

@@ -12,7 +12,7 @@ from keyserver.store import past
 from keyserver.store.history import NOTHING, Bounds, Event, Past, Said
 from keyserver.store.keeping import Keeping
 from keyserver.store.names import fits
-from keyserver.store.past import CANDIDATES, EVENT_COLUMNS, REVOKED, Spoken, State
+from keyserver.store.past import CANDIDATES, EVENT_COLUMNS, FIRST_SETTINGS, REVOKED, Spoken, State
 from keyserver.store.postgres import erasing
 from keyserver.store.postgres.administration import Connections
 from keyserver.store.postgres.connections import Connection
@@ -27,6 +27,7 @@ _SETTINGS = 0x4B737365  # advisory lock: settings come one after the other
 _MOST_WORDS = 20_000  # of one query
 
 _EVENTS = f"SELECT {EVENT_COLUMNS} FROM event"  # noqa: S608 - our own words
+_LATEST = f"{_EVENTS} WHERE number < $1 AND number <> {FIRST_SETTINGS} ORDER BY number DESC LIMIT $2"
 _NEWS = f"{_EVENTS} WHERE what <> 'renewed' AND number > $1 AND number < {WHOLE} ORDER BY number LIMIT $2"
 _NEWEST = f"SELECT max(number) FROM event WHERE what <> 'renewed' AND number >= 0 AND number < {WHOLE}"  # noqa: S608
 _COUNT = f"SELECT count(*) FROM event WHERE what <> 'renewed' AND number > $1 AND number <= $2 AND number < {WHOLE}"  # noqa: S608
@@ -130,7 +131,7 @@ class PostgresHistory:
 
         async def read(db: Connection) -> list[Event]:
             if fingerprint is None and name is None:
-                rows = await db.fetch(f"{_EVENTS} WHERE number < $1 ORDER BY number DESC LIMIT $2", end, limit)
+                rows = await db.fetch(_LATEST, end, limit)
                 return [past.event(row) for row in rows]
             async with db.transaction(isolation="repeatable_read", readonly=True):
                 await db.execute(_PLANS)
@@ -345,19 +346,24 @@ async def _settings(writing: Writing, settings: str, at: int) -> bool:
     last = await db.fetchval("SELECT settings FROM past_settings ORDER BY at DESC, number DESC LIMIT 1")
     if settings == last or not await db.fetchval("SELECT active FROM history"):
         return False
-    number = await _event(db, at, "settings", {}, past.differing(last, settings))
+    first = FIRST_SETTINGS if last is None else None
+    number = await _event(db, at, "settings", {}, past.differing(last, settings), first)
     await db.execute("INSERT INTO past_settings VALUES ($1, $2, $3)", number, at, settings)
     return True
 
 
-async def _event(db: Connection, at: int, what: str, columns: Mapping[str, str], facts: str) -> Any:
-    """Its number."""
+async def _event(
+    db: Connection, at: int, what: str, columns: Mapping[str, str], facts: str, number: int | None = None
+) -> Any:
+    """Its number: this one, or one of its own."""
     names = ["fingerprint", "kind", "address"]
     return await db.fetchval(
-        "INSERT INTO event (number, at, last, what, facts, who, fingerprint, kind, address) VALUES (event_number_1(),"
-        " $1, $1, $2, $3, coalesce(current_setting('keyserver.who', true), ''), $4, $5, $6) RETURNING number",
+        "INSERT INTO event (number, at, last, what, facts, who, fingerprint, kind, address) VALUES"
+        " (coalesce($7, event_number_1()), $1, $1, $2, $3, coalesce(current_setting('keyserver.who', true), ''),"
+        " $4, $5, $6) RETURNING number",
         at,
         what,
         facts,
         *(columns.get(name, "") for name in names),
+        number,
     )

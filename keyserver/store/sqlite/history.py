@@ -12,7 +12,7 @@ from keyserver.store import past
 from keyserver.store.history import NOTHING, Bounds, Event, Past, Said
 from keyserver.store.keeping import Keeping
 from keyserver.store.names import fits
-from keyserver.store.past import CANDIDATES, EVENT, EVENT_COLUMNS, REVOKED, WORD, Spoken, State
+from keyserver.store.past import CANDIDATES, EVENT, EVENT_COLUMNS, FIRST_SETTINGS, REVOKED, WORD, Spoken, State
 from keyserver.store.sqlite import erasing
 from keyserver.store.sqlite.administration import Connections
 from keyserver.store.sqlite.reading import CLAIMS, MAX_CLAIMS, REVOCATION, history_counts, history_words, instant, jump
@@ -89,7 +89,7 @@ class SqliteHistory:
         def read(db: Session) -> list[Event]:
             end = before if before is not None else 1 << 62
             if fingerprint is None and name is None:
-                return _read_events(db, "number < ?", (end,), limit)
+                return _read_events(db, f"number < ? AND number <> {FIRST_SETTINGS}", (end,), limit)
             found = {} if name is not None else {fingerprint: None}
             if name is not None and fits(name):
                 found = dict.fromkeys(_fingerprints(db, name))
@@ -362,9 +362,11 @@ def _settings(writing: Writing, settings: str, at: int) -> bool:
     last = _first(db.execute("SELECT settings FROM past_settings ORDER BY number DESC LIMIT 1"))
     if settings == last or not db.execute(_ACTIVE).fetchone()[0]:
         return False
+    first = FIRST_SETTINGS if last is None else None
     number = db.execute(
-        "INSERT INTO event (at, last, what, who, facts) VALUES (?1, ?1, 'settings', ?2, ?3)",
-        (at, db.who, past.differing(last, settings)),
+        "INSERT INTO event (number, at, last, what, who, facts) VALUES (?1, ?2, ?2, 'settings', ?3, ?4)",
+        (first, at, db.who, past.differing(last, settings)),
     ).lastrowid
+    erasing.counted(db, first is not None)
     db.execute("INSERT INTO past_settings VALUES (?, ?, ?)", (number, at, settings))
     return True

@@ -147,7 +147,7 @@ async def test_other_settings_are_an_event_that_names_them(admin: Admin) -> None
     await admin.parts.upkeep.note_settings()
     await admin.parts.upkeep.note_settings()
     events = (await admin.call("GET", "/api/v1/history"))[1]["events"]
-    assert [e["what"] for e in events] == ["settings", "settings"]
+    assert [e["what"] for e in events] == ["settings"]
     assert events[0]["text"] == "other settings came into force; changed: subaddress, ttl"
 
 
