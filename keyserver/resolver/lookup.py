@@ -17,18 +17,18 @@ from keyserver.model import (
     Failed,
     How,
     Kind,
-    Source,
     State,
     Step,
     View,
     joined,
 )
-from keyserver.policy import FOREVER, OnRecord, approved_for, in_vain_until, on_record
+from keyserver.policy import FOREVER, OnRecord, in_vain_until, on_record
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
+from keyserver.resolver.later import without_later
 from keyserver.resolver.missing import Missing
-from keyserver.resolver.plan import combine, lists
+from keyserver.resolver.plan import combine
 from keyserver.resolver.remembering import UNKNOWN, Remembering
 from keyserver.resolver.reported import Reported
 from keyserver.resolver.rules import Rules
@@ -223,7 +223,7 @@ class Lookup:
         """The upstreams failed or could not be asked: what is known, then what is stale, then the truth.
 
         `missing`: those whose word is."""
-        snapshot = self._without_later(known)
+        snapshot = without_later(known.snapshot, self.query, self.tiers, known.record, self._parts.paused)
         for stale in (False, True):
             known = await self._select(known.at, snapshot, unasked=True, stale=stale)
             if known.selected.certificates:
@@ -231,22 +231,6 @@ class Lookup:
                 answer = self._answer(known, how, f"known already; {reason}", keep=False)
                 return replace(answer, final=False, missing=tuple(missing))
         return replace(self._nothing(state, reason), final=False, missing=tuple(missing))
-
-    def _without_later(self, known: Known) -> Snapshot:
-        """What is known, without what only upstreams of later priorities brought, for another query, where a paused
-        one that lists the domain would have had the first word."""
-        asked = [spec for tier in self.tiers.tiers for spec in tier]
-        silent = [s for s in asked if self._parts.paused(s.name) and s.name not in known.record.living]
-        first = min((s.priority for s in silent if lists(s, self.query)), default=None)
-        if first is None:
-            return known.snapshot
-        later = {s.name for s in asked if s.priority > first and not known.record.found_by(s.name)}
-        address = self.query.address if isinstance(self.query, ByAddress) else None
-
-        def stays(entry: Entry) -> bool:
-            return entry.source is not Source.KEYSERVER or entry.origin not in later or approved_for(entry, address)
-
-        return replace(known.snapshot, entries=tuple(filter(stays, known.snapshot.entries)))
 
     async def searched(self, known: Known, search: Search) -> Answer:
         """By what is known after the search, or by what its upstreams said."""

@@ -16,8 +16,9 @@ from keyserver.model import PASSED_OVER, Answer, Entry, How, Kind, State, Step, 
 from keyserver.policy import OnRecord, in_vain_until, on_record
 from keyserver.query import ByText, Query
 from keyserver.resolver import further
+from keyserver.resolver.later import without_later
 from keyserver.resolver.missing import BELIEVED
-from keyserver.resolver.plan import Tiers
+from keyserver.resolver.plan import Tiers, lists
 from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import Selected, names_behind, select
 from keyserver.resolver.settings import rules_from
@@ -40,7 +41,8 @@ class Then:
     """The answer of then, and what is known about it.
 
     answer: of FOUND, ABSENT and FAILED. cached: what was known then and would have been answered where upstreams failed
-    (UNSEARCHED alone). failed: upstreams whose word was a failure then. rules: of then; None: they are on no record."""
+    (UNSEARCHED alone). failed: upstreams whose word was a failure then, paused ones too. rules: of then; None: they
+    are on no record."""
 
     query: Query
     at: int
@@ -122,9 +124,9 @@ class _Instant:
     def then(self) -> Then:
         """As `Lookup` goes about it: what was cached, what was on record, who had failed."""
         tiers = self.rules.tiers(self.query, self.view)
-        failed = self._failed(tiers)
-        missing = {name: until for name, until in failed.items() if name in tiers.optional}
-        record = on_record(self.past.snapshot.records, tiers.names, self.at, self.rules.terms, missing)
+        failed, paused = self._failed(tiers), self._paused(tiers)
+        missing = {name: until for name, until in {**paused, **failed}.items() if name in tiers.optional}
+        believed = record = on_record(self.past.snapshot.records, tiers.names, self.at, self.rules.terms, missing)
         selected = self._select(record if tiers.tiers else None)
         if selected.certificates:
             reason = "cached" if tiers.tiers else "cached, and no upstream might be asked"
@@ -136,6 +138,7 @@ class _Instant:
             return self._then(Stood.ABSENT, reason, tiers, failed, selected, in_vain=True)
         # A search in which one failed that has found it before goes by what the others said in it.
         others = [r for r in self.past.snapshot.records if r.upstream not in failed]
+        others = [r for r in others if not (r.found and r.upstream in paused)]
         record = on_record(others, tiers.names, self.at, self.rules.terms, missing)
         if record.negative or not tiers.tiers:
             why = "every upstream had said absent" if tiers.tiers else "not cached, and no upstream might be asked"
@@ -143,9 +146,10 @@ class _Instant:
             return self._then(
                 Stood.ABSENT, f"{why}{rest}{kept_back}", tiers, failed, selected, in_vain=bool(selected.withheld)
             )
-        if failed:
-            return self._unsearched(tiers, failed, selected)
-        known = self._select(None)
+        without = without_later(self.past.snapshot, self.query, tiers, believed, self.past.paused.__contains__)
+        if failed or self._nobody_to_ask(tiers, believed):
+            return self._unsearched(tiers, {**paused, **failed}, selected, without)
+        known = self._select(None, without)
         return replace(
             self._then(Stood.UNSEARCHED, "nobody had asked lately: upstreams would have been", tiers, failed, known),
             answer=None,
@@ -157,15 +161,29 @@ class _Instant:
         said = [s for s in self.past.said if s.word is Word.FAILED and s.upstream in tiers.names]
         return {s.upstream: s.last + BELIEVED for s in said if self.at < s.last + BELIEVED}
 
-    def _select(self, believed: OnRecord | None, *, stale: bool = False) -> Selected:
-        snapshot, terms = self.past.snapshot, self.rules.terms
+    def _paused(self, tiers: Tiers) -> dict[str, int]:
+        """Upstreams that an administrator had paused: each question to one failed, until a minute later at least."""
+        return {name: self.at + BELIEVED for name in tiers.names if name in self.past.paused}
+
+    def _nobody_to_ask(self, tiers: Tiers, record: OnRecord) -> bool:
+        """Would a search have reached paused upstreams alone? What comes of it is known then, though nobody asked."""
+        for tier in tiers.tiers:
+            asked = [spec for spec in tier if spec.name not in record.living or record.found_by(spec.name)]
+            if any(spec.name not in self.past.paused for spec in asked):
+                return False
+            if any(lists(spec, self.query) for spec in asked):
+                return True
+        return any(name in self.past.paused for name in tiers.names)
+
+    def _select(self, believed: OnRecord | None, snapshot: Snapshot | None = None, *, stale: bool = False) -> Selected:
+        snapshot, terms = self.past.snapshot if snapshot is None else snapshot, self.rules.terms
         return select(snapshot, self.query, self.view, self.at, terms, self.hygiene, believed, stale=stale)
 
-    def _unsearched(self, tiers: Tiers, failed: Mapping[str, int], searched: Selected) -> Then:
+    def _unsearched(self, tiers: Tiers, failed: Mapping[str, int], searched: Selected, without: Snapshot) -> Then:
         """Upstreams had failed: what was known, then what was stale, then the truth."""
         who = f"no usable answer from {joined(list(failed))}"
         for stale in (False, True):
-            known = self._select(None, stale=stale)
+            known = self._select(None, without, stale=stale)
             if known.certificates:
                 old = "known, though past its time to live" if known.stale else "known already"
                 return self._then(Stood.FOUND, f"{old}; {who}", tiers, failed, known, final=False)
@@ -217,6 +235,7 @@ class _Instant:
         steps = [Step(0, "cache", "looked", f"{entries} then, by the settings of then")]
         steps += [Step(0, "cache", PASSED_OVER, f"{fingerprint}: {why}") for fingerprint, why in selected.passed_over]
         steps += [Step(0, name, "not asked", why) for name, why in tiers.left_out.items()]
+        steps += [Step(0, name, "paused", "by an administrator: it counted as failed") for name in self._paused(tiers)]
         steps += [
             Step(0, said.upstream, str(said.word), f"its last word, {_ago(self.at - min(said.last, self.at))} before")
             for said in self.past.said

@@ -87,6 +87,7 @@ class Past:
     answering: Mapping[str, str]  # view -> the certificate that had answered last
     settings: Mapping[str, object] | None  # in force then, as `settings` was given them
     whole_since: int
+    paused: frozenset[str] = frozenset()  # upstreams, by an administrator
 
 
 @dataclass(frozen=True, slots=True)

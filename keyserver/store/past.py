@@ -152,6 +152,22 @@ def answering(now: Iterable[tuple[str, str, int]], replaced: Iterable[Event], at
     return {view: fingerprint for view, (fingerprint, since) in found.items() if fingerprint and since <= at}
 
 
+TURNED = (
+    "SELECT origin, what FROM event{} WHERE fingerprint = '' AND source = '' AND origin > '' AND at > {}"
+    " AND what IN ('paused', 'resumed') ORDER BY at, number"
+)
+"""Which upstreams were paused and resumed after an instant, in order."""
+
+
+def paused(now: Iterable[tuple[str, int]], turned: Iterable[tuple[str, str]], at: int) -> frozenset[str]:
+    """Upstreams that were paused at that instant: from those that are (since when), and by `TURNED` after it."""
+    next_: dict[str, str] = {}
+    for upstream, what in turned:
+        next_.setdefault(upstream, what)
+    still = {upstream for upstream, since in now if since <= at and upstream not in next_}
+    return frozenset(still | {upstream for upstream, what in next_.items() if what == What.RESUMED})
+
+
 EVENT_COLUMNS = (
     "number, at, what, fingerprint, kind, source, origin, address, who, last, facts, vouchers, chained, detail, cached"
 )

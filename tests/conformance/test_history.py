@@ -193,6 +193,29 @@ async def test_the_history_begins_with_the_first_settings(store: Store) -> None:
     assert whats(await store.history.events(9)) == whats(await settled(store)) == [What.FIRST_SEEN]
 
 
+async def test_what_was_paused_at_an_instant_is_known(store: Store) -> None:
+    async def paused(at: int) -> frozenset[str]:
+        return (await store.history.past(NAME, at)).paused
+
+    upstreams = store.upstreams
+    await upstreams.pause("one", NOW)
+    await upstreams.pause("two", NOW + 1)
+    await upstreams.resume("one", NOW + 2)
+    await upstreams.pause("one", NOW + 4)
+    assert [sorted(await paused(NOW + n)) for n in range(-1, 5)] == [
+        [],
+        ["one"],
+        ["one", "two"],
+        ["two"],
+        ["two"],
+        ["one", "two"],
+    ]
+    await upstreams.resume("two", NOW + 5)
+    store.history.limit(Bounds(2, 1 << 30))
+    assert await tidied(store, NOW + 6) >= 3, "when it was paused is on record no more"
+    assert [sorted(await paused(NOW + n)) for n in (4, 5)] == [["one", "two"], ["one"]]
+
+
 async def test_the_last_copy_outlives_its_entry(store: Store) -> None:
     assert await store.history.copy(ANN.fingerprint, K, "one") is None
     await put(store, ANN, NOW)

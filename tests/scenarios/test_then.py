@@ -103,8 +103,8 @@ class Year(Ground):
             if self.random.random() < 0.6:
                 await self.ask(resolver)
             else:
-                act = self.random.choice((self.says, self.says, self.comes, self.acts_on, self.deletes, self.reloads))
-                await act()
+                acts = (self.says, self.says, self.comes, self.acts_on, self.deletes, self.reloads, self.pauses)
+                await self.random.choice(acts)()
                 self.acts += 1
             if self.random.random() < 0.1:
                 await self.store.history.tidy(self.now, 100)
@@ -172,6 +172,11 @@ class Year(Ground):
         else:
             undo = Undo(str(self.now), self.now + 2 * DAY) if act == "undoable" else None
             await self.store.delete(fingerprint, self.now, undo=undo)
+
+    async def pauses(self) -> None:
+        """An upstream is paused, or asked again."""
+        name = self.any_of(*self.peers)
+        await (self.paused.resume(name) if name in self.paused else self.paused.pause(name))
 
     def strict(self) -> tuple[DomainRule, ...]:
         """Rules for a domain, of which one holds at a time."""

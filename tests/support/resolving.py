@@ -22,6 +22,7 @@ from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.inflight import InFlight, Search
 from keyserver.resolver.lookup import Lookup, Shared
 from keyserver.resolver.missing import Missing
+from keyserver.resolver.paused import Paused
 from keyserver.resolver.ratelimit import SearchRateLimit
 from keyserver.resolver.remembering import Remembering
 from keyserver.resolver.renewing import Renewing
@@ -58,6 +59,7 @@ class Ground:
             self.store = PostgresStore(url, self.hygiene, self.changes, max_size=1 << 30)
         else:
             self.store = SqliteStore(directory / "keyserver.db", self.hygiene, self.changes, max_size=1 << 30)
+        self.paused = Paused(self.store.upstreams, lambda: self.now)
         self.cleaner = Cleaner({kind: own.clean for kind, own in self.hygiene.items()}, monotonic=self.monotonic)
 
     def peer(self, name: str, **spec: Any) -> Told:
@@ -88,7 +90,7 @@ class Ground:
         return Searcher(
             store=self.store,
             rules=self.rules,
-            circuit=CircuitBreaker(self.monotonic, lambda: 0.5),
+            circuit=CircuitBreaker(self.monotonic, lambda: 0.5, paused=self.paused.since),
             cleaner=self.cleaner,
             hygiene=self.hygiene,
             clock=lambda: self.now,

@@ -282,6 +282,9 @@ async def _past(db: Connection, name: Name, at: int, hygiene: Mapping[Kind, Hygi
     events = [past.event(row) for row in await db.fetch(f"{_REPLACED} ORDER BY number", address, kind, at)]
     now = await db.fetch("SELECT view, fingerprint, at FROM answering WHERE name = $1", text(name))
     settings = await db.fetchval(_SETTINGS_AT, at)
+    turned = await db.fetch(past.TURNED.format("", "$1"), at)
+    pauses = await db.fetch("SELECT upstream, at FROM pause")
+    paused = past.paused([(row[0], row[1]) for row in pauses], [(row[0], row[1]) for row in turned], at)
     whole = await db.fetchval("SELECT whole FROM history")
     if whole is None:
         whole = await db.fetchval("SELECT at FROM event ORDER BY number LIMIT 1") or 0
@@ -295,6 +298,7 @@ async def _past(db: Connection, name: Name, at: int, hygiene: Mapping[Kind, Hygi
         answering,
         json.loads(settings) if settings is not None else None,
         whole,
+        paused,
     )
 
 

@@ -279,6 +279,8 @@ def _past(db: Session, name: Name, at: int, hygiene: Mapping[Kind, Hygiene]) -> 
         settings = _first(
             db.execute("SELECT settings FROM past_settings WHERE at <= ? ORDER BY at DESC, number DESC LIMIT 1", (at,))
         )
+        turned = db.execute(past.TURNED.format(" INDEXED BY event_entry", "?"), (at,))
+        paused = past.paused(db.execute("SELECT upstream, at FROM pause"), turned, at)
         (whole,) = db.execute("SELECT whole FROM history").fetchone()
         if whole is None:
             whole = _first(db.execute("SELECT at FROM event ORDER BY number LIMIT 1")) or 0
@@ -292,6 +294,7 @@ def _past(db: Session, name: Name, at: int, hygiene: Mapping[Kind, Hygiene]) -> 
         answering,
         json.loads(settings) if settings is not None else None,
         whole,
+        paused,
     )
 
 

@@ -30,8 +30,8 @@ ADDRESS = "openpgp:addr:alice@example.org"
 UPSTREAMS = {"one": UpstreamSpec("one"), "other": UpstreamSpec("other", required=False)}
 
 
-def rules(**more: Any) -> Rules:
-    return Rules(terms=Terms(upstreams=UPSTREAMS), views={"default": View()}, **more)
+def rules(upstreams: Mapping[str, UpstreamSpec] = UPSTREAMS, **more: Any) -> Rules:
+    return Rules(terms=Terms(upstreams=upstreams), views={"default": View()}, **more)
 
 
 def entry(made: Made, source: Source = Source.KEYSERVER, origin: str = "one") -> Entry:
@@ -105,6 +105,44 @@ async def test_who_had_found_it_once_and_failed_then_need_not_speak() -> None:
     before = Record(ADDRESS, "other", True, AT - 5000)
     known = replace(known, snapshot=replace(known.snapshot, records=(*known.snapshot.records, before)))
     assert (await then(known)).state is Stood.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("entries", "said", "paused", "state"),
+    [
+        ([], {}, {"one", "other"}, Stood.FAILED),  # nobody would have been asked
+        ([], {}, {"one"}, Stood.UNSEARCHED),  # the other one would
+        ([], {"other": (ABSENT, 60)}, {"one"}, Stood.FAILED),
+        ([], {"one": (ABSENT, 60)}, {"other"}, Stood.ABSENT),  # it need not speak
+        ([], {"one": (ABSENT, 901)}, {"other"}, Stood.UNSEARCHED),
+        ([], {"one": (ABSENT, 60), "other": (ABSENT, 60)}, {"one"}, Stood.ABSENT),  # what it said before holds
+        ([ALICE], {"one": (FOUND, 60)}, {"one"}, Stood.FOUND),
+        ([ALICE], {}, {"one", "other"}, Stood.FOUND),  # known already
+        ([ALICE], {}, {"other"}, Stood.UNSEARCHED),
+        ([], {"one": (FOUND, 901)}, {"one", "other"}, Stood.FAILED),
+        ([], {}, {"gone"}, Stood.UNSEARCHED),
+    ],
+)
+async def test_what_was_paused_counted_as_failed(
+    entries: list[Made], said: dict[str, tuple[Word, int]], paused: set[str], state: Stood
+) -> None:
+    found = await then(past([entry(made) for made in entries], said, paused=frozenset(paused)))
+    assert found.state is state, found.reason
+    told = {step.who for step in found.steps if step.what == "paused"}
+    assert told == paused & {"one", "other"}
+
+
+async def test_nobody_spoke_in_the_place_of_a_paused_directory() -> None:
+    """As now: what a later priority brought for another question is no answer, and it is not asked."""
+    upstreams = {
+        "one": UpstreamSpec("one", priority=1, domains=("example.org",)),
+        "other": UpstreamSpec("other", priority=2),
+    }
+    by = rules(upstreams=upstreams)
+    known = [entry(ALICE, origin="other")]
+    assert (await then(past(known, by=by, paused=frozenset({"one"})))).state is Stood.FAILED
+    found = await then(past(known, by=by, paused=frozenset({"other"})))
+    assert (found.state, found.cached) == (Stood.UNSEARCHED, (ALICE.fingerprint,))
 
 
 async def test_what_would_have_been_searched_tells_what_was_cached_and_said_around_it() -> None:
