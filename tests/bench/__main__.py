@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", metavar="N", type=int, help="interleaved rounds of each measurement")
     parser.add_argument("--seconds", metavar="N", type=int, help="of one round")
     parser.add_argument("--certificates", metavar="N", type=int, help="of cluster-million; a million unless said")
+    parser.add_argument("--events", metavar="N", type=int, help="of history; a million unless said")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the table as JSON too")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw the picture too")
     options = parser.parse_args(arguments)
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before=options.before and options.before.resolve(),
         pinned=not options.unpinned,
         certificates=options.certificates,
+        events=options.events,
     )
     print(text(report))
     if options.json:

@@ -17,6 +17,7 @@ from bench import (
     crowds,
     fronts,
     gpg,
+    history,
     hits,
     listings,
     million,
@@ -24,6 +25,7 @@ from bench import (
     mixed,
     nothing,
     protocols,
+    renewing,
     revoked,
     rows,
     searches,
@@ -82,12 +84,17 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "ldap-gpg": searches.sequence,
     "ldap-beside": searches.beside,
     "ldap-hostile": searches.hostile,
+    "history-miss-cpu": history.miss_cpu,
+    "history": history.questions,
+    "renewing": renewing.beside,
     "verdicts": verdicts.mapped,
     "recipients": verdicts.recipients,
 }
 """By the names that `--only` takes, in the order of the table."""
 
-LEFT_OUT_BY_QUICK = frozenset({"answer-memory", "hostile", "ldap-hostile", "two-fronts", "two-connections", "cold-hit"})
+LEFT_OUT_BY_QUICK = frozenset(
+    {"answer-memory", "hostile", "ldap-hostile", "two-fronts", "two-connections", "cold-hit", "renewing"}
+)
 """What a quick run leaves out: it would not end within two minutes."""
 
 ONLY_WHEN_NAMED = frozenset({"million", "listings", "cluster-million", "nothing"})
@@ -104,6 +111,7 @@ def run(
     before: Path | None = None,
     pinned: bool = True,
     certificates: int | None = None,
+    events: int | None = None,
 ) -> tuple[Report, list[str]]:
     """Measure; what could not be measured is left out of the report and named, sentence by sentence."""
     raise_limits()
@@ -115,7 +123,8 @@ def run(
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="kb-") as folder, ExitStack() as stack:
         world = World(
-            Setting(Path(folder), places, quick, rounds, seconds, tell, settings or {}, before, certificates), stack
+            Setting(Path(folder), places, quick, rounds, seconds, tell, settings or {}, before, certificates, events),
+            stack,
         )
         left_out = ONLY_WHEN_NAMED | (LEFT_OUT_BY_QUICK if quick else frozenset())
         for name in only or [n for n in MEASUREMENTS if n not in left_out]:

@@ -37,6 +37,8 @@ class Setting:
 
     certificates: int | None = None
     """In a store with very many, where the run says how many."""
+    events: int | None = None
+    """In a history with very many, likewise."""
 
     def scaled(self, quick: int, full: int) -> int:
         """A count that depends on how long the run may take."""
