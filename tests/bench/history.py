@@ -95,7 +95,7 @@ def _load(path: Path, made: Sequence[Made], count: int, since: int) -> None:
     """So many events between that time and now, numbered in their order; a word of the upstream for each cached
     certificate's address, and for a tenth as many questions as there are events that nobody knows."""
     db = sqlite3.connect(path, isolation_level=None)
-    for pragma in ("cache_size=-1000000", "synchronous=OFF", "temp_store=MEMORY"):
+    for pragma in ("cache_size=-1000000", "synchronous=OFF", "journal_mode=OFF", "temp_store=MEMORY"):
         db.execute(f"PRAGMA {pragma}").fetchall()
     index = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'event_entry'").fetchone()[0]
     db.execute("BEGIN")
@@ -138,7 +138,7 @@ def _load(path: Path, made: Sequence[Made], count: int, since: int) -> None:
     given = "(SELECT seq FROM sqlite_sequence WHERE name = 'event')"
     db.execute(f"UPDATE history SET events = (SELECT count(*) FROM event) - {given}")
     db.execute("COMMIT")
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db.execute("PRAGMA journal_mode=WAL").fetchall()
     db.close()
 
 
