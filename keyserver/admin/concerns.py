@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from keyserver.admin.health import Health, Pulse
+from keyserver.config import Config
 from keyserver.events.webhook import WebhookStatus
 from keyserver.listen.tls import expiry_of
 from keyserver.resolver.membership import ClusterNode
@@ -142,6 +144,50 @@ def of_certificates(ends: Mapping[Path, float | None], now: int) -> Iterator[Con
 def certificate_ends(files: Iterable[Path]) -> dict[Path, float | None]:
     """When the first certificate of each file ends (Unix seconds); None: it cannot be read."""
     return {file: expiry_of(file) for file in files}
+
+
+PUBLIC = (
+    "keys.openpgp.org",
+    "keyserver.ubuntu.com",
+    "pgp.mit.edu",
+    "keys.mailvelope.com",
+    "pgpkeys.eu",
+    "pgp.surf.nl",
+    "pgp.surfnet.nl",
+    "keyserver.pgp.com",
+    "keyserver2.pgp.com",
+    "keys.gnupg.net",
+    "sks-keyservers.net",
+)
+"""Hosts, with everything below them, of keyservers for everybody: what they are asked tells strangers who writes to
+whom."""
+
+
+def at_start(config: Config, user: int) -> Iterator[Concern]:
+    """What the first lines of the log say of how the service runs; user: its effective user ID."""
+    if user == 0:
+        cure = "Give it a user of its own, as conf/keyserver.service does; CAP_NET_BIND_SERVICE is for ports below 1024"
+        yield Concern("warn", "The service runs as root: whoever gets into it has the machine", cure, "")
+    for one in config.listeners:
+        if not (one.listener.loopback or one.listener.tls):
+            what = f"{one.key}: other machines reach {one.listener} without TLS, and others can read what is said there"
+            yield Concern("warn", what, _WITHOUT_TLS.get(one.face, _TLS), f"/settings?q={one.key}")
+    for upstream in config.upstream:
+        host = urlsplit(upstream.url.strip()).hostname or ""
+        if any(host == public or host.endswith(f".{public}") for public in PUBLIC):
+            told = f"addresses of {', '.join(upstream.domains)}" if upstream.domains else "whatever is not cached"
+            what = f"{upstream.name} ({host}) is a public keyserver, and is told {told}"
+            yield Concern("warn", what, _TOLD, "/upstreams")
+
+
+_TOLD = (
+    "domains in its table says which addresses it hears; without the table it hears none; keyserver check says who does"
+)
+_TLS = 'Put "tls:" before the address and set tls_certificate, or listen on loopback behind a proxy that has TLS'
+_WITHOUT_TLS = dict.fromkeys(
+    ("milter", "lmtp", "trailer", "socketmap"),
+    "Its protocol has no TLS: listen on a Unix socket or loopback, or keep it in a network of its own",
+)
 
 
 def worst(found: Iterable[Concern]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from keyserver.admin.concerns import at_start
 from keyserver.app.admin_socket import open_admin_socket
 from keyserver.app.context import CannotStart
 from keyserver.app.front import agreed_on
@@ -85,6 +86,8 @@ async def _serve(
         try:
             await open_admin_socket(parts, listeners, state)
             await open_all(parts, listeners, ready)
+            for concern in at_start(config, os.geteuid()):
+                log.warning("%s. %s.", concern.what, concern.cure)
             if joined is not None:
                 joined()
             hangup(again)

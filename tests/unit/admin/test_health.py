@@ -10,6 +10,7 @@ import pytest
 
 from keyserver.admin.concerns import (
     MailLoad,
+    at_start,
     certificate_ends,
     of_certificates,
     of_clock,
@@ -20,6 +21,7 @@ from keyserver.admin.concerns import (
     worst,
 )
 from keyserver.admin.health import Health, Pulse, pulse_of
+from keyserver.config import Config
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.revoked import Standing
 from keyserver.store.base import StoreStats
@@ -146,3 +148,55 @@ def test_revocation_lists_that_are_not_current() -> None:
     assert one.cure.endswith("newer revocations are not known. http://crl.example: its server has no newer one")
     assert (other.kind, other.what) == ("bad", "The revocation list of CN=CA has not been had yet")
     assert "none of its authority's certificates is used. http://crl.example: it answered 404" in other.cure
+
+
+def said_at_start(user: int = 1000, **config: object) -> list[str]:
+    settings = {"hkp": {"listen": []}, "ldap": {"listen": []}, "admin": {"listen": ""}, **config}
+    concerns = list(at_start(Config.model_validate(settings), user))
+    assert all(concern.cure and concern.kind == "warn" for concern in concerns)
+    return [concern.what for concern in concerns]
+
+
+def test_a_start_warns_of_root() -> None:
+    assert said_at_start() == []
+    (root,) = said_at_start(user=0)
+    assert "runs as root" in root
+
+
+def test_a_start_warns_of_what_other_machines_reach_without_tls(tmp_path: Path) -> None:
+    inside = ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/run/hkp.sock", "tls:0.0.0.0:443"]
+    outside = ["0.0.0.0:11371", "[::]:11371", "192.0.2.1:11371", "proxy:10.0.0.1:11371"]
+    (tmp_path / "c.pem").write_bytes(authority().pem)
+    files = dict.fromkeys(("tls_certificate", "tls_key_file"), str(tmp_path / "c.pem"))
+    hkp = {"listen": [*inside, *outside], **files}
+    found = said_at_start(hkp=hkp)
+    assert [line.partition(" reach ")[2].partition(" ")[0] for line in found] == outside
+    assert all(line.startswith("hkp.listen: ") for line in found)
+    view = {"name": "inside", "ldap_listen": ["0.0.0.0:389"], "hkp_listen": []}
+    (line,) = said_at_start(view=[view])
+    assert line.startswith("view[inside].ldap_listen: ")
+    mail = {"milter_listen": "0.0.0.0:8891", "allowed_clients": ["192.0.2.0/24"]}
+    settings = Config.model_validate({"hkp": {"listen": []}, "ldap": {"listen": []}, "mailflow": mail})
+    (concern,) = at_start(settings, 1000)
+    assert "tls:" not in concern.cure, "a milter has none"
+
+
+@pytest.mark.parametrize(
+    ("url", "public"),
+    [
+        ("hkps://keyserver.ubuntu.com", "keyserver.ubuntu.com"),
+        ("vks://keys.openpgp.org", "keys.openpgp.org"),
+        ("hkps://EU.pool.sks-keyservers.net", "eu.pool.sks-keyservers.net"),
+        ("hkps://keys.example.org", ""),
+        ("hkps://notkeys.openpgp.org.example", ""),
+        ("hkps://notpgp.mit.edu", ""),
+        ("hkps://keys.{domain}", ""),
+        ("wkd:", ""),
+    ],
+)
+def test_a_start_says_that_a_public_keyserver_is_asked(url: str, public: str) -> None:
+    found = said_at_start(upstream=[{"name": "theirs", "url": url}])
+    assert [line.partition("(")[2].partition(")")[0] for line in found] == [public] * bool(public)
+    some = said_at_start(upstream=[{"name": "theirs", "url": url, "domains": ["example.org"]}])
+    assert all("told addresses of example.org" in line for line in some)
+    assert len(some) == bool(public)

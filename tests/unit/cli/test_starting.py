@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from keyserver import __version__
 from keyserver.cli import main
+from support.running import Service
 from support.shell import Shell, ended, started, written
 
 
@@ -40,6 +42,18 @@ def test_a_database_in_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         done = Shell(config).process(*command)
         assert done.code == 3
         assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_first_lines_of_the_log_say_what_is_unsafe(workers: int, tmp_path: Path) -> None:
+    settings = {"hkp.listen": '["0.0.0.0:0"]', "server.workers": str(workers)}
+    with Service(tmp_path, settings=settings, upstreams=["hkps://keys.openpgp.org"]) as service:
+        service.stop()
+    lines = [line for line in service.log if not line.startswith("ready ")]
+    wanted = ["hkp.listen: other machines reach 0.0.0.0:0 without TLS", "(keys.openpgp.org) is a public keyserver"]
+    wanted = ["The service runs as root"] * (os.geteuid() == 0) + wanted
+    assert all(words in line for words, line in zip(wanted, lines, strict=False)), lines
+    assert "stopping" in lines[len(wanted)], "and nothing else"
 
 
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
