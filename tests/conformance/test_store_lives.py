@@ -14,7 +14,7 @@ from keyserver.changes import Changes
 from keyserver.model import Source
 from keyserver.store.base import Stored, StoreError
 from keyserver.store.postgres import PostgresStore
-from keyserver.store.postgres.schema import OLDEST, STEPS, bring_forward
+from keyserver.store.postgres.schema import STEPS, bring_forward
 from support.postgres import Cluster, shared
 from tests.conformance.conftest import HYGIENE, Heard, Made
 
@@ -101,7 +101,7 @@ async def test_a_newer_release_migrates_under_load_and_no_request_fails() -> Non
         await asyncio.sleep(0.5)
         before = done["rounds"]
         newer = await asyncpg.connect(url)
-        await bring_forward(newer, (*STEPS, NEXT), OLDEST)
+        await bring_forward(newer, (*STEPS, NEXT))
         await asyncio.sleep(0.5)
         over.set()
     assert done["rounds"] > before > 0

@@ -261,11 +261,11 @@ OUTLOOK: Step = (
 STEPS: tuple[Step, ...] = (VERSION_1, INVITATIONS, (*RECORDING, PUT_2), OUTLOOK)
 """Step n leads from version n to n + 1; the chain only ever grows at its end."""
 
-OLDEST = 1
-"""The oldest version whose nodes can use a database that these steps made; older ones refuse it."""
+BESIDE = 1
+"""So many versions older may the nodes be that use a database which these steps made; those before refuse it."""
 
 
-async def bring_forward(db: Connection, steps: tuple[Step, ...] = STEPS, oldest: int = OLDEST) -> None:
+async def bring_forward(db: Connection, steps: tuple[Step, ...] = STEPS) -> None:
     """Make the tables, or bring them to this version, in one transaction. Raises StoreRefused.
 
     A lock that others hold is waited for in short pieces, so that nobody queues up behind us."""
@@ -275,7 +275,7 @@ async def bring_forward(db: Connection, steps: tuple[Step, ...] = STEPS, oldest:
                 await db.execute("SET LOCAL lock_timeout = '2s'")
                 await db.execute("SET LOCAL statement_timeout = 0")
                 await db.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
-                await _step(db, steps, oldest)
+                await _step(db, steps)
             return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             if not left:
@@ -283,7 +283,7 @@ async def bring_forward(db: Connection, steps: tuple[Step, ...] = STEPS, oldest:
             await asyncio.sleep(_BETWEEN)
 
 
-async def _step(db: Connection, steps: tuple[Step, ...], oldest: int) -> None:
+async def _step(db: Connection, steps: tuple[Step, ...]) -> None:
     await db.execute(
         "CREATE TABLE IF NOT EXISTS keyserver_schema"
         " (single boolean PRIMARY KEY DEFAULT true CHECK (single), version int NOT NULL, oldest int NOT NULL)"
@@ -293,12 +293,14 @@ async def _step(db: Connection, steps: tuple[Step, ...], oldest: int) -> None:
     if needed > len(steps):
         raise StoreRefused(
             f"the cache database was brought forward by a newer release (schema version {version}, which releases that"
-            f" know version {needed} can use; this one knows {len(steps)}); it was left as it is"
+            f" know version {needed} can use; this one knows {len(steps)}); it was left as it is: install the newer"
+            " release again, or restore a backup from before it"
         )
+    oldest = max(1, len(steps) - BESIDE)
     for step in steps[version:]:
         for statement in step:
             await db.execute(statement)
-    if version < len(steps):
+    if version < len(steps) or (version == len(steps) and needed < oldest):
         await db.execute(
             "INSERT INTO keyserver_schema (version, oldest) VALUES ($1, $2)"
             " ON CONFLICT (single) DO UPDATE SET version = $1, oldest = $2",

@@ -315,5 +315,5 @@ def refuse_newer(path: Path, version: int, ours: int) -> None:
     if version > ours:
         raise StoreRefused(
             f"{path} was written by a newer release (schema version {version}, this one knows {ours});"
-            " it was left as it is"
+            " it was left as it is: install the newer release again, or restore a backup from before it"
         )
