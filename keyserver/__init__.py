@@ -1,3 +1,3 @@
 """A caching keyserver frontend: HKP and LDAP clients in front, keyservers and directories behind."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
