@@ -153,6 +153,22 @@ class Cluster:
             raise RuntimeError(f"psql: {done.stderr.strip()}")
         return done.stdout.rstrip("\n")
 
+    def dump(self, database: str) -> bytes:
+        """What pg_dump says, as `load` takes it: as plain SQL that any psql reads."""
+        command = [_program("pg_dump"), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "--no-owner"]
+        done = subprocess.run([*command, database], capture_output=True, check=True)
+        lines = done.stdout.splitlines(keepends=True)
+        return b"".join(line for line in lines if not line.startswith((b"\\restrict", b"\\unrestrict")))
+
+    def load(self, database: str, sql: bytes) -> None:
+        """Run what `dump` has given, as the role `keyserver`."""
+        command = [_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(self.folder), "-p", str(self.port)]
+        done = subprocess.run(
+            [*command, "-U", "keyserver", "-d", database], input=sql, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"psql: {done.stderr.decode().strip()}")
+
     def as_owner(self, command: Sequence[str]) -> list[str]:
         """A command that refuses to run as root, too, run by the server's user."""
         return _as(_owner(), command)
