@@ -1,0 +1,90 @@
+"""The metrics as a page, from where the code declares them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "keyserver"
+
+_HEAD = """\
+# Metrics
+
+<!-- Made from the declarations in keyserver/ by scripts/reference/metrics.py. -->
+
+`GET /metrics` on the admin listener, Prometheus text. What to watch, and alerts over it:
+[Operating](../operating.md#metrics).
+
+| metric | type | labels | says |
+| --- | --- | --- | --- |
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Metric:
+    """One family, as a Prometheus shows it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+def declared() -> list[Metric]:
+    """Every family that the code names, by name."""
+    found = {metric for file in sorted(PACKAGE.rglob("*.py")) for metric in _in(file)}
+    return sorted(found)
+
+
+def render() -> str:
+    """The whole page."""
+    rows = [
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.meaning} |"
+        for one in declared()
+    ]
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+def _in(file: Path) -> Iterator[Metric]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
+            name, meaning = node.args[:2]
+            if isinstance(name, ast.Constant) and str(name.value).startswith("keyserver_"):
+                assert isinstance(meaning, ast.Constant), f"{file}: what {name.value} means is no text"
+                kind = _kind(node)
+                yield Metric(
+                    f"{name.value}_total" if kind == "counter" else str(name.value),
+                    kind,
+                    _labels(node, names),
+                    str(meaning.value),
+                )
+
+
+def _kind(call: ast.Call) -> str:
+    """By the name of what is called; MemoryValue counts where its fourth argument says so."""
+    assert isinstance(call.func, ast.Name)
+    called = call.func.id.lower()
+    if called == "memoryvalue":
+        return "counter" if len(call.args) > 3 else "gauge"
+    return next(kind for kind in ("counter", "gauge", "histogram") if called.startswith(kind))
+
+
+def _labels(call: ast.Call, names: dict[str, ast.expr]) -> tuple[str, ...]:
+    """The list that is given third, or by name; a variable is looked up in the same module."""
+    given = next((word.value for word in call.keywords if word.arg == "labels"), None)
+    given = given or (call.args[2] if len(call.args) == 3 else None)
+    if isinstance(given, ast.Name):
+        given = names.get(given.id)
+    if not isinstance(given, ast.List | ast.Tuple):
+        return ()
+    return tuple(str(one.value) for one in given.elts if isinstance(one, ast.Constant))
