@@ -48,7 +48,10 @@ def render() -> str:
 
 
 def _in(file: Path) -> Iterator[Metric]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    if '"keyserver_' not in text:
+        return
+    tree = ast.parse(text)
     names = {
         target.id: node.value
         for node in ast.walk(tree)
