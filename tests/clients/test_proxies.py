@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import ssl
@@ -14,7 +15,7 @@ import pytest
 
 from support.daemons import running
 from support.ports import free_port
-from support.running import Service
+from support.running import ROOT, Service
 from support.scripted import NOT_FOUND, Scripted
 from support.tls import Authority, Issued
 
@@ -22,6 +23,10 @@ pytestmark = pytest.mark.usefixtures("both_shapes")
 
 
 MISSES = 5
+
+PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+[LOCATION] = re.findall(r"^```nginx\n(.*?)^```", PAGE, re.S | re.M)
+[BACKENDS] = re.findall(r"^```haproxy\n(.*?)^```", PAGE, re.S | re.M)
 
 NGINX = """
 daemon off; worker_processes 1; master_process off; pid {at}/pid; error_log {at}/error.log;
@@ -32,12 +37,7 @@ http {{
   scgi_temp_path {at}/e;
   server {{
     listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://{to};
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    }}
+    {location}
   }}
 }}
 """
@@ -117,9 +117,23 @@ async def test_nginx(tmp_path: Path, upstream: Scripted, unix: bool) -> None:
     with Service(tmp_path, upstreams=[upstream.url], settings=settings(**listen)) as service:
         port = free_port()
         to = f"unix:{place}" if unix else f"127.0.0.1:{service.port()}"
-        (tmp_path / "nginx.conf").write_text(NGINX.format(at=tmp_path, port=port, to=to))
+        (tmp_path / "nginx.conf").write_text(
+            NGINX.format(at=tmp_path, port=port, location=LOCATION.replace("127.0.0.1:11371", to))
+        )
         with running(nginx(tmp_path, to), port, tmp_path / "log"):
             await held_apart(port)
+
+
+def test_haproxy_takes_what_is_documented(tmp_path: Path) -> None:
+    head = "defaults\n  timeout connect 5s\n  timeout client 10s\n  timeout server 10s\n"
+    faces = (
+        "frontend web\n  mode http\n  bind 127.0.0.1:1\n  default_backend keyserver\nfrontend directory\n  mode tcp\n"
+    )
+    (tmp_path / "haproxy.cfg").write_text(
+        f"{head}{faces}  bind 127.0.0.1:2\n  default_backend keyserver_ldap\n{BACKENDS}"
+    )
+    done = subprocess.run(["haproxy", "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_hits_through_a_proxy_come_from_memory(tmp_path: Path) -> None:
