@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import click
 from typer.main import get_command
 
 from keyserver.cli import application
@@ -24,16 +24,16 @@ def render() -> str:
     return "\n".join([_HEAD, *_described("keyserver", get_command(application))])
 
 
-def _described(name: str, command: click.Command) -> Iterator[str]:
-    """A command as a heading, its help and its parameters; then those below it."""
+def _described(name: str, command: Any) -> Iterator[str]:
+    """A command (of typer's own copy of click) as a heading, its help and its parameters; then those below it."""
     yield f"## {name}\n"
     if command.help:
         yield f"{_plain(command.help)}\n"
-    with click.Context(command, info_name=name) as context:
-        usage = " ".join([name, *command.collect_usage_pieces(context)])
-        yield f"```text\n{usage}\n```\n"
-        rows = [record for one in command.get_params(context) if (record := one.get_help_record(context))]
-        rows = [(option, meaning) for option, meaning in rows if "--help" not in option]
+    context = command.context_class(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    yield f"```text\n{usage}\n```\n"
+    records = [one.get_help_record(context) for one in command.get_params(context)]
+    rows = [(option, meaning) for option, meaning in filter(None, records) if "--help" not in option]
     if rows:
         yield "| | |\n| --- | --- |"
         yield from (f"| `{_cell(option)}` | {_cell(_plain(meaning))} |" for option, meaning in rows)

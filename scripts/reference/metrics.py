@@ -62,15 +62,16 @@ def _in(file: Path) -> Iterator[Metric]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
             name, meaning = node.args[:2]
-            if isinstance(name, ast.Constant) and str(name.value).startswith("keyserver_"):
-                assert isinstance(meaning, ast.Constant), f"{file}: what {name.value} means is no text"
+            called = _text(name)
+            if called.startswith("keyserver_"):
                 kind = _kind(node)
-                yield Metric(
-                    f"{name.value}_total" if kind == "counter" else str(name.value),
-                    kind,
-                    _labels(node, names),
-                    str(meaning.value),
-                )
+                total = "_total" if kind == "counter" else ""
+                yield Metric(called + total, kind, _labels(node, names), _text(meaning))
+
+
+def _text(node: ast.expr) -> str:
+    """What a literal says; anything else says nothing."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _kind(call: ast.Call) -> str:
@@ -90,4 +91,4 @@ def _labels(call: ast.Call, names: dict[str, ast.expr]) -> tuple[str, ...]:
         given = names.get(given.id)
     if not isinstance(given, ast.List | ast.Tuple):
         return ()
-    return tuple(str(one.value) for one in given.elts if isinstance(one, ast.Constant))
+    return tuple(filter(None, map(_text, given.elts)))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.openpgp import make
 from support.running import ROOT, Gpg, Service
 
@@ -22,6 +24,7 @@ def blocks_of(name: str, language: str, heading: str = "") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", part, re.S | re.M)
 
 
+@pytest.mark.soak
 def test_five_minutes_work_as_pasted(tmp_path: Path) -> None:
     """Every block after the first, one after the other in one shell; only ports, PATH and folders are ours."""
     first, path, *blocks = blocks_of("start.md", "sh")

@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 from typer.main import get_command
 
@@ -38,6 +38,7 @@ def links(text: str) -> list[str]:
 
 
 SITE = {place: inward(text, place) for place, text in (PAGES | MADE).items()}
+COMMANDS = get_command(application)
 ANCHORS = {place: anchors(text) for place, text in SITE.items()}
 
 
@@ -72,30 +73,33 @@ def test_everything_is_in_the_navigation() -> None:
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """(page, what stands behind `keyserver`) of every shell block."""
-    found = []
-    texts = {"README.md": README, **PAGES}
-    for place, text in texts.items():
-        for block in re.findall(r"^ *```(?:sh|console|text|)\n(.*?)^ *```$", text, re.S | re.M):
-            plain = re.sub(r"\\\n\s*", " ", block)
-            for line in re.findall(r"(?:^\s*\$?|[;|&(])\s*(?:\S*/)?keyserver ([a-z][^|;&)\n#]*)", plain, re.M):
-                found.append((place, line.strip()))
-    return found
+    """(page, what stands behind `keyserver`) of every shell block, and of every command in a sentence or table."""
+    found = set()
+    for place, text in {"README.md": README, **PAGES}.items():
+        for _, language, block in re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.S | re.M):
+            if language in ("", "sh", "console"):
+                plain = re.sub(r"\\\n\s*", " ", block)
+                lines = re.findall(r"(?:^\s*\$?|[;|&(])\s*(?:\S*/)?keyserver ([a-z][^|;&)\n#]*)", plain, re.M)
+                found |= {(place, line.strip()) for line in lines if not line.startswith("ldap:")}
+        for line in re.findall(r"`keyserver ([a-z][^`]*)`", CODE.sub("", text)):
+            if not re.search(r"\\\||^ldap:|^receive failed", line):  # alternatives; dirmngr.conf; what gpg says
+                found.add((place, " ".join(re.sub(r"[][…]", "", line).split())))
+    return sorted(found)
 
 
 @pytest.mark.parametrize(("place", "line"), command_lines())
 def test_command_lines_parse(place: str, line: str) -> None:
     """Every command, option and number of arguments exists; values are what their options take."""
     words = shlex.split(line)
-    if words[0].startswith(("ldap:", "hkp:")):
-        return  # a line of dirmngr.conf
-    command = get_command(application)
-    context = click.Context(command, info_name="keyserver")
-    while isinstance(command, click.Group):
-        name, below, words = command.resolve_command(context, words)
-        assert below is not None
-        command, context = below, click.Context(below, info_name=name, parent=context)
-    command.parse_args(context, words)
+    command: Any = COMMANDS
+    context = command.context_class(command, info_name="keyserver")
+    while hasattr(command, "commands"):
+        if words[0] not in command.commands and "show" in command.commands:
+            words = ["show", *words]  # `keyserver history ADDRESS`
+        name, command, words = command.resolve_command(context, words)
+        context = command.context_class(command, info_name=name, parent=context)
+    if words:  # without any it is the command's name
+        command.parse_args(context, words)
 
 
 def test_commands_are_in_the_reference() -> None:
