@@ -93,7 +93,7 @@ def test_command_lines_parse(place: str, line: str) -> None:
     words = shlex.split(line)
     command: Any = COMMANDS
     context = command.context_class(command, info_name="keyserver")
-    while hasattr(command, "commands"):
+    while words and hasattr(command, "commands"):
         if words[0] not in command.commands and "show" in command.commands:
             words = ["show", *words]  # `keyserver history ADDRESS`
         name, command, words = command.resolve_command(context, words)
