@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def test_five_minutes_work_as_pasted(tmp_path: Path) -> None:
     (bin / "keyserver").chmod(0o755)
     (tmp_path / "gpg").mkdir(mode=0o700)
     (tmp_path / "service").mkdir(mode=0o700)
-    with Service(tmp_path / "service") as service:
+    # A home of gpg's in a long folder's name has no room for its agent's socket.
+    with tempfile.TemporaryDirectory(dir="/tmp") as short, Service(tmp_path / "service") as service:
         script = "set -eux\n" + path + "\n".join(blocks) + '\ngpgconf --homedir "$GNUPGHOME" --kill all\n'
         for shown, ours in {
             "127.0.0.1:11371": f"127.0.0.1:{service.port()}",
@@ -46,7 +48,7 @@ def test_five_minutes_work_as_pasted(tmp_path: Path) -> None:
             assert shown in script
             script = script.replace(shown, ours)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSERVER_")}
-        environment |= {"GNUPGHOME": str(tmp_path / "gpg"), "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+        environment |= {"GNUPGHOME": str(tmp_path / "gpg"), "PYTHONPATH": str(ROOT), "TMPDIR": short}
         environment["KEYSERVER_CACHE__DATABASE"] = service.settings["cache.database"]
         done = subprocess.run(
             ["bash", "-c", script], cwd=work, env=environment, capture_output=True, text=True, timeout=120
