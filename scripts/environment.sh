@@ -1,5 +1,6 @@
-# What serve, test and bench share: a virtual environment in .venv with exactly the packages of a lock file.
-# To be sourced with $root set to the repository.
+# What serve, test, bench and package share: a virtual environment with exactly the packages of a lock file.
+# To be sourced with $root set to the repository; who wants it elsewhere than in .venv sets $environment afterwards.
+environment="$root/.venv"
 
 fail() {
     echo "${0##*/}: $*" >&2
@@ -34,22 +35,22 @@ need_venv_module() {
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || fail "this Python has no venv module; install the package $package"
 }
 
-# need_environment LOCK: make .venv hold what requirements of LOCK say; does nothing when it already does.
+# need_environment LOCK: make $environment hold what requirements of LOCK say; does nothing when it already does.
 # The mark holds the lock file and the repository's place, so that a moved repository is noticed.
 need_environment() {
-    local lock="$1" mark="$root/.venv/.installed-${1%.lock}" python
-    if [ -x "$root/.venv/bin/python" ] && { echo "$root" && cat "$root/$lock"; } | cmp -s - "$mark"; then
+    local lock="$1" mark="$environment/.installed-${1%.lock}" python
+    if [ -x "$environment/bin/python" ] && { echo "$root" && cat "$root/$lock"; } | cmp -s - "$mark"; then
         return
     fi
     python="$(find_python)"
     if [ -z "$python" ]; then
         fail "Python 3.11 or newer is needed$(command -v python3 >/dev/null 2>&1 && echo "; python3 here is $(python3 -V 2>&1)")"
     fi
-    mkdir -p "$root/.venv" 2>/dev/null && [ -w "$root/.venv" ] || fail "cannot write to $root/.venv"
+    mkdir -p "$environment" 2>/dev/null && [ -w "$environment" ] || fail "cannot write to $environment"
     # Of two that start at once, one installs and the other waits; the lock lives as long as descriptor 9.
     exec 9<"$root"
     "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
-    if ! { [ -x "$root/.venv/bin/python" ] && { echo "$root" && cat "$root/$lock"; } | cmp -s - "$mark"; }; then
+    if ! { [ -x "$environment/bin/python" ] && { echo "$root" && cat "$root/$lock"; } | cmp -s - "$mark"; }; then
         make_environment "$python" "$lock"
         { echo "$root" && cat "$root/$lock"; } >"$mark"
     fi
@@ -58,17 +59,17 @@ need_environment() {
 
 make_environment() {
     local python="$1" lock="$2" site
-    if ! "$root/.venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    if ! "$environment/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
         need_venv_module "$python"
-        echo "making .venv with $("$python" -V)" >&2
-        "$python" -m venv --clear "$root/.venv" || fail "the virtual environment could not be made; see above"
+        echo "making $environment with $("$python" -V)" >&2
+        "$python" -m venv --clear "$environment" || fail "the virtual environment could not be made; see above"
     fi
     echo "installing the packages of $lock" >&2
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
         --require-hashes --no-deps --requirement "$root/$lock" || fail "the packages of $lock could not be installed; see above"
     # The package itself needs no building: a path file makes it importable, a short script makes it a command.
-    site="$("$root/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    site="$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     echo "$root" >"$site/keyserver.pth"
-    printf '#!/bin/sh\nexec "%s" -m keyserver "$@"\n' "$root/.venv/bin/python" >"$root/.venv/bin/keyserver"
-    chmod +x "$root/.venv/bin/keyserver"
+    printf '#!/bin/sh\nexec "%s" -m keyserver "$@"\n' "$environment/bin/python" >"$environment/bin/keyserver"
+    chmod +x "$environment/bin/keyserver"
 }

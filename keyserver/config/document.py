@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -62,18 +64,33 @@ def render() -> str:
     return "\n".join([_HEAD, *(_section(name, model) for name, model in models().items())])
 
 
-def _heading(name: str) -> str:
+def heading(name: str) -> str:
+    """A section's name as it stands in the file."""
     return f"[[{name}]]" if name in TABLES else f"[{name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One key in words. default: as Markdown, "required" where there is none."""
+
+    key: str
+    default: str
+    meaning: str
+    accepted: str
+
+
+def rows(model: type[Section]) -> Iterator[Row]:
+    """The keys of one section."""
+    for name, field in model.model_fields.items():
+        reader = reader_of(model, name)
+        yield Row(name, _default(field.default), _meaning(field), reader.brief if reader else "")
 
 
 def _section(name: str, model: type[Section]) -> str:
     """One table of the file as a heading, a sentence and a table of keys."""
-    rows = [
-        f"| `{key}` | {_default(field.default)} | {_meaning(field)} | {_accepts(model, key)} |"
-        for key, field in model.model_fields.items()
-    ]
-    table = ["| key | default | meaning | accepted |", "| --- | --- | --- | --- |", *rows]
-    return "\n".join([f"## `{_heading(name)}`", "", str(model.__doc__), "", *table, ""])
+    lines = [f"| `{row.key}` | {row.default} | {row.meaning} | {_cell(row.accepted)} |" for row in rows(model)]
+    table = ["| key | default | meaning | accepted |", "| --- | --- | --- | --- |", *lines]
+    return "\n".join([f"## `{heading(name)}`", "", str(model.__doc__), "", *table, ""])
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -85,9 +102,8 @@ def _default(value: Any) -> str:
     return "required" if value is PydanticUndefined else f"`{json.dumps(value)}`"
 
 
-def _accepts(model: type[Section], key: str) -> str:
-    reader = reader_of(model, key)
-    return (reader.brief if reader else "").replace("|", "\\|").replace("*", "\\*")
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
 
 
 if __name__ == "__main__":
