@@ -1,0 +1,118 @@
+"""LDAP: requests of clients, distinguished names, messages of hostile directories, filters made of search terms."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+from fuzz.target import Target, unless_malformed
+from keyserver.model import Kind, Malformed
+from keyserver.query import BadQuery, ByAddress, parse
+from keyserver.upstreams.ldap.guard import GuardError, check_message, frame, page_cookie, read_controls
+from keyserver.upstreams.ldap.kinds import Style, openpgp_filter, x509_filter
+from keyserver.upstreams.ldap.link import valid_filter
+from keyserver.wire import ldap
+from keyserver.wire.ber import measure
+from keyserver.wire.dn import BadDn, parse_dn
+from keyserver.wire.ldap_filter import And, Approx, Equal, Not, Or, Present, Substrings
+from support.ldap_messages import gpg_get, write_bind, write_extended, write_search
+
+SEARCHES = (
+    gpg_get("A" * 40, "dc=keyserver,dc=local"),
+    ldap.SearchRequest("", 0, 0, 0, True, Present("objectClass"), ("*", "+")),
+    ldap.SearchRequest(
+        "o=x",
+        2,
+        10,
+        5,
+        False,
+        And((Not(Approx("cn", b"x")), Or((Equal("mail", b"a@b.c"), Substrings("cn", b"a", (b"b",), b"c"))))),
+        (),
+    ),
+)
+
+
+def read_request(octets: bytes) -> None:
+    """A request is decoded or refused, and where its outline is known by lengths alone both say the same."""
+    end = unless_malformed(lambda: measure(octets, 0, ldap.MAX_MESSAGE))
+    if end is None or end > len(octets):
+        return
+    split = unless_malformed(lambda: ldap.split(octets, 0, end))
+    message = unless_malformed(lambda: ldap.decode(octets, 0, end))
+    if message is None or split is None:
+        return
+    for control in message.controls:
+        unless_malformed(lambda control=control: ldap.read_page(control))  # type: ignore[misc]
+    outline = ldap.outline(octets[split[1] : end])
+    if outline is not None and isinstance(message.operation, ldap.SearchRequest):
+        said = message.operation
+        assert (outline.size_limit, outline.types_only) == (said.size_limit, said.types_only)
+        assert ldap.read_place(outline.where) == (said.base, said.scope)
+
+
+def read_name(octets: bytes) -> None:
+    """A distinguished name."""
+    with contextlib.suppress(BadDn):
+        parse_dn(octets.decode("utf-8", "surrogateescape"))
+
+
+def read_reply(octets: bytes) -> None:
+    """What a directory sends, checked before a library sees it."""
+    with contextlib.suppress(Malformed, GuardError):
+        bounds = frame(bytearray(octets), 1 << 16)
+        if bounds is not None:
+            start, end = bounds
+            check_message(octets[:end], start, 1000)
+            for value in read_controls(octets[:end], start).values():
+                unless_malformed(lambda value=value: page_cookie(value))  # type: ignore[misc]
+
+
+def make_filters(octets: bytes) -> None:
+    """Every search term that is accepted makes filters that the library reads, in which nothing of it acts."""
+    term = octets.decode("utf-8", "surrogateescape")
+    for kind in Kind:
+        try:
+            query = parse(term, kind)
+        except BadQuery:
+            continue
+        for style in Style:
+            made = openpgp_filter(query, style)
+            assert made is None or (made.isascii() and valid_filter(made)), made
+        if isinstance(query, ByAddress):
+            assert valid_filter(x509_filter(query, "(|(mail={address})(uid={local}))", False))
+
+
+def requests() -> Iterator[bytes]:
+    """Searches, binds, extended operations, with and without controls."""
+    operations = [*map(write_search, SEARCHES), write_bind(3, "cn=x", b"secret"), write_extended(ldap.START_TLS)]
+    controls = (ldap.page_control(5, b"cookie", critical=True),)
+    for operation in [*operations, ldap.GOODBYE]:
+        yield ldap.envelope(7, operation)
+        yield ldap.envelope(1 << 20, operation, controls)
+
+
+def names() -> Iterable[bytes]:
+    """Names as RFC 4514 and older programs write them."""
+    return [b"cn=Alice+uid=a,ou=x\\,y,dc=example,dc=org", b'o="a; b";c=#0c0141', b"2.5.4.3=\\e4\\c3\\a4", b""]
+
+
+def replies() -> Iterator[bytes]:
+    """Entries, results, controls."""
+    attributes = ldap.attribute(b"pgpKey", (b"x", b"y")) + ldap.attribute(b"cn", ())
+    yield ldap.envelope(1, ldap.entry(b"cn=x", attributes))
+    yield ldap.envelope(1, ldap.result(ldap.DONE, 0), (ldap.page_control(0, b"more"),))
+    yield ldap.notice(2, "goodbye")
+
+
+def terms() -> Iterable[bytes]:
+    """What people look for."""
+    words = ("alice@example.org", "0x" + "A" * 40, "Alice (x) <a*b@exämple.org>", "openpgp4fpr:" + "b" * 40, "a)(cn=*")
+    return [word.encode() for word in words]
+
+
+TARGETS = {
+    "ldap-request": Target(read_request, requests),
+    "ldap-dn": Target(read_name, names, 1100),
+    "ldap-reply": Target(read_reply, replies),
+    "ldap-filter": Target(make_filters, terms, 512),
+}

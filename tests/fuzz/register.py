@@ -1,0 +1,17 @@
+"""All targets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fuzz import directory, mail, openpgp, others, smime, web
+from fuzz.target import Target
+
+TARGETS: Mapping[str, Target] = {
+    **openpgp.TARGETS,
+    **smime.TARGETS,
+    **directory.TARGETS,
+    **web.TARGETS,
+    **mail.TARGETS,
+    **others.TARGETS,
+}

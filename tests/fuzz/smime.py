@@ -1,0 +1,118 @@
+"""S/MIME: certificates, bundles, signatures, revocation lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from fuzz.target import NOW, Target, joined, parts, unless_malformed
+from keyserver import smime
+from keyserver.model import Certificate, Refused
+from keyserver.openpgp.armor import armor
+from keyserver.smime import ber, cms
+from keyserver.smime.crl import Authority
+from keyserver.smime.crl import authority as read_authority
+from keyserver.smime.crl_reading import read_list
+from keyserver.smime.reading import read
+from keyserver.wire import pem
+from support import x509odd
+from support.crls import ENDS, body_of, revocation_list, signed_again
+from support.x509 import Issued, authority, person
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+def clean_certificate(octets: bytes) -> None:
+    """What is kept is kept again; chains to nothing; whoever reads it again finds the same proof."""
+    for der in unless_malformed(lambda: smime.unpack(octets)) or [octets]:
+        for found in smime.clean(der, NOW):
+            if isinstance(found, Certificate):
+                assert smime.clean(found.octets, NOW) == [found]
+                assert smime.prove(found.octets, NOW) == found.proof
+            else:
+                assert isinstance(found, Refused) and found.reason
+    smime.intermediates(octets)
+
+
+def verify_signature(octets: bytes) -> None:
+    """A signature beside some content, or with it inside."""
+    (content,), structure = parts(octets, 1)
+    unless_malformed(lambda: cms.content_type(structure))
+    for signed in (content, None):
+        try:
+            unless_malformed(lambda signed=signed: cms.verify(structure, signed))  # type: ignore[misc]
+        except cms.NotVerified:
+            continue
+
+
+@cache
+def issuer() -> tuple[Issued, Authority]:
+    """Who signs the lists."""
+    made = authority()
+    return made, read_authority(made.der)
+
+
+def read_revocations(octets: bytes) -> None:
+    """Octets as what a list signs, with a good signature, as only an authority could make them; each entry is found."""
+    made, known = issuer()
+    for listed in (signed_again(made, octets), octets):
+        found = unless_malformed(lambda listed=listed: read_list(listed, known, ENDS - 1))  # type: ignore[misc]
+        if found is not None:
+            assert found.count >= 0
+            found.find(b"\x05")
+
+
+def walk_ber(octets: bytes) -> None:
+    """Every element lies within what it was found in."""
+    for part in unless_malformed(lambda: list(ber.walk(octets))) or ():
+        assert part.octets in octets
+    unless_malformed(lambda: read(octets))
+
+
+def split_pem(octets: bytes) -> None:
+    """A file of certificates, whole and in pieces."""
+
+    def pieces(size: int) -> list[object]:
+        blocks = pem.Blocks(1 << 12)
+        found = [p for at in range(0, len(octets), size) for p in blocks.feed(octets[at : at + size])]
+        return [*found, *blocks.end()]
+
+    assert pieces(max(1, len(octets))) == pieces(7)
+
+
+def ders() -> Iterable[bytes]:
+    """Odd ones, and the vectors."""
+    yield from (octets for octets in x509odd.corpus().values() if len(octets) < 4096)
+    for file in sorted((VECTORS / "x509").glob("*.[dp][e7][rb]")):
+        yield file.read_bytes()
+
+
+def signatures() -> Iterator[bytes]:
+    """Those of the mails among the vectors, and bundles without one."""
+    yield joined(b"", rest=smime.pack([person("alice@example.org", authority()).der]))
+    for file in sorted((VECTORS / "mail").glob("*.eml")):
+        yield joined(b"Content-Type: text/plain\r\n\r\nhello\r\n", rest=file.read_bytes()[-3000:])
+
+
+def lists() -> Iterator[bytes]:
+    """What ordinary lists sign, and a whole one."""
+    made, _ = issuer()
+    for revoked in ((), (5,), (1, 2, 300)):
+        yield body_of(revocation_list(made, revoked))
+    yield revocation_list(made, (5,))
+
+
+def files() -> Iterable[bytes]:
+    """PEM, DER, and what is neither."""
+    made = authority()
+    return [made.pem, made.pem * 3, made.der, made.key_pem, armor(b"\x99")]
+
+
+TARGETS = {
+    "smime-clean": Target(clean_certificate, ders),
+    "smime-cms": Target(verify_signature, signatures, 8192),
+    "smime-crl": Target(read_revocations, lists),
+    "smime-ber": Target(walk_ber, ders),
+    "smime-pem": Target(split_pem, files, 8192),
+}
