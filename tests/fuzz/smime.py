@@ -18,6 +18,7 @@ from keyserver.smime.reading import read
 from keyserver.wire import pem
 from support import x509odd
 from support.crls import ENDS, body_of, revocation_list, signed_again
+from support.mails import crlf, signed, text
 from support.x509 import Issued, authority, person
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -39,9 +40,9 @@ def verify_signature(octets: bytes) -> None:
     """A signature beside some content, or with it inside."""
     (content,), structure = parts(octets, 1)
     unless_malformed(lambda: cms.content_type(structure))
-    for signed in (content, None):
+    for over in (content, None):
         try:
-            unless_malformed(lambda signed=signed: cms.verify(structure, signed))  # type: ignore[misc]
+            unless_malformed(lambda over=over: cms.verify(structure, over))  # type: ignore[misc]
         except cms.NotVerified:
             continue
 
@@ -89,10 +90,11 @@ def ders() -> Iterable[bytes]:
 
 
 def signatures() -> Iterator[bytes]:
-    """Those of the mails among the vectors, and bundles without one."""
-    yield joined(b"", rest=smime.pack([person("alice@example.org", authority()).der]))
-    for file in sorted((VECTORS / "mail").glob("*.eml")):
-        yield joined(b"Content-Type: text/plain\r\n\r\nhello\r\n", rest=file.read_bytes()[-3000:])
+    """One beside its content, one with it inside, certificates without one."""
+    signer, content = person("alice@example.org", authority()), text()
+    yield joined(crlf(content), rest=signed(content, signer, "-outform", "DER"))
+    yield joined(b"", rest=signed(content, signer, "-outform", "DER", "-nodetach"))
+    yield joined(b"", rest=smime.pack([signer.der]))
 
 
 def lists() -> Iterator[bytes]:
