@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from keyserver.model import Certificate, Proof, Validity
+from keyserver.model import Certificate, Claim, Kind, Proof, Validity
 from keyserver.openpgp import clean, index, merge, prove
 from keyserver.openpgp.proof import UNCERTIFIED
 from keyserver.wire.hkp import write_index
@@ -385,3 +385,14 @@ def test_many_claim_one_address_and_every_one_only_weakly() -> None:
         proof = proof_at(octets, 1)
         assert name("ceo@partner.example") in proof.weak
         assert not any("addr" in strong for strong in proof.strong)
+
+
+def test_what_nobody_can_verify_says_what_its_octets_are() -> None:
+    primary = new_key("unknown", seed="nobody")
+    proof = prove(primary.packet() + packet(USER_ID, ALICE), CREATED + DAY)
+    assert (proof.kind, proof.version, proof.algorithm, proof.bits) == (Kind.OPENPGP, 4, 99, 0)
+    assert (proof.fingerprint, proof.key_id) == (primary.fingerprint, primary.key_id)
+    assert (proof.created, proof.newest, proof.expires) == (CREATED, CREATED, None)
+    assert (proof.can_encrypt, proof.subkeys, proof.marks) == (False, (), ("unverifiable",))
+    assert proof.claims == (Claim("Alice <alice@example.org>", "alice@example.org"),)
+    assert (proof.index, ()) == (proof.strong, index(primary.packet())[1])

@@ -18,8 +18,10 @@ from keyserver.resolver.plan import (
     Hold,
     Question,
     after,
+    asked_for,
     combine,
     held,
+    lists,
     tiers_of,
 )
 from keyserver.resolver.ratelimit import SearchRateLimit
@@ -260,3 +262,21 @@ async def test_a_search_leaves_the_register_even_when_it_breaks() -> None:
     assert asked.under_way("key") is None
     assert len(asked) == 0
     await asked.close()
+
+
+def test_an_address_is_listed_where_its_domain_is() -> None:
+    spec = UpstreamSpec("a", domains=("x.example", "*.y.example"))
+    assert lists(spec, ByAddress("a", "x.example"))
+    assert lists(spec, ByAddress("a", "z.y.example"))
+    assert not lists(spec, ByAddress("a", "y.example"))
+    assert not lists(spec, ByFingerprint("AA" * 20))
+    assert not lists(UpstreamSpec("b"), ByAddress("a", "x.example"))
+
+
+def test_pauses_that_are_asked_for_and_holds_have_their_bounds() -> None:
+    assert [asked_for(Failed("busy", Fault.BUSY, after)) for after in (None, 0.5, 1.5, 10**9)] == [
+        60.0, 1.0, 1.5, LONGEST_OBEYED,
+    ]  # fmt: skip
+    assert held(Hold(4), Failed("busy", Fault.BUSY, 7.0), 100.0) == Hold(5, 107.0)
+    times = [held(Hold(failures), FAILED, 100.0).until for failures in range(HELD_AFTER - 1, HELD_AFTER + 5)]
+    assert times == [105.0, 110.0, 120.0, 140.0, 160.0, 160.0]
