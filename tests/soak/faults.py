@@ -116,7 +116,10 @@ class Faults:
             await asyncio.sleep(self.chance.uniform(1, 5))
 
     def _set_clock(self) -> None:
-        self.offset.write_text(str(round(self.ahead + self.skew)))
+        """At once: who reads a file that is being written finds it empty, and a clock that is right."""
+        written = self.offset.with_suffix(".new")
+        written.write_text(str(round(self.ahead + self.skew)))
+        written.replace(self.offset)
 
     async def fill_disk(self) -> None:
         """No file may grow: what a full disk, or a quota, is to whoever writes."""
