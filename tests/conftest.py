@@ -1,7 +1,7 @@
 """What holds for all tests: how hard Hypothesis tries, how long the long tests are, and the service in both
 of its shapes.
 
-`scripts/soak` is the slow run: many times the examples, kills and requests.
+`scripts/test --long` is the slow run: many times the examples, kills and requests (docs/testing.md).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often a process of a service under load is killed")
     parser.addoption("--requests", type=int, default=1_000, help="how many different requests leave nothing behind")
+    parser.addoption("--questions", type=int, default=10_000, help="asked of real peers through us and directly")
     parser.addoption("--histories", type=int, default=200, help="how often nodes under faults are judged, in the soak")
 
 
