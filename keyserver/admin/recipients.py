@@ -14,6 +14,7 @@ COLUMNS = frozenset({"address", "email", "e-mail", "mail"})
 
 _SEPARATORS = ",;\t"
 _PIECES = re.compile(r"[,;\t\r\n]+")
+_AROUND = re.compile(r"\A[\s\"']+|[\s\"']+\Z")  # white space of any kind, as copied from a page, and quotes
 
 
 def decoded(octets: bytes) -> str:
@@ -41,7 +42,7 @@ def pasted(text: str) -> list[str]:
         return from_csv(text)
     found: list[str] = []
     for line in text.splitlines():
-        pieces = [piece.strip(" \"'") for piece in _PIECES.split(line)]
+        pieces = [_AROUND.sub("", piece) for piece in _PIECES.split(line)]
         found += [piece for piece in pieces if "@" in piece] or [line.strip()]
     return [piece for piece in found if piece]
 
