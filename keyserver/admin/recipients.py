@@ -14,7 +14,6 @@ COLUMNS = frozenset({"address", "email", "e-mail", "mail"})
 
 _SEPARATORS = ",;\t"
 _PIECES = re.compile(r"[,;\t\r\n]+")
-_AROUND = re.compile(r"\A[\s\"']+|[\s\"']+\Z")  # white space of any kind, as copied from a page, and quotes
 
 
 def decoded(octets: bytes) -> str:
@@ -42,7 +41,7 @@ def pasted(text: str) -> list[str]:
         return from_csv(text)
     found: list[str] = []
     for line in text.splitlines():
-        pieces = [_AROUND.sub("", piece) for piece in _PIECES.split(line)]
+        pieces = [piece.strip().strip(" \"'").strip() for piece in _PIECES.split(line)]  # white space of any kind
         found += [piece for piece in pieces if "@" in piece] or [line.strip()]
     return [piece for piece in found if piece]
 
