@@ -46,6 +46,7 @@ def first_key(there: Machine, upstream: str) -> None:
             print(line, end="")
             if line.startswith("ready admin"):
                 break
+        there.shell("rm -rf ~/.gnupg; mkdir -m 700 ~/.gnupg; echo disable-ipv6 > ~/.gnupg/dirmngr.conf")
         said = there.shell(f"gpg --batch --keyserver hkp://127.0.0.1:{port} --recv-keys {ALICE.fingerprint} 2>&1")
         assert "Alice <alice@example.org>" in said
         as_user = ("setpriv", "--reuid", "keyserver", "--regid", "keyserver", "--clear-groups")
@@ -77,7 +78,7 @@ def test_install_start_upgrade_remove_purge(tmp_path: Path) -> None:
             upstream.cli("cache", "import", str(ring))
             first_key(there, f"hkp://127.0.0.1:{upstream.port()}")
 
-        there.shell("echo '# ours' >> /etc/keyserver/keyserver.toml; rm -r /root/.gnupg")
+        there.shell("echo '# ours' >> /etc/keyserver/keyserver.toml")
         there.run(*install, "--reinstall")
         assert there.run("tail", "-1", "/etc/keyserver/keyserver.toml") == "# ours\n"
         first_key(there, "hkp://127.0.0.1:1")  # from the cache: nobody is there

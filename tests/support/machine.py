@@ -95,8 +95,9 @@ def machine(*packages: str) -> Iterator[Machine]:
             str(root),
         )
         print("$", " ".join(made_by[:-1]), "ROOT")
-        subprocess.run(made_by, check=True, timeout=580, stdin=subprocess.DEVNULL)
+        subprocess.run(made_by, check=True, timeout=1200, stdin=subprocess.DEVNULL)
         root.chmod(0o755)
         Path(folder).chmod(0o755)
         shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
         yield Machine(root)
