@@ -92,9 +92,9 @@ def test_install_start_upgrade_remove_purge(tmp_path: Path) -> None:
         there.run("apt-get", "purge", "--yes", "keyserver")
         assert [file.exists() for file in kept] == [False, True], "nobody was there to say yes"
         there.run(*install)
-        there.shell('printf \'#!/bin/sh\\nsed -i s/="no"/="yes"/ "$1"\\n\' > /root/yes; chmod +x /root/yes')
-        asked = there.run(
-            "apt-get", "purge", "--yes", "keyserver", environment={"DEBIAN_FRONTEND": "editor", "EDITOR": "/root/yes"}
-        )
-        print(asked)
+        yes = there.root / "root" / "yes"
+        yes.write_text("""#!/bin/sh\nexec sed -i 's/="no"/="yes"/' "$1"\n""")
+        yes.chmod(0o755)
+        asked = {"DEBIAN_FRONTEND": "editor", "EDITOR": "/root/yes"}  # the one that asks without a terminal
+        there.run("apt-get", "purge", "--yes", "keyserver", environment=asked)
         assert [file.exists() for file in kept] == [False, False]
