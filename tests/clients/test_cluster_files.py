@@ -102,6 +102,20 @@ def test_the_compose_file_names_what_is_there() -> None:
     assert servers == [(name, name) for name in ("one", "two")] * 2
 
 
+def test_the_compose_file_of_one_node_agrees_with_the_image() -> None:
+    folder = ROOT / "conf" / "container"
+    compose: dict[str, Any] = yaml.safe_load((folder / "compose.yml").read_text())
+    recipe = (folder / "Containerfile").read_text()
+    [service] = compose["services"].values()
+    assert (folder / service["build"]["context"] / service["build"]["dockerfile"]).samefile(folder / "Containerfile")
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    [(name, place)] = [volume.split(":") for volume in service["volumes"]]
+    assert name in compose["volumes"] and f"VOLUME {place}\n" in recipe
+    inside = [port.rpartition(":")[2] for port in service["ports"]]
+    assert f"EXPOSE {' '.join(inside)}\n" in recipe
+    assert re.findall(r"^USER (.+)$", recipe, re.M) == ["10001:10001"]
+
+
 def test_haproxy_and_nginx_accept_their_files(tmp_path: Path) -> None:
     assert "Configuration file is valid" in accepted(program("haproxy"), "-c", "-f", CONF / "haproxy.cfg")
     site = (CONF / "nginx.conf").read_text().replace("one:", "127.0.0.1:").replace("two:", "127.0.0.2:")
