@@ -77,11 +77,12 @@ class Keeping:
         self._bounds: Bounds | None = None
         self._pass: tuple[int, int, Place | None] | None = None  # cutoff, part, place
         self._last: int | None = None  # when the last pass began
+        self._reached = 0  # the cutoff of the last pass for the size's sake: one that found nothing is not made again
 
     def limit(self, bounds: Bounds) -> None:
         """As `History.limit`."""
         if bounds != self._bounds:
-            self._bounds, self._pass, self._last = bounds, None, None
+            self._bounds, self._pass, self._last, self._reached = bounds, None, None, 0
 
     async def tidy(self, now: int, limit: int) -> int:
         """As `History.tidy`."""
@@ -126,8 +127,9 @@ class Keeping:
         """The cutoff of the next pass; None where none is due."""
         kept = await self._shelves.kept()
         since = kept.first if kept.whole is None else kept.whole
-        oldest = max(now - bounds.keep, since or 0)
+        oldest = max(now - bounds.keep, since or 0, self._reached)
         if kept.octets > bounds.max_size and oldest < now:
-            return oldest + max(1, int((now - oldest) * (1 - _LATER * bounds.max_size / kept.octets)))
+            self._reached = oldest + max(1, int((now - oldest) * (1 - _LATER * bounds.max_size / kept.octets)))
+            return self._reached
         again = self._last is None or not 0 <= now - self._last <= bounds.keep // 100
         return now - bounds.keep if again and kept.first is not None else None
