@@ -21,6 +21,7 @@ import pytest
 
 from keyserver.openpgp.armor import dearmor
 from support.openpgp import Made, make
+from support.persistent import keep_asking
 from support.ports import free_port
 from support.processes import alive, family
 from support.running import Service, read_reply
@@ -59,25 +60,13 @@ class Load:
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     async def client(self, cold: bool) -> None:
-        """Asks on one connection for as long as that lasts, then on another."""
-        while not self.over.is_set():
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.service.port())
-            except OSError:
-                self.seen["refused"] += 1
-                await asyncio.sleep(0.02)
-                continue
-            try:
-                while not self.over.is_set() and await self._ask(reader, writer, cold):
-                    await asyncio.sleep(0.003)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                self.seen["reset"] += 1
-            except TimeoutError:
-                self.seen["no reply"] += 1
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+        """Asks on one connection after the other."""
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while not self.over.is_set() and await self._ask(reader, writer, cold):
+                await asyncio.sleep(0.003)
+
+        await keep_asking(self.service.port, self.over, self.seen, talk, 0.02)
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cold: bool) -> bool:
         subject = self.chance.choice(self.subjects)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from keyserver.model import Malformed
 from keyserver.openpgp.armor import dearmor
 from support.openpgp import Made
+from support.persistent import keep_asking
 from support.running import Service, read_reply
 
 PATIENCE = 30.0
@@ -49,28 +50,16 @@ class Load:
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     async def client(self) -> None:
-        """Asks on one connection for as long as that lasts, then on another."""
-        while not self.over.is_set():
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.service.port())
-            except OSError:
-                self.seen["refused"] += 1
-                await asyncio.sleep(0.1)
-                continue
-            try:
-                for _ in range(self.chance.randrange(1, 200)):
-                    if self.over.is_set():
-                        break
-                    await self._ask(reader, writer)
-                    await asyncio.sleep(self.chance.uniform(0, 0.02))
-            except (ConnectionError, asyncio.IncompleteReadError):
-                self.seen["reset"] += 1
-            except TimeoutError:
-                self.seen["no reply"] += 1
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+        """Asks on one connection after the other."""
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for _ in range(self.chance.randrange(1, 200)):
+                if self.over.is_set():
+                    break
+                await self._ask(reader, writer)
+                await asyncio.sleep(self.chance.uniform(0, 0.02))
+
+        await keep_asking(self.service.port, self.over, self.seen, talk, 0.1)
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         known = self.chance.random() < 0.8
