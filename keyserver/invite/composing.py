@@ -69,8 +69,8 @@ def compose(envelope: Envelope, request: Request, octets: bytes) -> Mail:
     encrypt = _with_openpgp if request.kind is Kind.OPENPGP else _with_smime
     fill = encrypt(_entity(text_of(request)), request, octets, envelope.now)
     mail = EmailMessage(email.policy.SMTP)
-    for name, value in _headers(envelope, request.address).items():
-        mail[name] = value
+    domain = envelope.sender.rpartition("@")[2].lower()
+    address_it(mail, f"{envelope.id}{MARK}{domain}", envelope.sender, request.address, SUBJECT, envelope.now)
     fill(mail)
     lines = email.policy.SMTP.clone(max_line_length=_LINE, utf8=not request.address.isascii())
     made = Mail(mail.as_bytes(policy=lines), envelope.sender, request.address)
@@ -86,16 +86,14 @@ def _recipient(mail: Mail) -> str | None:
     return parse_address(addresses[0].addr_spec) if len(addresses) == 1 else None
 
 
-def _headers(envelope: Envelope, recipient: str) -> dict[str, str | Address]:
-    domain = envelope.sender.rpartition("@")[2].lower()
-    return {
-        "From": _address(envelope.sender),
-        "To": _address(recipient),
-        "Subject": SUBJECT,
-        "Date": format_datetime(datetime.fromtimestamp(envelope.now, UTC)),
-        "Message-ID": f"<{envelope.id}{MARK}{domain}>",
-        "Auto-Submitted": "auto-generated",  # RFC 3834 section 5
-    }
+def address_it(mail: EmailMessage, id_: str, sender: str, recipient: str, subject: str, now: int) -> None:
+    """The head of a mail that nobody wrote by hand. id_: of the Message-ID, without its brackets; now: Unix seconds."""
+    mail["From"] = _address(sender)
+    mail["To"] = _address(recipient)
+    mail["Subject"] = subject
+    mail["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
+    mail["Message-ID"] = f"<{id_}>"
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5
 
 
 def _address(text: str) -> Address:

@@ -6,11 +6,10 @@ import email.policy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime
 
 from keyserver.display import readable
+from keyserver.invite.composing import address_it
 from keyserver.outlook.pace import Slower
 from keyserver.outlook.report import EndingSoon, ListEnding, NoLonger, Partner, Report
 from keyserver.store.recipients import DAY
@@ -60,12 +59,8 @@ def text_of(report: Report, node: str, identity: Identity) -> str:
 def mail_of(report: Report, text: str, sender: str, recipient: str) -> bytes:
     """The octets of a mail with that text. sender, recipient: addresses in ASCII."""
     mail = EmailMessage(email.policy.SMTP)
-    mail["From"] = _address(sender)
-    mail["To"] = _address(recipient)
-    mail["Subject"] = subject_of(report)
-    mail["Date"] = format_datetime(datetime.fromtimestamp(report.at, UTC))
-    mail["Message-ID"] = f"<{report.at}.outlook@{sender.rpartition('@')[2].lower()}>"
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5
+    domain = sender.rpartition("@")[2].lower()
+    address_it(mail, f"{report.at}.outlook@{domain}", sender, recipient, subject_of(report), report.at)
     plain = text.isascii() and all(len(line) < _LINE for line in text.splitlines())
     mail.set_content(text, cte="7bit" if plain else "quoted-printable")
     return mail.as_bytes()
@@ -143,8 +138,3 @@ def _number(count: int, what: str) -> str:
 
 def _day(at: int) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
-
-
-def _address(text: str) -> Address:
-    local, _, domain = text.rpartition("@")
-    return Address(username=local, domain=domain)
