@@ -27,7 +27,6 @@ from keyserver.resolver.past import Stood, Then
 from keyserver.resolver.then import answered_then
 from keyserver.store import listing
 from keyserver.store.base import Store
-from keyserver.store.history import Event
 
 MAX_LISTED = 1000  # events in one page
 MOST_WORDS = 100  # of upstreams, of one question
@@ -117,18 +116,12 @@ class Histories:
             raise Unusable("cursor is none that a listing gave")
         before = int(cursor) if cursor is not None else None
         history, query = self._store.history, _read(term) if term else None
-        found: dict[int, Event] = {}
-        if query is None:
-            found = {event.number: event for event in await history.events(limit + 1, before)}
-        if isinstance(query, ByFingerprint):
-            found = {e.number: e for e in await history.events(limit + 1, before, fingerprint=query.fingerprint)}
-        names = [of_kind(query, kind) for kind in Kind] if query is not None else []
-        for one in names:
-            found |= {event.number: event for event in await history.events(limit + 1, before, name=one.name)}
-        chosen = [found[number] for number in sorted(found, reverse=True)]
+        asked = [of_kind(query, kind) for kind in Kind] if query is not None else []
+        fingerprint = query.fingerprint if isinstance(query, ByFingerprint) else None
+        chosen = await history.events(limit + 1, before, fingerprint, [one.name for one in asked])
         words = [
             word_of(one.kind, said)
-            for one in (names if cursor is None else ())
+            for one in (asked if cursor is None else ())
             for said in await history.words(one.name, MOST_WORDS)
         ]
         return HistoryPage(

@@ -113,10 +113,10 @@ class History(Protocol):
         numbers below zero; only then is the history whole."""
 
     async def events(
-        self, limit: int, before: int | None = None, fingerprint: str | None = None, name: Name | None = None
+        self, limit: int, before: int | None = None, fingerprint: str | None = None, names: Sequence[Name] = ()
     ) -> Sequence[Event]:
-        """The latest, latest first; `before`: of smaller numbers. Of one certificate; or of one name: of every
-        certificate that is or was stored under it, and those that bear the address themselves."""
+        """The latest, latest first; `before`: of smaller numbers. Of one certificate, and of names: of every
+        certificate that is or was stored under one, and those that bear its address themselves. Without either: all."""
 
     async def since(self, number: int, limit: int) -> Sequence[Event]:
         """Behind that number, in order; nobody will add one before them (on PostgreSQL: what is still being written

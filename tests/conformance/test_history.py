@@ -88,13 +88,13 @@ async def test_events_are_of_all_of_a_certificate_or_of_a_name(store: Store) -> 
     await store.delete(ANN.fingerprint, NOW + 1)
     await store.history.answers("default", NAME, ANN.fingerprint, NOW)
     await store.history.answers("default", NAME, BOB.fingerprint, NOW)
-    of_name = await store.history.events(10, name=NAME)
+    of_name = await store.history.events(10, names=[NAME])
     assert whats(of_name) == [What.REPLACED, What.DELETED, What.FIRST_SEEN]
-    assert whats(await store.history.events(10, name=addr("ann@a.example", Kind.X509))) == []
+    assert whats(await store.history.events(10, names=[addr("ann@a.example", Kind.X509)])) == []
     assert whats(await store.history.events(10, fingerprint=BOB.fingerprint)) == [What.REPLACED, What.FIRST_SEEN]
     everything = await store.history.events(10)
     assert [*await store.history.events(2), *await store.history.events(9, everything[1].number)] == list(everything)
-    assert await store.history.events(10, name="\0") == []
+    assert await store.history.events(10, names=["\0"]) == []
 
 
 async def test_an_administrator_is_named_and_nobody_else(store: Store) -> None:
@@ -253,7 +253,7 @@ async def test_the_oldest_goes_by_age_and_what_stands_stays(store: Store) -> Non
     assert past.settings == {"a": 1}
     assert [record.found for record in past.snapshot.records] == [False]
     assert await store.history.copy(BOB.fingerprint, K, "one") is None
-    assert await store.history.events(10, name=addr("bob@b.example")) == []
+    assert await store.history.events(10, names=[addr("bob@b.example")]) == []
 
 
 async def test_the_size_is_kept(store: Store) -> None:
@@ -398,7 +398,7 @@ async def test_what_is_forgotten_leaves_no_octet(backend: Backend) -> None:
     async with backend.opened() as (store, _):
         assert await store.history.forget("ann@a.example") > 5
         assert await store.history.forget("ann@a.example") == 0
-        assert await store.history.events(10, name=NAME) == []
+        assert await store.history.events(10, names=[NAME]) == []
         assert await store.history.words(NAME, 10) == []
         assert (await store.history.words(addr("bob@b.example"), 10))[0].word is Word.FOUND
         assert await store.recipients.asked_today(["ann@a.example", "bob@b.example"], 0) == {"bob@b.example"}

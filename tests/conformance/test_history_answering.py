@@ -78,7 +78,7 @@ async def test_a_delete_of_all_of_it_ends_the_memory(store: Store, heard: Heard)
     assert await remembered(store) == {"v": ANN.fingerprint}, "what is left of it answers"
     await store.delete(ANN.fingerprint, NOW + 2, undo=Undo("u", NOW + 600))
     assert await remembered(store) == {}
-    (event,) = [e for e in await store.history.events(10, name=NAME) if e.what is What.DELETED and e.address]
+    (event,) = [e for e in await store.history.events(10, names=[NAME]) if e.what is What.DELETED and e.address]
     assert (event.fingerprint, event.address, event.at) == (ANN.fingerprint, "ann@a.example", NOW + 2)
     assert (await store.history.past(NAME, NOW + 1)).answering == {"v": ANN.fingerprint}
     assert (await store.history.past(NAME, NOW + 2)).answering == {}

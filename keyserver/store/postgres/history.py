@@ -124,24 +124,24 @@ class PostgresHistory:
         return await self._keeping.tidy(now, limit)
 
     async def events(
-        self, limit: int, before: int | None = None, fingerprint: str | None = None, name: Name | None = None
+        self, limit: int, before: int | None = None, fingerprint: str | None = None, names: Sequence[Name] = ()
     ) -> Sequence[Event]:
         """As `History.events`."""
         end = before if before is not None else 1 << 62
 
         async def read(db: Connection) -> list[Event]:
-            if fingerprint is None and name is None:
+            if fingerprint is None and not names:
                 rows = await db.fetch(_LATEST, end, limit)
                 return [past.event(row) for row in rows]
             async with db.transaction(isolation="repeatable_read", readonly=True):
                 await db.execute(_PLANS)
-                found = [text(fingerprint)] if fingerprint is not None else []
-                if name is not None:
-                    found = await _stored(db, name)
-                rows = await db.fetch(_OF_CERTIFICATES, found, end, limit)
-                kind, address = past.address_of(name or "")
-                if address:
-                    rows += await db.fetch(_OF_ADDRESS, text(address), end, limit, kind)
+                found = {} if fingerprint is None else {text(fingerprint): None}
+                for name in names:
+                    found |= dict.fromkeys(await _stored(db, name))
+                rows = await db.fetch(_OF_CERTIFICATES, list(found), end, limit)
+                for kind, address in map(past.address_of, names):
+                    if address:
+                        rows += await db.fetch(_OF_ADDRESS, text(address), end, limit, kind)
             chosen = {row["number"]: row for row in rows}
             return [past.event(chosen[number]) for number in sorted(chosen, reverse=True)[:limit]]
 

@@ -82,24 +82,24 @@ class SqliteHistory:
         return await self._keeping.tidy(now, limit)
 
     async def events(
-        self, limit: int, before: int | None = None, fingerprint: str | None = None, name: Name | None = None
+        self, limit: int, before: int | None = None, fingerprint: str | None = None, names: Sequence[Name] = ()
     ) -> Sequence[Event]:
         """As `History.events`."""
 
         def read(db: Session) -> list[Event]:
             end = before if before is not None else 1 << 62
-            if fingerprint is None and name is None:
+            if fingerprint is None and not names:
                 return _read_events(db, f"number < ? AND number <> {FIRST_SETTINGS}", (end,), limit)
-            found = {} if name is not None else {fingerprint: None}
-            if name is not None and fits(name):
-                found = dict.fromkeys(_fingerprints(db, name))
+            found = {} if fingerprint is None else {fingerprint: None}
+            for name in filter(fits, names):
+                found |= dict.fromkeys(_fingerprints(db, name))
             of_them = (json.dumps(list(found)), end, limit)
             events = [past.event(row) for row in db.execute(_OF_CERTIFICATES, of_them)]
-            kind, address = past.address_of(name or "")
-            if address:
-                events += _read_events(
-                    db, "address = ? AND number < ? AND kind = ? AND address <> ''", (address, end, kind), limit
-                )
+            for kind, address in map(past.address_of, names):
+                if address:
+                    events += _read_events(
+                        db, "address = ? AND number < ? AND kind = ? AND address <> ''", (address, end, kind), limit
+                    )
             chosen = {event.number: event for event in events}
             return [chosen[number] for number in sorted(chosen, reverse=True)[:limit]]
 
