@@ -47,7 +47,6 @@ async def open_upkeep(
         for answers in hot:
             for number, (name, hits) in enumerate(answers.asked().items(), 1):
                 resolver.note_asked((name,), clocks.now())
-                resolver.note_wanted(name)
                 context.observer.hits("hkp", name, hits)
                 if number % LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)  # ten thousand log lines must not hold up a lookup

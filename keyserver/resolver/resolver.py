@@ -89,7 +89,7 @@ class Resolver:
         `hear` is told each step as it happens.
         """
         if isinstance(query, ByAddress) and not looped:
-            self.note_wanted(query.name)
+            self._want(query.name)
         lookup = Lookup(self._parts, query, view, client=client, via=via, hear=hear)
         answer = await self._answer(lookup, looped=looped)
         if other := subaddress.behind(query, answer, view, lookup.rules):
@@ -197,6 +197,7 @@ class Resolver:
     def note_asked(self, names: Iterable[Name], now: int) -> None:
         """These names were asked for and answered from the cache (hot answers report theirs here)."""
         for name in names:
+            self._want(name)
             if name in self._asked_names or len(self._asked_names) < ASKED_NAMES:
                 self._asked_names[name] = now
 
@@ -205,15 +206,14 @@ class Resolver:
         taken, self._asked_names = self._asked_names, {}
         return taken
 
-    def note_wanted(self, name: Name) -> None:
-        """Somebody asked for it, whatever the answer (hot answers report theirs here)."""
-        if len(self._wanted) < ASKED_NAMES:
-            self._wanted[name] = None
-
     def take_wanted(self) -> set[str]:
-        """The addresses among what `note_wanted` has gathered since the last call."""
+        """The addresses that somebody asked for since the last call, whatever the answer."""
         taken, self._wanted = self._wanted, {}
         return {address for name in taken if (address := address_of(name)[1])}
+
+    def _want(self, name: Name) -> None:
+        if len(self._wanted) < ASKED_NAMES:
+            self._wanted[name] = None
 
     async def keep_failures(self) -> None:
         """Hand the failures of upstreams since the last call to the history. Raises StoreError, and then they are lost:

@@ -117,8 +117,7 @@ async def test_whoever_is_asked_for_is_wanted_whatever_the_answer(seen: Seen) ->
         await resolver.lookup(parse(term), View())
     await resolver.lookup(parse("looped@example.org"), View(), looped=True)
     await resolver.lookup(parse("0xDEADBEEFDEADBEEF"), View())
-    resolver.note_wanted(parse("hot@example.org").name)
-    resolver.note_wanted(parse("0xDEADBEEFDEADBEEF").name)
+    resolver.note_asked((parse("hot@example.org").name, parse("0xDEADBEEFDEADBEEF").name), NOW)
     assert resolver.take_wanted() == {ANN, BEN, CY, "hot@example.org"}
     assert resolver.take_wanted() == set()
 
