@@ -93,12 +93,13 @@ def no_longer_of(lost: Iterable[Lost], ended: Iterable[Ending]) -> tuple[NoLonge
     """`Report.no_longer`: what was seen to be lost, and certificates that have ended since their recipients were asked
     for last."""
     seen = [NoLonger((o.address,) if o.address else (), o.domain, o.since, o.fingerprint, o.reason) for o in lost]
-    past = [
-        NoLonger((address,) if address else (), one.domain, one.until, one.fingerprint, _ENDED[one.cause])
-        for one in ended
-        for address in one.addresses or ("",)
-    ]
+    past = [_ended(one, address) for one in ended for address in one.addresses or ("",)]
     return tuple(sorted([*seen, *past], key=lambda one: one.since, reverse=True)[:MOST])
+
+
+def _ended(one: Ending, address: str) -> NoLonger:
+    why = _ENDED.get(one.cause, one.cause)  # a newer node may have words of its own
+    return NoLonger((address,) if address else (), one.domain, one.until, one.fingerprint, why)
 
 
 def partner_of(one: Coverage) -> Partner:

@@ -30,6 +30,18 @@ FULL = replace(
 )
 
 
+def test_what_ended_unasked_is_said_of_each_address_in_words_of_whatever_node() -> None:
+    older = replace(ENDING, until=NOW - 2 * DAY, addresses=("a@partner.example", "c@partner.example"))
+    newer = replace(ENDING, until=NOW, cause="its ink fades", addresses=())
+    found = no_longer_of([LOST], [older, newer])
+    assert [(one.since, one.identities, one.reason) for one in found] == [
+        (NOW, (), "its ink fades"),
+        (NOW - DAY, ("b@partner.example",), "it is revoked"),
+        (NOW - 2 * DAY, ("a@partner.example",), "it is expired"),
+        (NOW - 2 * DAY, ("c@partner.example",), "it is expired"),
+    ]
+
+
 def test_every_part_is_said() -> None:
     text = text_of(FULL, "gw1", str)
     for line in (
