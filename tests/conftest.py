@@ -6,6 +6,7 @@ of its shapes.
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -33,3 +34,9 @@ def both_shapes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Run the test with one process for all, then with a front beside a core."""
     monkeypatch.setattr(Service, "fronts", request.param)
     monkeypatch.setattr(Face, "apart", bool(request.param))
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays until the end: it need not be looked through each time that memory is tidied."""
+    gc.collect()
+    gc.freeze()
