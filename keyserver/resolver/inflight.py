@@ -34,9 +34,10 @@ class Search:
     proven: bool = False  # something that can be handed out was found
     cleaned: int = 0  # certificates
     steps: list[Step] = field(default_factory=list)
-    started: float = 0.0
+    started: float = 0.0  # by the counting clock
+    dated: int = 0  # Unix seconds: when that was by the wall clock
     revocations: dict[str, bytes] = field(default_factory=dict)  # of what is uncached
-    overtaken: bool = False  # others would be asked by the rules of now: who waits for it searches again
+    overtaken: bool = False  # others would be asked by now, or the clock was set: who waits for it searches again
     hearing: list[Callable[[Step], None]] = field(default_factory=list)  # who hears each step as it happens
 
     def tell(self, step: Step) -> None:

@@ -15,6 +15,7 @@ from keyserver.model import (
     Answer,
     Entry,
     Failed,
+    Found,
     How,
     Kind,
     State,
@@ -22,7 +23,7 @@ from keyserver.model import (
     View,
     joined,
 )
-from keyserver.policy import FOREVER, OnRecord, in_vain_until, on_record
+from keyserver.policy import FOREVER, SKEW, OnRecord, in_vain_until, on_record
 from keyserver.query import ByAddress, ByText, Query
 from keyserver.resolver.aside import Aside
 from keyserver.resolver.inflight import Search
@@ -39,6 +40,7 @@ from keyserver.store.snapshot import Snapshot
 
 MOST_BY_TEXT = 20  # certificates that a text finds
 NEVER_ANSWERED = Failed("no answer by the deadline")
+CLOCK_SET = "the clock was set during the search"
 NOT_TOLD = "found, but nothing that this view may be told"
 
 
@@ -182,6 +184,13 @@ class Lookup:
     def is_late(self) -> bool:
         """Has its time run out?"""
         return self._parts.monotonic() - self.began >= self.rules.deadline
+
+    def is_misdated(self, known: Known, search: Search) -> bool:
+        """Is nothing of what this search found answered, and was the clock set since it began? What is dated by another
+        clock has expired, or comes from the future, and neither is a reason to say that nobody has anything."""
+        found = any(isinstance(outcome, Found) for outcome in search.outcomes.values())
+        counted = self._parts.monotonic() - search.started
+        return found and not known.selected.certificates and abs(known.at - search.dated - counted) > SKEW
 
     def is_answered(self, known: Known) -> bool:
         """Does the cache answer: with a hit (rule 10), unless rule 11 or 12 wants another search, or as absent?"""

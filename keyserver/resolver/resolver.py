@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import is_not
 
 from keyserver.hygiene import Hygiene
 from keyserver.model import PASSED_OVER, Answer, Kind, Name, Outcome, State, Step, View
@@ -18,7 +20,7 @@ from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.disclosures import Disclosures
 from keyserver.resolver.gateways import Gateways
 from keyserver.resolver.inflight import InFlight, Search
-from keyserver.resolver.lookup import Known, Lookup, Shared
+from keyserver.resolver.lookup import CLOCK_SET, Known, Lookup, Shared
 from keyserver.resolver.missing import Missing
 from keyserver.resolver.ratelimit import SearchRateLimit, network_of
 from keyserver.resolver.remembering import Remembering
@@ -30,6 +32,7 @@ from keyserver.store.base import Store
 from keyserver.store.past import address_of
 from keyserver.store.snapshot import Snapshot
 
+OTHER_RULES = "the configuration was read again, and others are asked now"
 ASKED_NAMES = 100_000  # names whose last question waits to be written
 
 
@@ -149,14 +152,19 @@ class Resolver:
             search = searching
             await lookup.wait(search, lookup.rules.deadline)
             known = await lookup.look(search)
-            stands = not search.overtaken and search.asks == lookup.rules.asks(lookup.tiers)
-            if stands or lookup.is_late:
+            overtaken = "" if search.asks == lookup.rules.asks(lookup.tiers) and not search.overtaken else OTHER_RULES
+            if lookup.is_misdated(known, search):
+                overtaken = CLOCK_SET
+                self._asked.overtake(partial(is_not, search))
+            if not overtaken or lookup.is_late:
+                if overtaken is CLOCK_SET:
+                    return await lookup.unsearched(known, State.FAILED, CLOCK_SET)
                 answer = await lookup.searched(known, search)
                 if not answer.final:  # those that are still being asked have not spoken in time
                     late = [name for name, outcome in search.outcomes.items() if outcome is None]
                     self._searcher.failures.note(lookup.query.name, late, known.at)
                 return answer
-            lookup.tell("search", "overtaken", "the configuration was read again, and others are asked now")
+            lookup.tell("search", "overtaken", overtaken)
 
     async def refresh(self, query: Query) -> Search | None:
         """Search again whatever is cached; what is cached stays unless an upstream has news. None: nobody to ask."""
@@ -276,6 +284,7 @@ class Resolver:
         return self._start(search, known.record)
 
     def _start(self, search: Search, record: OnRecord) -> Search:
+        search.dated = self._parts.clock()
         return self._asked.start(search.key, search, lambda s: self._in_turn.run(s, record))
 
 

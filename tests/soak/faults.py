@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soak.load import CLOCK
 from support.openpgp import Made
 from support.processes import family, frozen
 from support.running import Service
@@ -112,7 +111,6 @@ class Faults:
         for skew in (self.chance.choice((-3600.0, -40.0, 40.0, 7200.0)), 0.0):
             self.skew = skew
             self._set_clock()
-            self.touched[CLOCK] = time.monotonic()
             await asyncio.sleep(self.chance.uniform(1, 5))
 
     def _set_clock(self) -> None:

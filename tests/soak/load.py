@@ -21,9 +21,6 @@ from support.running import Service, read_reply
 PATIENCE = 30.0
 """Seconds that a client waits for a reply."""
 
-CLOCK = "the clock"
-"""What counts beside people in `Load.touched`."""
-
 JOINS = 10.0
 """Seconds after a change in which a question may still join a search that began before it, of which nothing counts."""
 
@@ -33,8 +30,8 @@ LAWFUL = frozenset({200, 404, 500, 503})
 @dataclass
 class Load:
     """Who asks. `people`: certificates that an upstream has, by address; no upstream ever says that they are not there,
-    so that 404 for one is wrong, unless it has just been deleted, or the clock set: what was cached before is expired
-    then. `latencies`: seconds of good answers since the last look."""
+    so that 404 for one is wrong, unless it has just been deleted. `latencies`: seconds of good answers since the last
+    look."""
 
     service: Service
     people: Mapping[str, Made]
@@ -45,7 +42,7 @@ class Load:
     seen: collections.Counter[str] = field(default_factory=collections.Counter)
     wrong: list[str] = field(default_factory=list)
     touched: dict[str, float] = field(default_factory=dict)
-    """When an administrator last changed a person, or somebody the clock: infinite while it is under way."""
+    """When an administrator last changed a person: infinite while it is under way."""
     latencies: list[float] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -69,7 +66,7 @@ class Load:
         writer.write(f"GET {target} HTTP/1.1\r\nHost: soak\r\n\r\n".encode())
         status, fields, body = await asyncio.wait_for(read_reply(reader), PATIENCE)
         self.seen[str(status)] += 1
-        unchanged = all(self.touched.get(what, -JOINS) + JOINS < began for what in (address, CLOCK))
+        unchanged = self.touched.get(address, -JOINS) + JOINS < began
         if (
             status not in LAWFUL
             or (status == 404 and known and unchanged)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from keyserver.model import Failed, How, Source, State, Step, View
 from keyserver.query import parse
 from keyserver.resolver.failures import MOST, Failures
+from keyserver.resolver.lookup import CLOCK_SET
 from keyserver.resolver.resolver import Resolver
 from keyserver.store.history import WHO, Word
 from support.openpgp import make
@@ -121,6 +124,38 @@ async def test_a_question_that_has_been_here_before_starts_nothing(ground: Groun
     answer = await resolver_of(ground).lookup(parse(ALICE), View(), looped=True)
     assert (answer.state, answer.keep) == (State.ABSENT, False)
     assert not peer.asked
+
+
+@pytest.mark.parametrize("jump", [-7200, 2 * 86400])
+async def test_what_was_found_before_the_clock_was_set_is_not_said_to_be_absent(ground: Ground, jump: int) -> None:
+    """Dated by the clock of before it has expired, or comes from the future."""
+    slow, peer = ground.peer("slow"), ground.peer("a")
+    peer.otherwise = sends(BY_ALICE)
+    slow.open.clear()
+    resolver = ground.resolver(misses=1)
+    waiting = asyncio.ensure_future(resolver.lookup(parse(ALICE), View(), client=STRANGER))
+    while not await ground.records(ALICE):
+        await asyncio.sleep(0.01)
+    ground.now += jump
+    slow.open.set()
+    answer = await asyncio.wait_for(waiting, 1)
+    assert (answer.state, answer.final) == (State.FOUND, True)
+    assert (peer.asked, slow.asked) == ([ALICE] * 2, [ALICE]), "what is dated by the clock of now holds"
+    assert (await resolver.lookup(parse(ALICE), View())).how is How.HIT
+
+
+async def test_a_clock_that_is_set_and_a_deadline_that_is_over_are_a_failure(ground: Ground) -> None:
+    slow, peer = ground.peer("slow"), ground.peer("a")
+    peer.otherwise = sends(BY_ALICE)
+    slow.open.clear()
+    resolver = resolver_of(ground, deadline=0.2)
+    waiting = asyncio.ensure_future(resolver.lookup(parse(ALICE), View()))
+    while not await ground.records(ALICE):
+        await asyncio.sleep(0.01)
+    ground.now += 2 * 86400
+    answer = await waiting
+    assert (answer.state, answer.reason, answer.keep) == (State.FAILED, CLOCK_SET, False)
+    slow.open.set()
 
 
 async def test_free_text_is_told_to_nobody_unless_set(ground: Ground) -> None:
