@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keyserver.admin.service import Unusable
-from keyserver.config.outlook import MOST_DAYS
+from keyserver.config.sections.outlook import MOST_DAYS
 from keyserver.outlook.gathering import Outlook
 from keyserver.outlook.report import Report
 

@@ -13,8 +13,8 @@ from keyserver.app.context import CannotStart, Context
 from keyserver.changes import Changes
 from keyserver.clocks import Clocks
 from keyserver.config import Config
-from keyserver.config.models import CacheSection
 from keyserver.config.passwords import read_password
+from keyserver.config.sections.caching import CacheSection
 from keyserver.hygiene import Hygiene
 from keyserver.listen.tls import Stamp, stamp_of
 from keyserver.model import Kind

@@ -22,7 +22,7 @@ from typing import TypeAlias
 from keyserver.app.cache import Cache
 from keyserver.app.context import CannotStart, Context
 from keyserver.config import Config
-from keyserver.config.models import CrlSection
+from keyserver.config.sections.caching import CrlSection
 from keyserver.model import EVERYTHING, Malformed
 from keyserver.resolver.revoked import Listed, Standing
 from keyserver.smime.crl import Authority, RevocationList, authority

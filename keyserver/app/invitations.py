@@ -7,7 +7,7 @@ from keyserver.admin.operations import Operations
 from keyserver.app.cache import Cache
 from keyserver.app.context import Context
 from keyserver.app.resolver import Lookups
-from keyserver.config.models import InviteSection
+from keyserver.config.sections.mail import InviteSection
 from keyserver.invite.automatic import AUTOMATIC, Automatic
 from keyserver.invite.inviting import Inviting
 from keyserver.model import Source

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from keyserver.app.upstreams import spec_of
 from keyserver.config import Config
-from keyserver.config.models import DomainSection, InviteSection, VerdictPolicySection
-from keyserver.config.outlook import OutlookSection
+from keyserver.config.sections.mail import InviteSection
+from keyserver.config.sections.outlook import OutlookSection
+from keyserver.config.sections.recipients import DomainSection, VerdictPolicySection
 from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.context import FaceRules
 from keyserver.mailflow.values import Rules as MailRules

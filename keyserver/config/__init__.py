@@ -2,22 +2,20 @@
 
 from keyserver.config.listener import Listener, Listening
 from keyserver.config.loading import load, load_again
-from keyserver.config.models import (
+from keyserver.config.models import Config
+from keyserver.config.problem import ConfigError, Problem
+from keyserver.config.sections.caching import CacheSection, PolicySection, SmimeSection
+from keyserver.config.sections.faces import (
     AdminSection,
-    CacheSection,
-    Config,
     HkpSection,
     LdapSection,
     LimitsSection,
     LogSection,
-    MailflowSection,
-    PolicySection,
     ServerSection,
-    SmimeSection,
-    UpstreamSection,
     ViewSection,
 )
-from keyserver.config.problem import ConfigError, Problem
+from keyserver.config.sections.mail import MailflowSection
+from keyserver.config.sections.upstream import UpstreamSection
 
 __all__ = [
     "AdminSection",

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keyserver.config.database import is_postgres, shown, wrong_with
-from keyserver.config.models import Config, DomainCertificateSection, InviteSection, LdapSection
+from keyserver.config.models import Config
 from keyserver.config.problem import Problem, show
+from keyserver.config.sections.faces import LdapSection
+from keyserver.config.sections.mail import InviteSection
+from keyserver.config.sections.recipients import DomainCertificateSection
 from keyserver.model import Malformed
 from keyserver.query import parse_address
 from keyserver.smime.crl import authority

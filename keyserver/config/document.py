@@ -17,7 +17,7 @@ from keyserver.config.section import Restart, Section, restart_of
 _HEAD = """\
 # Configuration
 
-<!-- Written by `python -m keyserver.config.document`; edit keyserver/config/models.py instead. -->
+<!-- Written by `python -m keyserver.config.document`; edit keyserver/config/sections instead. -->
 
 The service reads one TOML file: the one that `--config` names, else `conf/keyserver.toml`, else
 `/etc/keyserver/keyserver.toml`; where none of them is there it says so and goes by the defaults. Every key has one, so

@@ -18,9 +18,11 @@ from pydantic.fields import FieldInfo
 
 from keyserver.config.checks import cross_checks
 from keyserver.config.kinds import Listeners, Many, Rows, Value
-from keyserver.config.models import Config, CrlSection, UpstreamSection
+from keyserver.config.models import Config
 from keyserver.config.problem import ConfigError, Problem, show
 from keyserver.config.section import Section
+from keyserver.config.sections.caching import CrlSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.config.sources import Origin, Sources, Where, no_mistakes
 
 MOST = 1 << 20

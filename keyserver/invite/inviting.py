@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from keyserver.config.models import InviteSection
+from keyserver.config.sections.mail import InviteSection
 from keyserver.hygiene import Hygiene
 from keyserver.invite.composing import Envelope, Mail, compose
 from keyserver.invite.problem import NotInvited

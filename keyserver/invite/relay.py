@@ -13,8 +13,8 @@ from aiosmtplib import SMTP
 from aiosmtplib.email import quote_address
 from aiosmtplib.errors import SMTPException, SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
 
-from keyserver.config.models import InviteSection
 from keyserver.config.passwords import read_password
+from keyserver.config.sections.mail import InviteSection
 from keyserver.invite.composing import Mail
 from keyserver.invite.problem import NotInvited
 

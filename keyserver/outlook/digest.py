@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from keyserver.config.models import InviteSection
-from keyserver.config.outlook import OutlookSection
+from keyserver.config.sections.mail import InviteSection
+from keyserver.config.sections.outlook import OutlookSection
 from keyserver.events.form import body_of, signed
 from keyserver.events.posting import Became, Poster, Target
 from keyserver.invite.composing import Mail

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keyserver.config import Problem, UpstreamSection
-from keyserver.config.models import CrlSection
 from keyserver.config.problem import show
+from keyserver.config.sections.caching import CrlSection
 from keyserver.upstreams import crl
 from keyserver.upstreams.host import read_url
 from keyserver.upstreams.protocol import Mistake, Protocol

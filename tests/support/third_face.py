@@ -10,6 +10,7 @@ from typing import Any
 
 from keyserver.config import Listener, loading, models
 from keyserver.config.section import Section, key
+from keyserver.config.sections.faces import ListenerList
 from keyserver.faces import register
 from keyserver.faces.context import FaceContext
 from keyserver.faces.face import Face, Opening
@@ -22,7 +23,7 @@ from keyserver.query import parse
 class FingerSection(Section):
     """The third face."""
 
-    listen: models.ListenerList = key([], "where it listens")
+    listen: ListenerList = key([], "where it listens")
 
 
 class Config(models.Config):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyserver.admin.invitations import shown
-from keyserver.config.models import InviteSection
+from keyserver.config.sections.mail import InviteSection
 from keyserver.invite.inviting import quota_of
 from keyserver.model import Find, Kind, Source, Voucher
 from keyserver.policy import Terms

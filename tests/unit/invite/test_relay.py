@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyserver.config.models import InviteSection
+from keyserver.config.sections.mail import InviteSection
 from keyserver.invite.composing import Mail
 from keyserver.invite.problem import NotInvited
 from keyserver.invite.relay import NotTaken, Unsure, hand_over, relay_of

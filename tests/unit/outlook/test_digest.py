@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from keyserver.changes import Changes
-from keyserver.config.models import InviteSection
-from keyserver.config.outlook import OutlookSection
+from keyserver.config.sections.mail import InviteSection
+from keyserver.config.sections.outlook import OutlookSection
 from keyserver.events.posting import Poster, Target
 from keyserver.outlook.digest import AGAIN, Digest, Wanted
 from keyserver.outlook.report import Report

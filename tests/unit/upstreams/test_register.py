@@ -11,7 +11,7 @@ import pytest
 
 from keyserver.clocks import Clocks
 from keyserver.config import UpstreamSection
-from keyserver.config.models import UpstreamSection as Section
+from keyserver.config.sections.upstream import UpstreamSection as Section
 from keyserver.model import Absent, Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query
 from keyserver.upstreams.base import Asking

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from keyserver.admin.pages.invitations import WORDS
-from keyserver.config.models import InviteSection
+from keyserver.config.sections.mail import InviteSection
 from keyserver.model import Kind, Source, Voucher
 from keyserver.store.invitations import Invitation, Quota, Stage
 from support import openpgp

@@ -1,0 +1,1 @@
+"""Every configuration key: type, bounds, default and meaning; a file for each part of the service."""
