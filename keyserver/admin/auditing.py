@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from keyserver.admin.acts import Acts
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.store.administration import ActFilter, Administration, StoredAct
 
 MAX_LISTED = 1000  # acts in one page

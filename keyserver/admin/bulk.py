@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from keyserver.admin.explaining import Explaining
+from keyserver.admin.problems import NotKnown, Problem
 from keyserver.admin.resources import EntryResource
-from keyserver.admin.service import NotKnown, Problem, Service
+from keyserver.admin.service import Service
 from keyserver.admin.undoing import Undoing
 from keyserver.model import Kind, Selection, Source
 from keyserver.store.listing import Filter

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from keyserver.admin.service import Busy, NotKnown, Unusable
+from keyserver.admin.problems import Busy, NotKnown, Unusable
 from keyserver.query import Query
 from keyserver.verdict.asking import AT_ONCE, MOST, Verdicts, address_of, normal
 from keyserver.verdict.deciding import Kinds, Policy, Usable, Verdict, Word

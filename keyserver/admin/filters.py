@@ -7,8 +7,14 @@ from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TypeVar
 
-from keyserver.admin.service import Unusable, selection
-from keyserver.store.listing import Filter, Sort, Status
+from keyserver.admin.problems import Unusable
+from keyserver.model import Kind, Selection, Source
+from keyserver.policy import MAILFLOW_TTL, Terms
+from keyserver.query import parse_domain
+from keyserver.store.listing import Filter, Lifetimes, Sort, Status
+from keyserver.store.listing import Listing as Wanted
+
+MOST_TEXT = 512  # characters of a text that is looked for
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -48,6 +54,39 @@ def filter_of(given: Mapping[str, str]) -> Filter:
         expires_from=instant(given, "expires_after"),
         expires_before=instant(given, "expires_before"),
     )
+
+
+def selection(
+    source: str | None = None,
+    upstream: str | None = None,
+    domain: str | None = None,
+    text: str | None = None,
+    kind: str | None = None,
+) -> Selection:
+    """Which entries are meant, from what somebody typed. Raises Unusable. An upstream alone means its own entries."""
+    if source is not None and source not in list(Source):
+        raise Unusable(f"source is {source!r}; accepted are {', '.join(Source)}")
+    if kind is not None and kind not in list(Kind):
+        raise Unusable(f"kind is {kind!r}; accepted are {', '.join(Kind)}")
+    if domain is not None:
+        host = parse_domain(domain)
+        if host is None:
+            raise Unusable(f"domain is {domain!r}; accepted is a domain name such as example.org")
+        domain = host
+    text = text.strip() if text else None
+    if text and len(text) > MOST_TEXT:
+        raise Unusable(f"q has {len(text)} characters; {MOST_TEXT} are accepted")
+    return Selection(
+        Source(source) if source else None, upstream or None, domain, text or None, Kind(kind) if kind else None
+    )
+
+
+def wanted_of(
+    what: Filter, now: int, terms: Terms, sort: Sort = Sort.FINGERPRINT, *, descending: bool = False
+) -> Wanted:
+    """What is to be listed, as of now."""
+    own = {name: terms.ttl_of(name) for name in terms.upstreams}
+    return Wanted(what, now, Lifetimes(terms.ttl, MAILFLOW_TTL, own, terms.serve_stale), sort, descending)
 
 
 def order_of(given: Mapping[str, str]) -> tuple[Sort, bool]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keyserver.admin.acts import Acts
+from keyserver.admin.finding import of_kind
+from keyserver.admin.problems import Candidate, Unusable
 from keyserver.admin.resources import (
     AnsweredCertificate,
     EntryResource,
@@ -16,7 +18,6 @@ from keyserver.admin.resources import (
     step_of,
     verdict_of,
 )
-from keyserver.admin.service import Candidate, Unusable, of_kind
 from keyserver.admin.telling import EventResource, WordResource, event_of, word_of
 from keyserver.changes import Changes
 from keyserver.hygiene import Hygiene

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from keyserver.admin.acts import ACTOR, Acts
 from keyserver.admin.approving import EntryChoice
-from keyserver.admin.service import NotKnown, Refusal, Service, Unusable
+from keyserver.admin.problems import NotKnown, Refusal, Unusable
+from keyserver.admin.service import Service
 from keyserver.invite.inviting import Inviting
 from keyserver.invite.problem import NotInvited
 from keyserver.model import Entry, Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.config.sections.outlook import MOST_DAYS
 from keyserver.outlook.gathering import Outlook
 from keyserver.outlook.report import Report

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from keyserver.admin.acts import Acts
-from keyserver.admin.service import NotKnown
+from keyserver.admin.problems import NotKnown
 from keyserver.resolver.disclosures import Disclosed, Disclosures
 from keyserver.resolver.paused import Paused
 

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 
 COLUMNS = frozenset({"address", "email", "e-mail", "mail"})
 """Names of a column with addresses; else it is the first one."""

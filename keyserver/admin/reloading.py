@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from keyserver.admin.service import Refusal, Unusable
+from keyserver.admin.problems import Refusal, Unusable
 from keyserver.config.problem import Problem
 from keyserver.config.settings import KeyChange
 

@@ -1,21 +1,23 @@
 """The administrator's operations, once, for the API and for the command line without a running service.
 
-What they return is frozen and made of plain values: `plain` turns it into what JSON can say, the same everywhere.
+What they return is frozen and made of plain values, which `plain.plain` turns into what JSON can say.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from enum import Enum
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from keyserver.admin.acts import Acts
 from keyserver.admin.approving import EntryChoice, choices
 from keyserver.admin.files import file_of
+from keyserver.admin.filters import wanted_of
+from keyserver.admin.finding import Finding, of_kind, read
 from keyserver.admin.importing import Importing, ImportReport
+from keyserver.admin.problems import Ambiguous, Candidate, NotKnown, Refusal, Undecided, Unusable
 from keyserver.admin.resources import (
     CertificateResource,
     EntryResource,
@@ -44,8 +46,8 @@ from keyserver.model import (
     Step,
     View,
 )
-from keyserver.policy import MAILFLOW_TTL, Terms, without_effect
-from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query, parse, parse_domain
+from keyserver.policy import Terms, without_effect
+from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText, Query
 from keyserver.resolver.circuit import UpstreamStatus
 from keyserver.resolver.cleaner import Cleaner
 from keyserver.resolver.resolver import Resolver
@@ -53,63 +55,15 @@ from keyserver.resolver.rules import Rules
 from keyserver.resolver.select import merged_all
 from keyserver.store import cursors
 from keyserver.store.base import Store, Stored, StoreError
-from keyserver.store.listing import Budget, Count, Filter, Lifetimes, Sort, Status
+from keyserver.store.listing import Budget, Count, Filter, Sort
 from keyserver.store.listing import Listing as Wanted
 
 ADMINISTRATOR = "administrator"
 """The origin of every local entry."""
 
-MOST_TEXT = 512  # characters of a text that is looked for
 MAX_LISTED = 1000  # entries in one page of a listing
 _STEP = 100  # entries read at once
 WORTH_TELLING = ("asked", PASSED_OVER)  # steps of the other kind of certificates that belong into a lookup's trace
-
-
-class Problem(Exception):
-    """An operation that cannot be done; the text is for the administrator."""
-
-
-class Unusable(Problem):
-    """The request itself is wrong: what, and what is accepted."""
-
-
-class NotKnown(Problem):
-    """Nothing of that name is there."""
-
-
-class Refusal(Problem):
-    """Understood, but the state of things forbids it."""
-
-
-class Busy(Problem):
-    """Too much of this is under way; the same may be done a little later."""
-
-
-class Ambiguous(Refusal):
-    """An address or key ID that fits several certificates; one of them must be named."""
-
-    def __init__(self, term: str, candidates: Sequence[Candidate]) -> None:
-        super().__init__(f"{term} fits {len(candidates)} certificates: name one by its fingerprint")
-        self.candidates = tuple(candidates)
-
-
-class Undecided(Refusal):
-    """An approval that fits several entries or addresses; one of them must be named."""
-
-    def __init__(self, fit: Sequence[EntryChoice]) -> None:
-        super().__init__(
-            f"an approval of {fit[0].fingerprint} fits {len(fit)} entries or addresses:"
-            " name one by its address, source and upstream"
-        )
-        self.choices = tuple(fit)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One certificate that an ambiguous term may mean."""
-
-    fingerprint: str
-    identities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +132,7 @@ class Service:
         self._clock = clock
         self._monotonic = monotonic
         self._harvester = harvester
+        self.finding = Finding(store, lambda: self._terms, clock, monotonic)
         self._purge_expired = purge_expired
         self._identity = acts.identity
         self._note = acts.note
@@ -202,7 +157,7 @@ class Service:
         """Entries, expired, held and blocked ones too. The words in each row are those of now."""
         if not 1 <= limit <= MAX_LISTED:
             raise Unusable(f"limit is {limit}; 1 to {MAX_LISTED} are accepted")
-        wanted = self._listing(what, sort, descending=descending)
+        wanted = wanted_of(what, self._clock(), self._terms, sort, descending=descending)
         place, searched = None, 0
         if cursor is not None:
             try:
@@ -233,13 +188,7 @@ class Service:
 
     def matching(self, what: Selection) -> Wanted:
         """A listing of every entry that matches, as of now."""
-        return self._listing(Filter(what), Sort.FINGERPRINT, descending=False)
-
-    def _listing(self, what: Filter, sort: Sort, *, descending: bool) -> Wanted:
-        """As of now."""
-        own = {name: self._terms.ttl_of(name) for name in self._terms.upstreams}
-        lifetimes = Lifetimes(self._terms.ttl, MAILFLOW_TTL, own, self._terms.serve_stale)
-        return Wanted(what, self._clock(), lifetimes, sort, descending)
+        return wanted_of(Filter(what), self._clock(), self._terms)
 
     async def show(self, term: str) -> CertificateResource:
         """One certificate, merged of all its entries, with each of them."""
@@ -251,7 +200,7 @@ class Service:
 
     async def whole(self, term: str) -> Whole:
         """The same, unjudged."""
-        fingerprint = await self.find(term)
+        fingerprint = await self.finding.find(term)
         snapshot = await self._store.certificate(fingerprint)
         merged = merged_all(snapshot, fingerprint, self._hygiene, self._clock())
         if merged is None:
@@ -299,12 +248,12 @@ class Service:
         Where several fit, Ambiguous or Undecided lists them and none is chosen.
 
         `address` defaults to `term` where that is one, else to the only one for which an approval has an effect."""
-        meant = self._read(address or term)
+        meant = read(address or term)
         if address and not isinstance(meant, ByAddress):
             raise Unusable(f"address is {address!r}; accepted is an address such as alice@example.org")
         wanted = meant.address if isinstance(meant, ByAddress) else None
         try:
-            named: Sequence[Candidate] = [Candidate(await self.find(term), ())]
+            named: Sequence[Candidate] = [Candidate(await self.finding.find(term), ())]
         except Ambiguous as several:
             named = several.candidates
         shelves = [await self._store.certificate(candidate.fingerprint) for candidate in named]
@@ -328,11 +277,11 @@ class Service:
 
     async def refresh(self, term: str) -> RefreshResult:
         """Ask the upstreams for a certificate again, whatever is cached; what is there stays if they have no news."""
-        fingerprint = await self.find(term)
+        fingerprint = await self.finding.find(term)
         snapshot = await self._store.certificate(fingerprint)
         kind = snapshot.entries[0].kind if snapshot.entries else Kind.OPENPGP
         queries: list[Query] = [ByFingerprint(fingerprint, kind)]
-        asked = self._read(term)
+        asked = read(term)
         if isinstance(asked, ByAddress):
             queries.append(ByAddress(asked.local, asked.domain, kind))
         searches = [search for query in queries if (search := await self._resolver.refresh(query)) is not None]
@@ -342,7 +291,7 @@ class Service:
 
     async def keep(self, term: str) -> Done:
         """Make a certificate `local`, for good: the merge of everything that is cached of it."""
-        fingerprint = await self.find(term)
+        fingerprint = await self.finding.find(term)
         snapshot = await self._store.certificate(fingerprint)
         now = self._clock()
         if not snapshot.entries:
@@ -364,14 +313,14 @@ class Service:
 
     async def block(self, term: str, reason: str = "") -> Done:
         """From now on neither cache nor answer a certificate, cached or not."""
-        fingerprint = await self.find(term, cached=False)
+        fingerprint = await self.finding.find(term, cached=False)
         await self._store.block(fingerprint, self._clock(), reason)
         self._note("block", fingerprint)
         return Done(fingerprint, 1)
 
     async def unblock(self, term: str) -> Done:
         """Take a block away."""
-        fingerprint = await self.find(term, cached=False)
+        fingerprint = await self.finding.find(term, cached=False)
         if not await self._store.unblock(fingerprint, self._clock()):
             raise NotKnown(f"{fingerprint} is not blocked")
         self._note("unblock", fingerprint)
@@ -383,7 +332,7 @@ class Service:
         What is blocked is left out."""
         what = replace(what, kind=what.kind or Kind.OPENPGP)
         blocked = frozenset(await self._store.blocked())
-        wanted = self._listing(Filter(what), Sort.FINGERPRINT, descending=False)
+        wanted = self.matching(what)
         last, place = "", None
         while True:
             page = await self._store.list(wanted, place, Budget(self._monotonic))
@@ -429,7 +378,7 @@ class Service:
 
     async def test(self, upstream: str, search: str) -> TestResult:
         """Ask one upstream once, whatever its health; nothing of it is kept."""
-        query = self._read(search)
+        query = read(search)
         began = self._monotonic()
         try:
             outcome = await self._resolver.test(upstream, query)
@@ -448,7 +397,7 @@ class Service:
     ) -> LookupResult:
         """One lookup as a client of the default view would have it, of both kinds; `trace` tells each step, `hear` is
         told each as it happens."""
-        query = self._read(search)
+        query = read(search)
         if isinstance(query, ByText) and self._rules().text_search == "off":
             raise Unusable(
                 "this is text, and policy.text_search is off: give one whole address, such as alice@example.org,"
@@ -491,95 +440,3 @@ class Service:
             return other if (await self._store.look(other.name)).entries else None
         except StoreError:
             return None
-
-    async def find(self, term: str, *, cached: bool = True) -> str:
-        """The fingerprint that a fingerprint, key ID or address means, among what is cached.
-
-        Raises Ambiguous where several fit, NotKnown where none does; a whole fingerprint that is not cached stands for
-        itself unless `cached`."""
-        query = self._read(term)
-        if isinstance(query, ByText | ByHash):
-            raise Unusable(f"{term!r} is neither a fingerprint, nor a key ID of 16 digits, nor an address")
-        whole = query.fingerprint if isinstance(query, ByFingerprint) else None
-        if whole and (await self._store.certificate(whole)).entries:
-            return whole
-        candidates = await self._candidates(query)
-        if len(candidates) == 1:
-            return next(iter(candidates))
-        if candidates:
-            raise Ambiguous(term, [Candidate(*item) for item in sorted(candidates.items())])
-        if whole and (not cached or whole in await self._store.blocked()):
-            return whole
-        raise NotKnown(f"{query} is not cached")
-
-    async def _candidates(self, query: ByFingerprint | ByKeyId | ByAddress) -> dict[str, tuple[str, ...]]:
-        """Certificates indexed under what is meant, of either kind; blocked ones are found by listing."""
-        found: dict[str, tuple[str, ...]] = {}
-        for kind in Kind:
-            for entry in (await self._store.look(of_kind(query, kind).name)).entries:
-                found[entry.fingerprint] = entry.identities
-        if not found:
-            blocked = frozenset(await self._store.blocked())
-            those = Filter(Selection(text=str(query)), status=Status.BLOCKED)
-            wanted = self._listing(those, Sort.FINGERPRINT, descending=False)
-            page = await self._store.list(wanted, None, Budget(self._monotonic))
-            found = {e.fingerprint: e.identities for e in page.entries if e.fingerprint in blocked and _fits(e, query)}
-        return found
-
-    @staticmethod
-    def _read(term: str) -> Query:
-        try:
-            return parse(term)
-        except BadQuery as problem:
-            raise Unusable(str(problem)) from None
-
-
-def selection(
-    source: str | None = None,
-    upstream: str | None = None,
-    domain: str | None = None,
-    text: str | None = None,
-    kind: str | None = None,
-) -> Selection:
-    """Which entries are meant, from what somebody typed. Raises Unusable. An upstream alone means its own entries."""
-    if source is not None and source not in list(Source):
-        raise Unusable(f"source is {source!r}; accepted are {', '.join(Source)}")
-    if kind is not None and kind not in list(Kind):
-        raise Unusable(f"kind is {kind!r}; accepted are {', '.join(Kind)}")
-    if domain is not None:
-        host = parse_domain(domain)
-        if host is None:
-            raise Unusable(f"domain is {domain!r}; accepted is a domain name such as example.org")
-        domain = host
-    text = text.strip() if text else None
-    if text and len(text) > MOST_TEXT:
-        raise Unusable(f"q has {len(text)} characters; {MOST_TEXT} are accepted")
-    return Selection(
-        Source(source) if source else None, upstream or None, domain, text or None, Kind(kind) if kind else None
-    )
-
-
-def plain(value: object) -> object:
-    """What JSON can say of a result."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(plain(k)): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    return value
-
-
-def of_kind(query: ByFingerprint | ByKeyId | ByAddress, kind: Kind) -> Query:
-    """The same question for certificates of this kind."""
-    return type(query)(**{**asdict(query), "kind": kind})
-
-
-def _fits(entry: Entry, query: ByFingerprint | ByKeyId | ByAddress) -> bool:
-    if isinstance(query, ByAddress):
-        wanted = {query.address, f"<{query.address}>"}
-        return any(word.casefold() in wanted for identity in entry.identities for word in identity.split())
-    digits = query.fingerprint if isinstance(query, ByFingerprint) else query.key_id
-    return entry.fingerprint == digits or entry.fingerprint.endswith(digits) or entry.fingerprint.startswith(digits)

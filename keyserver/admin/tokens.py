@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from keyserver.admin.access import FIRST, Access, Role, digest_of, new_token
 from keyserver.admin.acts import ACTOR, Acts
-from keyserver.admin.service import NotKnown, Refusal, Unusable
+from keyserver.admin.problems import NotKnown, Refusal, Unusable
 from keyserver.store.administration import Administration, StoredToken
 
 MAX_TOKENS = 1000

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from keyserver.admin.acts import Acts
-from keyserver.admin.service import NotKnown, Unusable
+from keyserver.admin.problems import NotKnown, Unusable
 from keyserver.model import Selection, Source
 from keyserver.policy import Terms, purged_before
 from keyserver.store.base import Store, Undo, Waiting

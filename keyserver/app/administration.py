@@ -67,7 +67,7 @@ def make_operations(
 
     explaining = Explaining(store=cache.store, whole=service.whole, rules=lookups.rules, clock=clocks.now)
     undoing = Undoing(
-        store=cache.store, find=service.find, terms=lambda: lookups.rules().terms, clock=clocks.now, acts=acts
+        store=cache.store, find=service.finding.find, terms=lambda: lookups.rules().terms, clock=clocks.now, acts=acts
     )
     return Operations(
         service=service,

@@ -14,9 +14,9 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from keyserver.admin.problems import Problem as AdminProblem
+from keyserver.admin.problems import Refusal
 from keyserver.admin.reloading import Mistaken, Reloaded
-from keyserver.admin.service import Problem as AdminProblem
-from keyserver.admin.service import Refusal
 from keyserver.app.cache import LoadedAnchors, history_bounds
 from keyserver.app.context import CannotStart
 from keyserver.app.crls import NextCrls

@@ -69,8 +69,8 @@ def _addresses(text: str) -> list[str]:
     """What one argument means: an address, or all that a file has."""
     if "@" in text and not Path(text).is_file():
         return [text]
+    from keyserver.admin.problems import Unusable
     from keyserver.admin.recipients import decoded, from_csv
-    from keyserver.admin.service import Unusable
 
     try:
         with Path(text).open("rb") as file:

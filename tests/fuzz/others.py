@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import dns.message
 
 from fuzz.target import NOW, Target, at_any_cut, events, unless_malformed
+from keyserver.admin.problems import Unusable
 from keyserver.admin.recipients import decoded, from_csv, pasted
-from keyserver.admin.service import Unusable
 from keyserver.model import Malformed
 from keyserver.processes import frames
 from keyserver.query import ByAddress

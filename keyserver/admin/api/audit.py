@@ -14,7 +14,7 @@ from keyserver.admin.api.reading import json_of, query_of, visible, whole
 from keyserver.admin.api.tables import TYPES, format_of, row, spelled, written
 from keyserver.admin.auditing import ActResource, Auditing
 from keyserver.admin.filters import instant
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.store.administration import ActFilter
 
 FILTERS = ("who", "act", "certificate", "from", "to")

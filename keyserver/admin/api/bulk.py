@@ -9,7 +9,7 @@ from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import json_of, query_of
 from keyserver.admin.bulk import Act, Bulk, Outcome
 from keyserver.admin.filters import FILTERS, filter_of
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.store.listing import Filter
 
 _ACTS = (Act.APPROVE, Act.REFRESH, Act.KEEP, Act.BLOCK)

@@ -19,8 +19,10 @@ from keyserver.admin.api.reading import (
     whole,
 )
 from keyserver.admin.api.tables import TYPES, format_of, written
-from keyserver.admin.filters import FILTERS
-from keyserver.admin.service import Service, Unusable, plain, selection
+from keyserver.admin.filters import FILTERS, selection
+from keyserver.admin.plain import plain
+from keyserver.admin.problems import Unusable
+from keyserver.admin.service import Service
 from keyserver.model import Kind
 
 

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import id_of, json_of, query_of
-from keyserver.admin.service import NotKnown, Unusable, selection
+from keyserver.admin.filters import selection
+from keyserver.admin.problems import NotKnown, Unusable
 from keyserver.admin.undoing import Undoing
 from keyserver.model import Source
 

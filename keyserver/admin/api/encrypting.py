@@ -14,8 +14,8 @@ from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import Unsupported, chunks_of, json_of, query_of
 from keyserver.admin.api.streams import LINES, Streams, line
 from keyserver.admin.encrypting import Encrypting, summary_of
+from keyserver.admin.problems import Unusable
 from keyserver.admin.recipients import decoded, from_csv
-from keyserver.admin.service import Unusable
 from keyserver.verdict.deciding import Policy
 
 MAX_LIST = 4 << 20  # octets of a list

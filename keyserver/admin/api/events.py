@@ -10,7 +10,7 @@ from aiohttp import web
 from keyserver.admin.api.guard import viewer
 from keyserver.admin.api.reading import query_of
 from keyserver.admin.api.streams import Streams, event, place
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.events.feed import Feed
 from keyserver.events.form import told
 from keyserver.store.history import What

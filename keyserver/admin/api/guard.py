@@ -25,7 +25,7 @@ from keyserver.admin.api.places import Places, Reached, same_origin
 from keyserver.admin.api.problems import problem
 from keyserver.admin.api.reading import json_of, query_of
 from keyserver.admin.masking import Hash
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.install import address_of, proof
 from keyserver.listen.trust import Trust
 from keyserver.state import peer_of

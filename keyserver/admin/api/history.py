@@ -7,7 +7,7 @@ from aiohttp import web
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import body_of, json_of, query_of, whole
 from keyserver.admin.history import Histories
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 
 
 class HistoryApi:

@@ -6,8 +6,9 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import body_of, json_of, query_of, whole
+from keyserver.admin.filters import selection
 from keyserver.admin.invitations import Invitations
-from keyserver.admin.service import Unusable, selection
+from keyserver.admin.problems import Unusable
 
 
 class InvitationsApi:

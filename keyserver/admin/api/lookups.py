@@ -12,7 +12,8 @@ from keyserver.admin.api.reading import body_of, json_of, query_of
 from keyserver.admin.api.streams import Streams, event
 from keyserver.admin.filters import instant
 from keyserver.admin.history import Histories
-from keyserver.admin.service import Service, Unusable
+from keyserver.admin.problems import Unusable
+from keyserver.admin.service import Service
 from keyserver.admin.watching import watched
 from keyserver.model import Step
 

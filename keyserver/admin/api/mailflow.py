@@ -6,7 +6,8 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import Unsupported, chunks_of, json_of, query_of
-from keyserver.admin.service import Service, Unusable
+from keyserver.admin.problems import Unusable
+from keyserver.admin.service import Service
 
 MAX_MAIL = 16 << 20  # octets of one mail that are read
 

@@ -9,8 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from keyserver.admin.api.reading import MAX_JSON, Forbidden, Unsupported, visible
+from keyserver.admin.plain import plain
+from keyserver.admin.problems import Ambiguous, Busy, NotKnown, Problem, Refusal, Undecided
 from keyserver.admin.reloading import Mistaken
-from keyserver.admin.service import Ambiguous, Busy, NotKnown, Problem, Refusal, Undecided, plain
 from keyserver.store.base import StoreError
 
 _DETAILS = {404: "there is nothing at this address", 413: f"a JSON body of more than {MAX_JSON} octets"}

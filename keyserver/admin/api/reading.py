@@ -10,7 +10,8 @@ from aiohttp import web
 
 from keyserver.admin.acts import ACTOR
 from keyserver.admin.masking import masked
-from keyserver.admin.service import Problem, Unusable, plain
+from keyserver.admin.plain import plain
+from keyserver.admin.problems import Problem, Unusable
 from keyserver.query import BadQuery, ByText, parse
 
 MAX_JSON = 65536  # octets of a JSON body

@@ -14,7 +14,7 @@ from aiohttp import web
 from keyserver.admin.api.guard import STANDING
 from keyserver.admin.api.problems import problem
 from keyserver.admin.api.reading import visible
-from keyserver.admin.service import Problem
+from keyserver.admin.problems import Problem
 from keyserver.store.base import StoreError
 
 MOST = 32  # streams open at once, of all administrators together

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import body_of, json_of, query_of
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.admin.tokens import Tokens
 
 

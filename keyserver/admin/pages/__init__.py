@@ -15,7 +15,7 @@ from keyserver.admin.acts import ACTOR
 from keyserver.admin.masking import masked
 from keyserver.admin.pages import words
 from keyserver.admin.pages.charts import bar, sparkline
-from keyserver.admin.service import plain
+from keyserver.admin.plain import plain
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

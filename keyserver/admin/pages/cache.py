@@ -18,8 +18,9 @@ from keyserver.admin.pages.filtering import PAGING, PLACES, chips, columns, kept
 from keyserver.admin.pages.forms import fields_of, may_act, on
 from keyserver.admin.pages.notices import PARAMETERS, Notice, after, notices
 from keyserver.admin.pages.refusing import refused
+from keyserver.admin.problems import Problem, Unusable
 from keyserver.admin.resources import EntryResource
-from keyserver.admin.service import Listing, Problem, Unusable
+from keyserver.admin.service import Listing
 from keyserver.model import Kind, Source
 from keyserver.store.base import StoreError
 from keyserver.store.listing import Status

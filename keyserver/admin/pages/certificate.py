@@ -11,6 +11,7 @@ from aiohttp import web
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import id_of, identities_wanted, query_of
 from keyserver.admin.explaining import Explained
+from keyserver.admin.filters import selection
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import HEADERS, Templates
 from keyserver.admin.pages.changes import changes
@@ -20,8 +21,8 @@ from keyserver.admin.pages.notices import PARAMETERS, Notice, after, notices
 from keyserver.admin.pages.refusing import refused
 from keyserver.admin.pages.verdicts import of_certificate
 from keyserver.admin.pages.words import instant
+from keyserver.admin.problems import NotKnown, Problem
 from keyserver.admin.resources import CertificateResource
-from keyserver.admin.service import NotKnown, Problem, selection
 from keyserver.display import algorithm
 from keyserver.model import Kind
 from keyserver.query import BadQuery, ByFingerprint, parse
@@ -130,7 +131,7 @@ class CertificatePage:
 
     async def _ask_first(self, term: str, path: str) -> web.Response:
         identities: tuple[str, ...] = ()
-        fingerprint = await self._service.find(term, cached=False)
+        fingerprint = await self._service.finding.find(term, cached=False)
         with suppress(NotKnown):  # what is not cached can be blocked, too
             identities = tuple(u.text for u in (await self._service.show(term)).user_ids)
         return self._templates.page("block", path=path, fingerprint=fingerprint, identities=identities)

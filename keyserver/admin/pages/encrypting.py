@@ -17,8 +17,8 @@ from keyserver.admin.encrypting import Encrypting, Recipient, summary_of
 from keyserver.admin.pages import Templates, wants_part
 from keyserver.admin.pages.forms import fields_of, may_act, one_of
 from keyserver.admin.pages.refusing import refused
+from keyserver.admin.problems import Problem, Unusable
 from keyserver.admin.recipients import pasted
-from keyserver.admin.service import Problem, Unusable
 from keyserver.display import readable
 from keyserver.store.base import StoreError
 from keyserver.verdict.deciding import Kinds, Policy

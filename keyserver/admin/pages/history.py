@@ -14,7 +14,7 @@ from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import address
 from keyserver.admin.pages.refusing import refused
 from keyserver.admin.pages.verdicts import Verdict
-from keyserver.admin.service import Problem
+from keyserver.admin.problems import Problem
 from keyserver.store.base import StoreError
 
 HERE = "/history"

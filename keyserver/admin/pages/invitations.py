@@ -8,11 +8,12 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import query_of
+from keyserver.admin.filters import selection
 from keyserver.admin.invitations import Invitations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import address, fields_of, may_act, on, one_of
 from keyserver.admin.pages.refusing import status_of
-from keyserver.admin.service import Ambiguous, Problem, Undecided, selection
+from keyserver.admin.problems import Ambiguous, Problem, Undecided
 from keyserver.store.base import StoreError
 
 HERE = "/invitations"

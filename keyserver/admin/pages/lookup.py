@@ -15,8 +15,9 @@ from keyserver.admin.api.streams import Streams, framed
 from keyserver.admin.pages import Templates, wants_part
 from keyserver.admin.pages.refusing import refused
 from keyserver.admin.pages.verdicts import Verdict, of_lookup
+from keyserver.admin.problems import Problem, Unusable
 from keyserver.admin.resources import LookupResult
-from keyserver.admin.service import Problem, Service, Unusable
+from keyserver.admin.service import Service
 from keyserver.admin.watching import watched
 from keyserver.model import Step
 from keyserver.store.base import StoreError

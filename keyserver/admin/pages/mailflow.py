@@ -8,13 +8,14 @@ from aiohttp import web
 
 from keyserver.admin.api.guard import operator, viewer
 from keyserver.admin.api.reading import query_of
+from keyserver.admin.filters import selection
 from keyserver.admin.operations import Operations
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import fields_of, may_act, on, one_of
 from keyserver.admin.pages.notices import PARAMETERS, after, notices
 from keyserver.admin.pages.refusing import refused
+from keyserver.admin.problems import Problem, Unusable
 from keyserver.admin.resources import EntryResource
-from keyserver.admin.service import Problem, Unusable, selection
 from keyserver.store.base import StoreError
 from keyserver.store.listing import Filter
 

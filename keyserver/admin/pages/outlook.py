@@ -9,7 +9,7 @@ from keyserver.admin.api.reading import query_of, whole
 from keyserver.admin.outlook import Outlooks
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.refusing import refused
-from keyserver.admin.service import Problem
+from keyserver.admin.problems import Problem
 from keyserver.store.base import StoreError
 
 HERE = "/outlook"

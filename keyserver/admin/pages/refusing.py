@@ -8,7 +8,7 @@ from aiohttp import web
 
 from keyserver.admin.api.reading import Forbidden
 from keyserver.admin.pages import Templates
-from keyserver.admin.service import Ambiguous, Busy, Candidate, NotKnown, Problem, Refusal, Undecided
+from keyserver.admin.problems import Ambiguous, Busy, Candidate, NotKnown, Problem, Refusal, Undecided
 from keyserver.store.base import StoreError
 
 _STATUS = ((NotKnown, 404), (Refusal, 409), (Forbidden, 403), (StoreError, 503), (Busy, 503))

@@ -13,8 +13,8 @@ from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import query_of
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import fields_of
+from keyserver.admin.problems import Problem
 from keyserver.admin.reloading import Mistaken, Reloads
-from keyserver.admin.service import Problem
 from keyserver.admin.settings import Settings
 from keyserver.config.settings import KeyChange, Setting
 from keyserver.config.sources import Origin

@@ -9,7 +9,7 @@ from keyserver.admin.api.guard import operator
 from keyserver.admin.api.reading import query_of
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import fields_of, on, one_of
-from keyserver.admin.service import NotKnown, Problem, Refusal
+from keyserver.admin.problems import NotKnown, Problem, Refusal
 from keyserver.admin.tokens import MadeToken, Tokens
 
 _HERE = "/settings/tokens"

@@ -12,7 +12,7 @@ from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import address, on
 from keyserver.admin.pages.notices import PARAMETERS, after
 from keyserver.admin.pages.refusing import refused
-from keyserver.admin.service import Problem
+from keyserver.admin.problems import Problem
 from keyserver.admin.undoing import Undoing
 from keyserver.store.base import StoreError
 

@@ -13,8 +13,9 @@ from keyserver.admin.health import Pulse
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.forms import fields_of, on, one_of
 from keyserver.admin.pausing import Pausing
+from keyserver.admin.problems import NotKnown, Unusable
 from keyserver.admin.resources import TestResult
-from keyserver.admin.service import NotKnown, Service, Unusable
+from keyserver.admin.service import Service
 from keyserver.config import Config
 from keyserver.config.problem import redacted
 from keyserver.resolver.disclosures import Disclosed

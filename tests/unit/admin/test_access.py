@@ -16,7 +16,7 @@ from keyserver.admin.access import IDLE, LONGEST, Access, FirstToken, Holder, Ro
 from keyserver.admin.acts import ACTOR, Acts
 from keyserver.admin.auditing import Auditing
 from keyserver.admin.masking import masked
-from keyserver.admin.service import NotKnown, Refusal, Unusable
+from keyserver.admin.problems import NotKnown, Refusal, Unusable
 from keyserver.admin.tokens import Tokens
 from keyserver.changes import Changes
 from keyserver.store.administration import ActFilter, Administration

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from keyserver.admin.problems import Refusal
 from keyserver.admin.reloading import Mistaken, Reloaded
-from keyserver.admin.service import Refusal
 from keyserver.app import opened
 from keyserver.app.listening import Listeners
 from keyserver.app.parts import Parts

@@ -14,8 +14,8 @@ from keyserver.admin.api.guard import may
 from keyserver.admin.pages import Templates
 from keyserver.admin.pages.assets import Assets
 from keyserver.admin.pages.settings import SettingsPage
+from keyserver.admin.problems import Refusal
 from keyserver.admin.reloading import Mistaken, Reloaded
-from keyserver.admin.service import Refusal
 from keyserver.admin.settings import Settings
 from keyserver.config import Config, load
 from keyserver.config.problem import Problem
