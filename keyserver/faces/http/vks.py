@@ -1,12 +1,13 @@
-"""VKS, the interface of verifying keyservers (keys.openpgp.org/about/api): one certificate or more, armored as in HKP.
+"""VKS, the interface of verifying keyservers (keys.openpgp.org/about/api): one certificate, armored as in HKP.
 
-We verify nobody: what we answer is what HKP answers, and uploads are refused.
+We verify nobody: what we answer is what HKP answers, of an address's certificates the first that can be encrypted to,
+and uploads are refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from aiohttp import web
 
@@ -15,8 +16,9 @@ from keyserver.faces.http.hkp import NOT_HERE, READ_ONLY, armored, presentable
 from keyserver.faces.http.pages import Pages
 from keyserver.faces.http.question import Question, decoded, path_of, refused, unanswered
 from keyserver.faces.http.replies import plain
-from keyserver.model import State
+from keyserver.model import Answered, State
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, Query, parse_address
+from keyserver.usable import unusable
 
 FACE = "vks"
 ROOT = "/vks/v1"
@@ -53,7 +55,7 @@ class Vks:
         if query is None:
             return plain(400, BAD)
         answer = await question.ask(query)
-        shown = presentable(query, answer.certificates) if answer.state is State.FOUND else ()
+        shown = presented(query, answer.certificates) if answer.state is State.FOUND else ()
         if answer.state is not State.FOUND:
             response = unanswered(answer)
         else:
@@ -64,6 +66,15 @@ class Vks:
         """`POST /vks/v1/upload`, `POST /vks/v1/request-verify`."""
         response = web.json_response({"error": READ_ONLY}, status=403, headers={"Cache-Control": "no-store"})
         return await refused(request, response)
+
+
+def presented(query: Query, certificates: Sequence[Answered]) -> Sequence[Answered]:
+    """Which certificates of an answer stand in a reply: of those for an address one, as the interface has it, and the
+    first that can be encrypted to where there is any. Thunderbird takes none of two."""
+    may = presentable(query, certificates)
+    if isinstance(query, ByAddress):
+        return sorted(may, key=lambda a: unusable(a.certificate.proof) != "")[:1]
+    return may
 
 
 def read(path: str) -> Query | None:
