@@ -1,12 +1,11 @@
-"""A real Thunderbird: its own code for OpenPGP discovery, recipients and S/MIME certificates, against the real service.
+"""A real Thunderbird: its own code for OpenPGP discovery, recipients and S/MIME certificates, and the real service.
 
-What it sends is replayed for every change: tests/unit/faces/http/test_thunderbird.py, tests/clients/test_ldap_clients.py.
+What it sends is replayed in the short run: tests/unit/faces/http/test_thunderbird.py and faces/ldap beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -62,7 +62,14 @@ class Thunderbird:
         (profile / "user.js").write_text("".join(lines))
 
     def __enter__(self) -> Self:
-        command = [*self._before, program("thunderbird"), *self._headless, "--no-remote", "--profile", str(self.profile)]
+        command = [
+            *self._before,
+            program("thunderbird"),
+            *self._headless,
+            "--no-remote",
+            "--profile",
+            str(self.profile),
+        ]
         command += ["--marionette", "--remote-allow-system-access"]
         with self.log.open("w") as said:
             self._process = subprocess.Popen(
