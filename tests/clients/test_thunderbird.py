@@ -25,7 +25,9 @@ ME = make(["Me <me@here.example>"], seed="me")
 EXPIRED = make(["Carol <carol@partner.example>"], seed="expired", expires=86400)
 CAROL = make(["Carol <carol@partner.example>"], seed="carol")
 CA = authority()
+BETWEEN = authority("Between", issuer=CA)
 MINA, OLEG = person("mina@partner.example", CA), person("oleg@partner.example", authority("Nobody's CA"))
+PIA = person("pia@partner.example", BETWEEN)
 
 LOOK_UP = """
 const { KeyLookupHelper } = ChromeUtils.importESModule("chrome://openpgp/content/modules/keyLookupHelper.sys.mjs");
@@ -46,7 +48,7 @@ return [problem, found.map(key => [key.fingerprint, key.sources.at(-1).type])];
 """
 TRUST = """
 const database = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
-database.addCertFromBase64(args[0], "CT,CT,CT");
+database.addCertFromBase64(args[0], args[1] ?? "CT,CT,CT");
 """
 ADD_DIRECTORY = """
 const { MailServices } = ChromeUtils.importESModule("resource:///modules/MailServices.sys.mjs");
@@ -68,6 +70,13 @@ while (!dialog.closed) await new Promise(done => window.setTimeout(done, 50));
 const database = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
 return database.getCerts().map(one => one.sha256Fingerprint.replaceAll(":", ""));
 """
+USABLE = """
+const fields = Cc["@mozilla.org/messengercompose/composesecure;1"].createInstance(Ci.nsIMsgComposeSecure);
+return await new Promise(done => fields.asyncFindCertByEmailAddr(args[0], {
+  QueryInterface: ChromeUtils.generateQI(["nsIDoneFindCertForEmailCallback"]),
+  findCertDone: (_, found) => done(found?.sha256Fingerprint.replaceAll(":", "") ?? ""),
+}));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +95,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
     with Service(folder, upstreams=["hkp://127.0.0.1:9"], settings=settings, config=view) as running:
         for name, octets in (
             ("keys.asc", "".join(made.armored for made in (ALICE, ME, EXPIRED, CAROL)).encode()),
-            ("people.pem", MINA.pem + OLEG.pem),
+            ("people.pem", MINA.pem + OLEG.pem + PIA.pem),
         ):
             (folder / name).write_bytes(octets)
             running.cli("cache", "import", str(folder / name))
@@ -103,8 +112,12 @@ def program(tmp_path_factory: pytest.TempPathFactory, service: tuple[Service, Au
     }
     with Thunderbird(tmp_path_factory.mktemp("program") / "profile", settings) as started:
         for pem in (trusted.ca_file.read_bytes(), CA.pem):
-            started.run(TRUST, b"".join(pem.splitlines()[1:-1]).decode())
+            started.run(TRUST, base64_of(pem))
         yield started
+
+
+def base64_of(pem: bytes) -> str:
+    return b"".join(pem.splitlines()[1:-1]).decode()
 
 
 @pytest.fixture(params=["hkp", "hkps", "vks"])
@@ -167,5 +180,10 @@ def test_recipients_are_completed_and_certificates_fetched(
     assert program.run(COMPLETE, "mina") == program.run(COMPLETE, "nobody@here.example") == []
     kept = program.run(FETCH, directory, ["mina@partner.example"])
     assert MINA.fingerprint in kept and OLEG.fingerprint not in kept
-    kept = program.run(FETCH, directory, ["mina@partner.example", "nobody@here.example", "oleg@partner.example"])
-    assert {MINA.fingerprint, OLEG.fingerprint} <= set(kept)
+    people = {"mina@partner.example": MINA, "oleg@partner.example": OLEG, "pia@partner.example": PIA}
+    kept = program.run(FETCH, directory, [*people, "nobody@here.example"])
+    assert {one.fingerprint for one in people.values()} <= set(kept)
+    usable = [MINA.fingerprint, "", ""]
+    assert [program.run(USABLE, address) for address in people] == usable, "who leads to an authority that it trusts"
+    program.run(TRUST, base64_of(BETWEEN.pem), ",,")
+    assert program.run(USABLE, "pia@partner.example") == PIA.fingerprint
