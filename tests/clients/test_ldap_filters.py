@@ -32,20 +32,16 @@ from pathlib import Path
 from keyserver.faces.ldap.cover import cover
 from keyserver.faces.ldap.entries import Node
 from keyserver.faces.ldap.match import MatchBudget, compile_filter
-from keyserver.faces.ldap.schema import KNOWN, Rule, find
-from keyserver.faces.ldap.tree import Space, Tree, Wanted
-from keyserver.model import Answer, How, Kind, State
-from keyserver.query import ByFingerprint
-from keyserver.wire.dn import parse_dn
+from keyserver.faces.ldap.schema import Rule, find
 from keyserver.wire.ldap_filter import And, AtLeast, AtMost, Equal, Extensible, Filter, Not, Or, Present, Substrings
 from support.directory import Slapd, base_entry
 from support.ldap_client import Client
+from support.ldap_entries import KEYS, PEOPLE, nodes, slapd_entry
 from support.ldap_memory import BASE, Memory, serving
 from support.openpgp import make
 from support.x509 import name, person
 
 FILTERS = 1200
-KEYS, PEOPLE = f"ou=PGP Keys,{BASE}", f"ou=People,{BASE}"
 UNWILLING = 53
 
 
@@ -68,32 +64,6 @@ def memory() -> Memory:
         ),
     ]
     return Memory(*(m.octets for m in held), *(p.der for p in people))
-
-
-def nodes(held: Memory) -> list[Node]:
-    """Every entry of the directory."""
-    tree = Tree(BASE, start_tls=False, text_search=lambda: False)
-    spaces = {Kind.OPENPGP: Space(Kind.OPENPGP, KEYS, parse_dn(KEYS), "gpgfingerprint")}
-    spaces[Kind.X509] = Space(Kind.X509, PEOPLE, parse_dn(PEOPLE), "uid")
-    found = []
-    for one in held.held:
-        proof = one.certificate.proof
-        query = ByFingerprint(proof.fingerprint, proof.kind)
-        answer = Answer(State.FOUND, How.HIT, "", (one,))
-        found += tree.nodes(Wanted(query, spaces[proof.kind]), answer)
-    return found
-
-
-ONLY_OURS = ("pgpkeyv2", "objectcategory", "mailnickname", "othermailbox")  # slapd's otherMailbox is X.500's
-
-
-def slapd_entry(node: Node) -> tuple[str, dict[str, list[bytes]]]:
-    attributes = {
-        KNOWN[key].written.decode(): list(node.values(key))
-        for key in KNOWN
-        if node.has(key) and not KNOWN[key].operational and key not in ONLY_OURS
-    }
-    return node.dn, attributes
 
 
 VALUES = {

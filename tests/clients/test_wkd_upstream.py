@@ -20,9 +20,9 @@ from support.openpgp import Made, make
 from support.ports import free_port
 from support.running import Gpg
 from support.tls import Authority
+from support.web_key_directory import install
 
 ADVANCED, DIRECT = "advanced-firm.com", "direct-firm.com"
-WKS = "/usr/lib/gnupg/gpg-wks-client"
 NGINX = """
 daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;
 events {{ worker_connections 64; }}
@@ -40,16 +40,6 @@ http {{
   }}
 }}
 """
-
-
-def install(folder: Path, certificate: Made, address: str) -> None:
-    """Put a certificate into the directory, as GnuPG's own tool does."""
-    file = folder / "key.pgp"
-    file.write_bytes(certificate.octets)
-    (folder / "wkd" / address.rpartition("@")[2] / "hu").mkdir(parents=True, exist_ok=True)
-    command = [WKS, "--directory", str(folder / "wkd"), "--install-key", str(file), address]
-    done = subprocess.run(command, env={"GNUPGHOME": str(folder)}, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +83,7 @@ async def test_gpg_finds_what_is_in_web_key_directories(tmp_path: Path, monkeypa
     addresses = {f"Paul.Panther@{ADVANCED}": ADVANCED, f"mary+keys@{DIRECT}": DIRECT}
     certificates = {address: make([f"Somebody <{address}>", "Another <ceo@other-firm.com>"]) for address in addresses}
     for address, certificate in certificates.items():
-        install(tmp_path, certificate, address)
+        install(tmp_path / "wkd", certificate.octets, address)
     authority = Authority(tmp_path / "ca")
     file, lines, stop = tmp_path / "keyserver.toml", [], asyncio.Event()  # type: ignore[var-annotated]
     file.write_text(
