@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often a process of a service under load is killed")
     parser.addoption("--requests", type=int, default=1_000, help="how many different requests leave nothing behind")
     parser.addoption("--questions", type=int, default=10_000, help="asked of real peers through us and directly")
+    parser.addoption("--hockeypuck", default="", help="folder with the programs of a hockeypuck, to be asked as well")
     parser.addoption("--histories", type=int, default=200, help="how often nodes under faults are judged, in the soak")
 
 
