@@ -10,27 +10,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from licences import ALLOWED, allowed, licence_of
+
 ROOT = Path(__file__).parents[2]
 VENDORED = ROOT / "keyserver" / "admin" / "pages" / "static" / "VENDORED.md"
-
-ALLOWED = frozenset(
-    ["0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "LGPL-3.0-only", "MIT", "MIT-0", "PSF-2.0"]
-)
-"""SPDX names. The LGPL's is ldap3: its files are shipped as they are and can be replaced by others."""
-
-SPELLED = {
-    "Apache 2.0": "Apache-2.0",
-    "BSD License": "BSD-3-Clause",
-    "ISC License": "ISC",
-    "LGPL v3": "LGPL-3.0-only",
-    "MIT License": "MIT",
-}
-"""What packages of before SPDX names say."""
-
-
-def allowed(licence: str) -> bool:
-    """May this be shipped? licence: an SPDX expression without brackets."""
-    return any(all(part in ALLOWED for part in choice.split(" AND ")) for choice in licence.split(" OR "))
 
 
 def shipped() -> Iterator[str]:
@@ -41,17 +24,10 @@ def shipped() -> Iterator[str]:
             yield requirement.name
 
 
-def licence_of(name: str) -> str:
-    """As its metadata say: the expression, else the old field, else the classifier; empty where nothing does."""
-    said = distribution(name).metadata
-    classifiers = [text for text in said.get_all("Classifier", []) if text.startswith("License :: ")]
-    old = said["License"] or "".join(text.rpartition(" :: ")[2] for text in classifiers)
-    return said["License-Expression"] or SPELLED.get(old, old)
-
-
 @pytest.mark.parametrize("name", list(shipped()))
 def test_no_licence_forbids(name: str) -> None:
-    assert allowed(licence_of(name)), licence_of(name)
+    licence = licence_of(distribution(name))
+    assert allowed(licence), licence
 
 
 def test_nor_that_of_what_lies_in_the_package() -> None:
