@@ -402,6 +402,6 @@ def test_the_wheel_starts_in_an_empty_directory(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("keyserver-*.whl")
+    (wheel,) = tmp_path.glob("keyserver_cache-*.whl")
     shutil.unpack_archive(wheel, tmp_path / "site", "zip")
     starts(tmp_path / "site", tmp_path / "empty")
