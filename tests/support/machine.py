@@ -29,10 +29,12 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.environment = dict(ENVIRONMENT)
 
     def command(self, *words: str) -> list[str]:
         """The command line on this machine of one there: with processes and mounts of its own."""
-        inside = ["chroot", str(self.root), *words]
+        terminals = 'mount -t devpts -o newinstance,ptmxmode=666 devpts "$0/dev/pts"; exec chroot "$0" "$@"'
+        inside = ["sh", "-ec", terminals, str(self.root), *words]
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={self.root}/proc", *inside]
 
     def run(self, *words: str, code: int = 0, shown: int = 12, environment: dict[str, str] | None = None) -> str:
@@ -45,7 +47,7 @@ class Machine:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=400,
-            env=ENVIRONMENT | (environment or {}),
+            env=self.environment | (environment or {}),
         )
         lines = done.stdout.splitlines()
         print("\n".join(lines[-shown:] if shown else []))
@@ -56,6 +58,10 @@ class Machine:
         """Of one line of sh."""
         return self.run("sh", "-c", line, code=code)
 
+    def run_as(self, user: str, *words: str) -> str:
+        """Of a command that this user runs in /var/lib of its name."""
+        return self.run(*_as(user), *words)
+
     def bring(self, file: Path) -> str:
         """Copy a file of ours to /root; its name there."""
         shutil.copy(file, self.root / "root" / file.name)
@@ -64,10 +70,9 @@ class Machine:
     @contextmanager
     def serving(self, *words: str, user: str) -> Iterator[subprocess.Popen[str]]:
         """A service as this user, in /var/lib of its name, until the block ends (SIGTERM); its stderr is a pipe."""
-        as_user = f"setpriv --reuid {user} --regid {user} --init-groups env --chdir=/var/lib/{user}".split()
-        print("#", " ".join([*as_user, *words]), "&")
+        print("#", " ".join([*_as(user), *words]), "&")
         with subprocess.Popen(
-            ["chroot", str(self.root), *as_user, *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+            ["chroot", str(self.root), *_as(user), *words], stderr=subprocess.PIPE, text=True, env=self.environment
         ) as service:
             try:
                 yield service
@@ -75,6 +80,10 @@ class Machine:
                 assert service.wait(30) == 0
             finally:
                 service.kill()
+
+
+def _as(user: str) -> list[str]:
+    return f"setpriv --reuid {user} --regid {user} --init-groups env --chdir=/var/lib/{user}".split()
 
 
 @contextmanager
