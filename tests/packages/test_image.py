@@ -119,7 +119,7 @@ def test_compose_takes_the_file(folder: str) -> None:
 
 
 def test_compose_starts_a_node(podman: Podman, tree: Tree) -> None:
-    """The file as it is, but for its ports, which may be in use here."""
+    """The file as it is, with the ports that it publishes."""
     compose = ("podman-compose", "--project-name", "keyserver", "--file", "conf/container/compose.yml")
     podman.run(*compose, "up", "--detach", "--build", cwd=tree.root)
     try:
