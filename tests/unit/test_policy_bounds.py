@@ -277,3 +277,8 @@ def test_order_last_by_validity_then_the_newest_signature_then_the_fingerprint()
     assert [key[3] for key in keys] == [0, 1], "valid before expired"
     assert {key[4:] for key in keys} == {(-CREATED, made.fingerprint)}
     assert {key[2] for key in keys} == {1 << 30}, "no upstream any more"
+
+
+def test_a_user_id_with_one_at_shows_its_own_address_as_it_is() -> None:
+    assert shown_by(Claim("<'a@x.example>", "'a@x.example")) == {"'a@x.example"}
+    assert shown_by(Claim("Xaver@x.example, <m@y.exampleX>", None)) == {"xaver@x.example", "m@y.examplex"}
