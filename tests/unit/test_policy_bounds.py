@@ -282,3 +282,62 @@ def test_order_last_by_validity_then_the_newest_signature_then_the_fingerprint()
 def test_a_user_id_with_one_at_shows_its_own_address_as_it_is() -> None:
     assert shown_by(Claim("<'a@x.example>", "'a@x.example")) == {"'a@x.example"}
     assert shown_by(Claim("Xaver@x.example, <m@y.exampleX>", None)) == {"xaver@x.example", "m@y.examplex"}
+
+
+@pytest.mark.parametrize(
+    ("source", "address", "view", "why"),
+    [
+        (Source.LOCAL, "a@x.example", View(by_domain=True), "only where the configuration names it"),
+        (Source.LOCAL, "a@x.example", View(directory=True, no_mailflow=True), ""),
+        (Source.KEYSERVER, "a@x.example", View(by_domain=True), "does not list x.example"),
+        (Source.KEYSERVER, "a@x.example", View(no_mailflow=True), ""),
+        (Source.MAILFLOW, "a@here.example", View(), "is internal, and no mail speaks for it"),
+        (Source.MAILFLOW, "a@x.here.example", View(), "is internal, and no mail speaks for it"),
+        (Source.MAILFLOW, "a@corp", View(), "corp is no public domain"),
+        (Source.MAILFLOW, "a@x.example", View(directory=True), "not the word of its domain's owner"),
+        (Source.MAILFLOW, "a@x.example", View(by_domain=True), "speaks for no domain"),
+        (Source.MAILFLOW, "a@x.example", View(no_mailflow=True), "speaks for no subaddress"),
+        (Source.MAILFLOW, "a@x.example", View(), ""),
+    ],
+)
+def test_who_speaks_for_an_address_in_which_view(source: Source, address: str, view: View, why: str) -> None:
+    """All of them approved: an approval lifts none of these."""
+    terms = Terms(internal_domains=("here.example",), upstreams={"a": UpstreamSpec("a")})
+    entry = replace(ENTRY, source=source, vouchers=(Voucher(address, approved=True),))
+    said = speaks(entry, address, view, terms)
+    assert why in said and bool(why) is bool(said)
+    verdict = judge(entry, view, NOW, terms, address)
+    assert (verdict.answerable, said or verdict.reason) == (not said, verdict.reason)
+
+
+def test_a_domain_without_an_address_has_local_entries_alone() -> None:
+    terms, domain = Terms(upstreams={"a": UpstreamSpec("a")}), View(by_domain=True, answer_mailflow=True)
+    assert judge(replace(ENTRY, source=Source.LOCAL), domain, NOW, terms).answerable
+    mail = replace(ENTRY, source=Source.MAILFLOW, origin="short.example", vouchers=APPROVED)
+    for one in (ENTRY, mail):
+        verdict = judge(one, domain, NOW, terms)
+        assert (verdict.answerable, verdict.reason) == (False, "it is no local entry, and stands for no domain")
+
+
+def test_mail_speaks_without_an_address_where_it_speaks_for_one_of_its_senders() -> None:
+    held = Voucher("b@short.example", held=True)
+    mail = replace(ENTRY, source=Source.MAILFLOW, origin="short.example", vouchers=(held, *APPROVED))
+    assert judge(mail, View(), NOW, Terms()).answerable
+    assert "held" in judge(replace(mail, vouchers=(held,)), View(), NOW, Terms()).reason
+
+
+def test_an_approval_for_one_address_counts_for_no_other_under_a_domains_rule_or_in_the_order() -> None:
+    strict = Terms(domains=DomainRules([DomainRule("short.example", require_chain=True, upstreams=("b",))]))
+    for entry in (
+        replace(ENTRY, kind=Kind.X509, source=Source.MAILFLOW, vouchers=APPROVED),
+        replace(ENTRY, source=Source.MAILFLOW, vouchers=APPROVED),
+    ):
+        assert not speaks(entry, ADDRESS, View(), strict)
+        authenticated = Voucher("b@short.example", authenticated=True)
+        other = replace(entry, vouchers=(authenticated, *APPROVED))
+        assert "the rule for short.example" in speaks(other, "b@short.example", View(answer_mailflow=True), strict)
+    made = make(seed="order")
+    certificate = Certificate(made.octets, prove(made.octets, CREATED))
+    answered = Answered(certificate, (replace(ENTRY, vouchers=APPROVED),))
+    orders = [order_key(answered, strict, address)[1] for address in (ADDRESS, "b@short.example", None)]
+    assert orders == [0, 1, 0], "for any, where none is asked for"
