@@ -152,9 +152,9 @@ def lists(spec: UpstreamSpec, query: Query) -> bool:
 def combine(outcomes: Mapping[str, Outcome], optional: Collection[str] = ()) -> Outcome:
     """What the upstreams said, by name. Found wins; else one Failed spoils an Absent, but for those that are `optional`
     where another has said absent; else Absent, to be remembered only if every single one may be."""
-    found = [raw for o in outcomes.values() if isinstance(o, Found) for raw in o.raw]
-    if found or any(isinstance(o, Found) for o in outcomes.values()):
-        return Found(tuple(found))
+    found = [o.raw for o in outcomes.values() if isinstance(o, Found)]
+    if found:
+        return Found(tuple(raw for each in found for raw in each))
     absent = [o for o in outcomes.values() if isinstance(o, Absent)]
     failed = {name: o for name, o in outcomes.items() if isinstance(o, Failed)}
     missed = [o for name, o in failed.items() if not absent or name not in optional]

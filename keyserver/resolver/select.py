@@ -71,7 +71,7 @@ def select(
     answered: list[Answered] = []
     passed: list[tuple[str, str]] = []
     kept_back: list[str] = []
-    before = remembered(snapshot.answering, view) if address is not None else ""
+    before = remembered(snapshot.answering, view)
     unfound: Answered | None = None  # the remembered one, where no search has found it
     alone, until, any_stale = False, FOREVER, False
     for fingerprint, entries in groups.items():
@@ -121,11 +121,9 @@ def select(
         answered.remove(one)
         passed.append((one.certificate.fingerprint, HELD))
         kept_back.append(f"{one.certificate.fingerprint}: {HELD}")
-    if (
-        held and unfound is not None and first == before
-    ):  # while it is held what others have put in its place, this one answers on
+    if held and unfound is not None and first == before:  # all others are held, and this one answers on
         passed = [(fingerprint, why) for fingerprint, why in passed if fingerprint != before]
-        answered = sorted([*answered, unfound], key=lambda a: order_key(a, terms, address))
+        answered = [unfound]
     return Selected(
         tuple(answered[:MAX_ANSWER]),
         alone,

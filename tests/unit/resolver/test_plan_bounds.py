@@ -75,6 +75,8 @@ def test_while_nobody_asks_it_a_late_failure_changes_no_pause() -> None:
     late = after(closed, FAILED, 104.9, 0.5, Question("late"), alone=True)
     assert (late.trips, late.closed_until, late.suspects[-1]) == (1, 105.0, Question("late"))
     assert after(closed, FAILED, 105.0, 0.5, Question("probe"), alone=True).trips == 2
+    probed = after(ill(trips=1, until=105.0), FAILED, 105.0, 0.5, Question("probe"), alone=False)
+    assert (probed.trips, probed.closed_until) == (2, 115.0), "one probe is enough, whoever asks"
 
 
 def test_a_health_is_open_until_its_pause_is_over() -> None:
@@ -105,14 +107,14 @@ def test_who_is_left_out_of_a_view_and_why() -> None:
         UpstreamSpec("public", 5, required=False),
         UpstreamSpec("owner", 10, by_owner=True),
         UpstreamSpec("lists", 10, domains=("x.example",), required=False),
-        UpstreamSpec("other", 1, domains=("y.example",)),
+        UpstreamSpec("other", 1, domains=("y.example", "z.example")),
         UpstreamSpec("x509", 1, kinds=frozenset({Kind.X509})),
     ]
     everybody = tiers_of(specs, ALICE, Terms())
     assert (everybody.names, everybody.optional) == (["public", "owner", "lists"], {"public", "lists"})
     assert [len(tier) for tier in everybody.tiers] == [1, 2]
     assert everybody.left_out == {
-        "other": "it is only told addresses of y.example",
+        "other": "it is only told addresses of y.example, z.example",
         "x509": "it has no openpgp certificates",
     }
     directory = tiers_of(specs, ALICE, Terms(), View(directory=True))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from keyserver.app import hygiene_of
+from keyserver.domains import DomainRule, DomainRules
 from keyserver.hygiene import Hygiene
 from keyserver.model import Entry, Kind, OnChange, Proof, Record, Source, UpstreamSpec, Validity, View, Voucher
 from keyserver.policy import FOREVER, OnRecord, Terms, on_record
@@ -17,7 +18,7 @@ from keyserver.tripwire import HELD
 from keyserver.usable import withheld
 from support.openpgp import CREATED, Made, make
 from support.resolving import NOW
-from support.x509 import person
+from support.x509 import authority, issue, name, person
 
 BOB = "bob@partner.example"
 OLD = make([f"Bob <{BOB}>"], seed="old")
@@ -68,14 +69,17 @@ def test_while_another_is_held_the_one_of_before_answers_on_though_no_search_has
     assert selected.passed_over == ((NEW.fingerprint, HELD),)
     assert selected.withheld == (f"{NEW.fingerprint}: {HELD}",)
     assert (selected.alone, selected.until) == (False, NOW - 200 + TERMS.ttl), "it turns with the one of before"
+    soon = entry(NEW, "b", cached_at=NOW - 500)
+    assert chosen(soon, both[0], on=found("b"), before=OLD).until == NOW - 500 + TERMS.ttl, "or when what is held does"
+    ending = entry(make([f"Bob <{BOB}>"], seed="old", expires=NOW - CREATED + 60))
+    assert chosen(ending, both[1], on=found("b"), before=OLD).until == NOW + 60, "or its certificate"
     reported = chosen(*both, on=found("b"), before=OLD, terms=TERMS)
     assert fingerprints(reported) == [NEW.fingerprint]
     assert (reported.first, reported.held) == (NEW.fingerprint, ())
     assert reported.passed_over == ((OLD.fingerprint, UNFOUND),)
 
 
-def test_what_answers_on_has_its_place_by_order() -> None:
-    """An approved one is not held, and stands before it; what else is held, is."""
+def test_one_that_is_approved_takes_the_place_of_the_one_of_before() -> None:
     approved = replace(entry(NEW, "b"), vouchers=(Voucher(BOB, approved=True),))
     third = make([f"Bob <{BOB}>"], seed="third")
     selected = chosen(approved, entry(third, "b"), entry(OLD), on=found("b"), before=OLD)
@@ -121,6 +125,8 @@ def test_an_answer_is_stale_where_any_entry_of_it_is() -> None:
     for both in ((late, entry(NEW)), (entry(NEW), late), (entry(OLD, "b"), late), (late, entry(OLD, "b"))):
         assert chosen(*both, terms=terms, stale=True).stale
         assert not chosen(*both, terms=terms).stale
+    unasked = select(Snapshot((late,)), parse(BOB), View(), NOW, terms, HYGIENE, None)
+    assert (unasked.certificates, unasked.stale) == ((), False)
 
 
 def test_every_certificate_is_judged_and_each_that_is_not_answered_says_why() -> None:
@@ -140,6 +146,41 @@ def test_every_certificate_is_judged_and_each_that_is_not_answered_says_why() ->
     assert fingerprints(chosen(over, *others, entry(fresh), on=found("a"), view=View(usable_only=True))) == [
         fresh.fingerprint
     ]
+
+
+def test_entries_are_judged_for_the_address_that_is_asked_for() -> None:
+    elsewhere = replace(TERMS, upstreams={"a": UpstreamSpec("a", domains=("x.example",))})
+    selected = chosen(entry(OLD), on=found("a"), terms=elsewhere)
+    ((_, why),) = selected.passed_over
+    assert (fingerprints(selected), "not believed for this address" in why) == ([], True)
+    short = replace(TERMS, domains=DomainRules([DomainRule("partner.example", ttl=100)]))
+    assert fingerprints(chosen(entry(OLD, cached_at=NOW - 99), terms=short)) == [OLD.fingerprint]
+    assert fingerprints(chosen(entry(OLD, cached_at=NOW - 100), terms=short)) == []
+    assert fingerprints(chosen(entry(OLD, cached_at=NOW - 100), term=OLD.fingerprint, terms=short))
+
+
+def test_an_approval_for_the_address_answers_by_whatever_search_has_finished() -> None:
+    for address, answers in ((BOB, True), ("bobby@partner.example", False)):
+        approved = replace(entry(OLD), vouchers=(Voucher(address, approved=True),))
+        assert bool(chosen(approved, on=found("b")).certificates) is answers
+        assert not chosen(approved, on=OnRecord({}, False, FOREVER)).certificates
+
+
+def test_an_approval_for_another_address_puts_nothing_first() -> None:
+    other = Voucher("bobby@partner.example", approved=True)
+    for address, first in ((BOB, NEW), (other.address, OLD)):
+        approved = replace(entry(NEW, "b"), vouchers=(replace(other, address=address),))
+        selected = chosen(entry(OLD), approved, on=found("a", "b"), terms=TERMS)
+        assert (len(selected.certificates), fingerprints(selected)[0]) == (2, first.fingerprint)
+
+
+def test_a_directory_is_told_the_user_id_of_the_address_alone() -> None:
+    both = make([f"Bob <{BOB}>", "Bob <bobby@partner.example>", "Bob"], seed="old")
+    terms = replace(TERMS, upstreams={"a": UpstreamSpec("a", by_owner=True)})
+    (answered,) = chosen(entry(both), on=found("a"), terms=terms, view=View(directory=True)).certificates
+    assert [u.address for u in answered.certificate.proof.user_ids] == [BOB]
+    (answered,) = chosen(entry(both), on=found("a"), terms=terms).certificates
+    assert len(answered.certificate.proof.user_ids) == 3
 
 
 def test_what_is_on_a_revocation_list_answers_its_own_name_and_is_kept_back_from_others() -> None:
@@ -179,10 +220,10 @@ def test_x509_certificates_from_mail_that_name_others_answer_no_text_for_they_ca
 
 
 def test_a_text_is_looked_for_in_any_case_and_in_a_common_name() -> None:
-    issued = person(BOB)
-    proof = HYGIENE[Kind.X509].prove(issued.der, NOW)
-    assert proof.x509 is not None and proof.x509.common_name
-    assert proves(proof, parse(proof.x509.common_name.upper()))
+    proof = HYGIENE[Kind.X509].prove(issue(name("Bob of the gateway"), issuer=authority(), emails=[BOB]).der, NOW)
+    assert proves(proof, parse("OF THE Gateway"))
+    assert proves(proof, parse("bob"))
+    assert not proves(proof, parse("carol"))
     assert proves(KIT.prove(entry(OLD).octets, NOW), parse("BOB <bob"))
     assert not proves(KIT.prove(entry(OLD).octets, NOW), parse("carol"))
 
