@@ -10,7 +10,7 @@ import gc
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 from support.ldap_memory import Face
 from support.running import Service
@@ -18,14 +18,6 @@ from support.running import Service
 settings.register_profile("ordinary", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "soak", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-settings.register_profile(  # scripts/mutate: thousands of runs, in each of which the same few examples tell enough
-    "mutation",
-    parent=settings.get_profile("ordinary"),
-    max_examples=10,
-    derandomize=True,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 

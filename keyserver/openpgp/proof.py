@@ -207,8 +207,8 @@ def _governing(parts: CertificateParts, user_ids: Sequence[_UserId], now: int) -
 def _key_expiry(key: PublicKey, governing: Sequence[Signature]) -> int | None:
     """An end that one of them states is not taken back by a 0 of the other, as in gpg (in Sequoia, not by a 0 of the
     direct-key signature): a key that is over for either is over here."""
-    said = next((s.key_lifetime for s in governing if s.key_lifetime), 0)
-    return key.created + said if said else None
+    said = next((s.key_lifetime for s in governing if s.key_lifetime), None)
+    return None if said is None else key.created + said
 
 
 def _validity(parts: CertificateParts, expires: int | None, governing: Sequence[Signature], now: int) -> Validity:
