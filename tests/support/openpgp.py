@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, mldsa, padding, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, x448, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from support.kept_keys import next_dsa, next_rsa
 from support.odd_dsa import OddDsa
 
 CREATED = 1_600_000_000  # 2020-09-13, when a certificate is made unless the test says otherwise
@@ -198,14 +199,14 @@ def new_key(algorithm: str = "ed25519", created: int = CREATED, version: int = 4
         montgomery448 = x448.X448PrivateKey.from_private_bytes(secret[:56])
         return Key(version, created, X448, _raw(montgomery448.public_key()), montgomery448)
     if algorithm.startswith("rsa"):
-        rsa_key = rsa.generate_private_key(65537, int(algorithm[3:]))
+        rsa_key = next_rsa(int(algorithm[3:]))
         numbers = rsa_key.public_key().public_numbers()
         return Key(version, created, RSA, mpi(numbers.n) + mpi(numbers.e), rsa_key)
     if algorithm in ("dsa1248", "dsa1536"):
         odd = OddDsa.of(int(algorithm[3:]))
         return Key(version, created, DSA, b"".join(map(mpi, odd.numbers)), odd)
     if algorithm.startswith("dsa"):
-        dsa_key = dsa.generate_private_key(int(algorithm[3:]))
+        dsa_key = next_dsa(int(algorithm[3:]))
         public = dsa_key.public_key().public_numbers()
         domain = public.parameter_numbers
         return Key(version, created, DSA, b"".join(map(mpi, (domain.p, domain.q, domain.g, public.y))), dsa_key)

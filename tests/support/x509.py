@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from support.kept_keys import next_rsa
+
 BEGINS = 1_690_000_000  # 2023-07-22
 YEAR = 365 * 86400
 EMAIL = [ExtendedKeyUsageOID.EMAIL_PROTECTION]
@@ -45,8 +47,8 @@ class Issued:
 
 @cache
 def rsa_key(bits: int = 2048, number: int = 0) -> rsa.RSAPrivateKey:
-    """An RSA key, made once per run and number."""
-    return rsa.generate_private_key(65537, bits)
+    """An RSA key, the same at each call with this number."""
+    return next_rsa(bits)
 
 
 def name(common_name: str, **more: str) -> x509.Name:
