@@ -94,16 +94,24 @@ def subpacket(kind: int, data: bytes, critical: bool = False) -> bytes:
     return head + bytes([kind | (0x80 if critical else 0)]) + data
 
 
+def _crc(octet: int) -> int:
+    crc = octet << 16
+    for _ in range(8):
+        crc = crc << 1 ^ (0x1864CFB if crc & 0x800000 else 0)
+    return crc
+
+
+_CRC = tuple(map(_crc, range(256)))  # of each octet by itself (section 6.1.1)
+
+
 def armored(octets: bytes) -> str:
     """A public key block with its CRC-24, LF line ends; written plainly, independent of the product's own armor."""
     crc = 0xB704CE
     for octet in octets:
-        crc ^= octet << 16
-        for _ in range(8):
-            crc = crc << 1 ^ (0x1864CFB if crc & 0x800000 else 0)
+        crc = (crc << 8 & 0xFFFFFF) ^ _CRC[crc >> 16 ^ octet]
     text = base64.b64encode(octets).decode()
     lines = [text[i : i + 64] for i in range(0, len(text), 64)]
-    check = "=" + base64.b64encode(number(crc & 0xFFFFFF, 3)).decode()
+    check = "=" + base64.b64encode(number(crc, 3)).decode()
     head, tail = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
     return "\n".join([head, "", *lines, check, tail, ""])
 
