@@ -121,11 +121,17 @@ def _serve(number: int) -> None:
     import gc
     import pkgutil
 
-    import keyserver
+    import typer.main
+    import uvloop  # noqa: F401 (the service imports it when it starts)
+
+    import keyserver.cli
 
     for module in pkgutil.walk_packages(keyserver.__path__, "keyserver."):
         if not module.name.endswith("__main__"):
             __import__(module.name)
+    # The tree of commands is made from its declarations at each call: once for all.
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(keyserver.cli.application)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=number) as line:
