@@ -21,7 +21,14 @@ import pytest
 LEAST = 95.0
 """Percent of lines and branches."""
 
-HELD = ("keyserver", "keyserver/openpgp", "keyserver/resolver", "keyserver/smime", "keyserver/verdict", "keyserver/wire")
+HELD = (
+    "keyserver",
+    "keyserver/openpgp",
+    "keyserver/resolver",
+    "keyserver/smime",
+    "keyserver/verdict",
+    "keyserver/wire",
+)
 """Folders of codecs and rules, without those below them; `keyserver` itself has the policy and the queries."""
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,11 +37,11 @@ _MEASURED = pytest.StashKey[Any]()
 
 
 def _meter(source: list[str] | None) -> Any:
-    """SlipCover, which takes its probes out again where they have been passed. `source`: what to name if unreached."""
+    """SlipCover, which takes each probe out again when it is passed. `source`: what to name if unreached."""
     import slipcover
 
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["slipcover"]
-    return slipcover.Slipcover(branch=True, source=source, exclude_also=settings["exclude-also"])
+    return slipcover.Slipcover(branch=True, immediate=True, source=source, exclude_also=settings["exclude-also"])
 
 
 @pytest.hookimpl(tryfirst=True)
