@@ -28,6 +28,7 @@ _MAX_DAMAGED = 8  # remarks on one text
 _EMPTY_LINE = re.compile(rb"^[ \t]*\n", re.MULTILINE)
 _CHECKSUM = re.compile(rb"^[ \t]*=(?=[^=\s])", re.MULTILINE)  # `=` alone is padding that odd wrapping put on a line
 _WHITE = b" \t\n\v\f"
+_QUADS = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==|[A-Za-z0-9+/]=))?")
 
 _POLYNOMIAL = 0x1864CFB  # section 6.1.1
 _INITIAL = 0xB704CE
@@ -212,7 +213,10 @@ class Reader:
             if self._padded:
                 raise binascii.Error
             octets = binascii.a2b_base64(data[:ready], strict_mode=True)
-        except binascii.Error:
+        except binascii.Error:  # what stands before the damage is handed out, wherever the text was cut
+            good = _QUADS.match(data, 0, 0 if self._padded else ready)
+            if good and good[0]:
+                yield binascii.a2b_base64(good[0])
             self._at = _At.LOST
             yield Over("an armored block is not base64")
             return

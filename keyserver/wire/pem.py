@@ -58,17 +58,15 @@ class Blocks:
             del self._held[: -len(_BEGIN)]
             return None
         del self._held[:begin]
-        end, next_begin = self._held.find(_END), self._held.find(_BEGIN, len(_BEGIN))
-        if next_begin >= 0 and not 0 <= end < next_begin:
-            del self._held[:next_begin]
-            return Skipped("a PEM block without its END line")
-        stop = self._held.find(_DASHES, end + len(_END)) if end >= 0 else -1
-        if stop < 0:
+        stop = self._over()
+        if stop is None or stop > self._cap:  # also where all of it came at once
             if len(self._held) <= self._cap:
                 return None
-            del self._held[: -len(_END)]
+            del self._held[: self._cap + 2 - len(_BEGIN)]
             return Skipped("larger than any certificate")
-        stop += len(_DASHES)
+        if self._held.endswith(_BEGIN, 0, stop):
+            del self._held[: stop - len(_BEGIN)]
+            return Skipped("a PEM block without its END line")
         block = bytes(self._held[:stop])
         del self._held[:stop]
         label, _, rest = block[len(_BEGIN) :].partition(_DASHES)
@@ -79,3 +77,11 @@ class Blocks:
             return Cut(binascii.a2b_base64(rest.partition(_END)[0]))
         except binascii.Error:
             return Skipped("a damaged PEM block")
+
+    def _over(self) -> int | None:
+        """Where that shows that the block at the beginning is over: behind its END line, or another BEGIN before it."""
+        end, begin = self._held.find(_END), self._held.find(_BEGIN, len(_BEGIN))
+        if begin >= 0 and not 0 <= end < begin:
+            return begin + len(_BEGIN)
+        dashes = self._held.find(_DASHES, end + len(_END)) if end >= 0 else -1
+        return dashes + len(_DASHES) if dashes >= 0 else None

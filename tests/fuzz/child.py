@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
+from random import Random
 
 import atheris
 
@@ -16,6 +18,15 @@ with atheris.instrument_imports(include=["keyserver"]):
 
 SLOW = 2.0
 """Seconds of CPU for one input, instrumented, on a busy machine; the product's own bounds are below a tenth of it."""
+
+
+ANYHOW = 4
+"""One input in so many is changed without regard to its structure."""
+
+
+def escaped(word: bytes) -> bytes:
+    """As libFuzzer's dictionaries have it."""
+    return b"".join(b"\\x%02x" % octet for octet in word)
 
 
 def kind_of(error: BaseException) -> str:
@@ -50,8 +61,22 @@ def main() -> None:
         if (took := time.process_time() - began) > SLOW:
             note(octets, f"slow: {took:.1f} s")
 
-    atheris.Setup([sys.argv[0], *sys.argv[3:]], once)
-    atheris.Fuzz()
+    def mutated(octets: bytes, most: int, seed: int) -> bytes:
+        rng = Random(seed)
+
+        def raw(part: bytes) -> bytes:
+            return bytes(atheris.Mutate(part, most))
+
+        if target.mutate is None or not rng.randrange(ANYHOW):
+            return raw(octets)
+        return target.mutate(octets, rng, raw)[:most]
+
+    with tempfile.NamedTemporaryFile(suffix=".dict") as words:
+        words.write(b"".join(b'"%b"\n' % escaped(word) for word in target.words))
+        words.flush()
+        options = [f"-dict={words.name}"] if target.words else []
+        atheris.Setup([sys.argv[0], *options, *sys.argv[3:]], once, custom_mutator=mutated)
+        atheris.Fuzz()
 
 
 main()

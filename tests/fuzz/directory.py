@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
+from fuzz import mutators
 from fuzz.target import Target, unless_malformed
 from keyserver.model import Kind, Malformed
 from keyserver.query import BadQuery, ByAddress, parse
@@ -111,8 +112,8 @@ def terms() -> Iterable[bytes]:
 
 
 TARGETS = {
-    "ldap-request": Target(read_request, requests),
+    "ldap-request": Target(read_request, requests, mutate=mutators.elements),
     "ldap-dn": Target(read_name, names, 1100),
-    "ldap-reply": Target(read_reply, replies),
+    "ldap-reply": Target(read_reply, replies, mutate=mutators.elements),
     "ldap-filter": Target(make_filters, terms, 512),
 }

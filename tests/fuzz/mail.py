@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from fuzz import mutators
 from fuzz.target import NOW, Target, at_any_cut, events, joined, parts, unless_malformed
 from keyserver.mailflow.harvest import look
 from keyserver.mailflow.values import Envelope, Mail, Rules, Way
@@ -18,6 +19,58 @@ from support.mails import attached_key, crlf, head, multipart, text
 from support.openpgp import make
 
 MAILS = Path(__file__).parents[1] / "vectors" / "mail"
+WORDS = (
+    *(
+        b"From: ",
+        b"Autocrypt: addr=",
+        b"; keydata=",
+        b"; prefer-encrypt=mutual",
+        b"Authentication-Results: mx;",
+        b" dmarc=pass",
+    ),
+    *(
+        b" header.from=",
+        b"Content-Type: ",
+        b"multipart/mixed; boundary=b\n",
+        b"multipart/signed; protocol=",
+        b"text/plain",
+    ),
+    *(
+        b"application/pgp-keys",
+        b"application/pkcs7-signature",
+        b"application/pkcs7-mime; smime-type=signed-data",
+        b"\n\n",
+    ),
+    *(
+        b"Content-Transfer-Encoding: base64\n",
+        b"quoted-printable",
+        b"Content-Disposition: attachment; filename*0*=",
+        b"--b",
+    ),
+    *(
+        b"message/rfc822",
+        b"message/delivery-status",
+        b"=?utf-8?q?",
+        b"?=",
+        b"<alice@example.org>",
+        b"--b--\n",
+        b"; charset=",
+    ),
+)
+COMMANDS = (
+    *(
+        b"LHLO x\r\n",
+        b"MAIL FROM:<",
+        b"RCPT TO:<",
+        b"DATA\r\n",
+        b"\r\n.\r\n",
+        b"RSET\r\n",
+        b"NOOP\r\n",
+        b"QUIT\r\n",
+        b"BDAT ",
+    ),
+    *(b"XFORWARD ", b"XCLIENT ", b" SIZE=", b" BODY=8BITMIME", b" SMTPUTF8", b"ADDR=", b"IDENT=", b"+2B"),
+)
 RULES = Rules(internal_domains=with_subdomains(["here.example"]), authserv_id="mx", require_authenticated_sender=False)
 
 
@@ -140,10 +193,10 @@ def mailboxes() -> Iterable[bytes]:
 
 
 TARGETS = {
-    "mail-harvest": Target(harvest, mails, 8192),
-    "mail-mime": Target(read_parts, mails, 8192),
-    "mail-headers": Target(read_headers, headers, 2048),
-    "mail-mbox": Target(split_mailbox, mailboxes),
-    "lmtp": Target(speak_lmtp, conversations),
-    "milter": Target(speak_milter, frames),
+    "mail-harvest": Target(harvest, mails, 8192, mutators.lines, WORDS),
+    "mail-mime": Target(read_parts, mails, 8192, mutators.lines, WORDS),
+    "mail-headers": Target(read_headers, headers, 2048, words=WORDS),
+    "mail-mbox": Target(split_mailbox, mailboxes, mutate=mutators.behind_a_cut(mutators.lines)),
+    "lmtp": Target(speak_lmtp, conversations, 4096, mutators.behind_a_cut(mutators.lines), COMMANDS),
+    "milter": Target(speak_milter, frames, mutate=mutators.behind_a_cut(mutators.milter_frames)),
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from fuzz import mutators
 from fuzz.target import NOW, Target, at_any_cut, joined, parts
 from keyserver.model import Certificate, Cut
 from keyserver.openpgp import clean, merge
@@ -19,6 +20,11 @@ from support.openpgp import make
 
 KEYRINGS = Path("/usr/share/keyrings")
 OF_A_KEYRING = 15
+ARMOR = tuple(
+    b"-----%b PGP %b-----\n" % (edge, what)
+    for edge in (b"BEGIN", b"END")
+    for what in (b"PUBLIC KEY BLOCK", b"PRIVATE KEY BLOCK", b"MESSAGE", b"SIGNED MESSAGE")
+)
 
 
 def clean_octets(octets: bytes) -> None:
@@ -99,8 +105,8 @@ def keyrings() -> Iterator[bytes]:
 
 
 TARGETS = {
-    "openpgp-clean": Target(clean_octets, certificates, 8192),
-    "openpgp-merge": Target(merge_copies, copies, 8192),
-    "openpgp-armor": Target(read_text, texts, 8192),
-    "openpgp-keyring": Target(split_keyring, keyrings, 8192),
+    "openpgp-clean": Target(clean_octets, certificates, 8192, mutators.openpgp),
+    "openpgp-merge": Target(merge_copies, copies, 8192, mutators.of_fields(mutators.openpgp, mutators.openpgp)),
+    "openpgp-armor": Target(read_text, texts, 8192, mutators.armored, ARMOR),
+    "openpgp-keyring": Target(split_keyring, keyrings, 8192, mutators.behind_a_cut(mutators.openpgp), ARMOR),
 }

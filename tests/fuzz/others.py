@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import dns.message
 
+from fuzz import mutators
 from fuzz.target import NOW, Target, at_any_cut, events, unless_malformed
 from keyserver.admin.problems import Unusable
 from keyserver.admin.recipients import decoded, from_csv, pasted
@@ -119,7 +120,7 @@ def framed() -> Iterable[bytes]:
 
 TARGETS = {
     "dane-answer": Target(read_answer, dns_answers),
-    "socketmap": Target(speak_socketmap, netstrings, 2048),
+    "socketmap": Target(speak_socketmap, netstrings, 2048, mutators.behind_a_cut(mutators.netstrings)),
     "recipients": Target(read_recipients, recipient_lists, 2048),
     "cursor": Target(read_cursor, cursors, 512),
     "process-frames": Target(read_frames, framed, 2048),

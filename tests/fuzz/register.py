@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fuzz import directory, mail, openpgp, others, smime, web
+from fuzz import directory, door, mail, openpgp, others, smime, web
 from fuzz.target import Target
 
 TARGETS: Mapping[str, Target] = {
     **openpgp.TARGETS,
     **smime.TARGETS,
     **directory.TARGETS,
+    **door.TARGETS,
     **web.TARGETS,
     **mail.TARGETS,
     **others.TARGETS,

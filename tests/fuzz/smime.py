@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from fuzz import mutators
 from fuzz.target import NOW, Target, joined, parts, unless_malformed
 from keyserver import smime
 from keyserver.model import Certificate, Refused
@@ -22,6 +23,7 @@ from support.mails import crlf, signed, text
 from support.x509 import Issued, authority, person
 
 VECTORS = Path(__file__).parents[1] / "vectors"
+PEM = (b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n", b"-----BEGIN PKCS7-----\n", b"-----")
 
 
 def clean_certificate(octets: bytes) -> None:
@@ -108,13 +110,14 @@ def lists() -> Iterator[bytes]:
 def files() -> Iterable[bytes]:
     """PEM, DER, and what is neither."""
     made = authority()
-    return [made.pem, made.pem * 3, made.der, made.key_pem, armor(b"\x99")]
+    large = b"-----BEGIN CERTIFICATE-----\n" + b"MIIB" * 1100 + b"\n-----END CERTIFICATE-----\n"
+    return [made.pem, made.pem * 3, made.der, made.key_pem, armor(b"\x99"), large + made.pem]
 
 
 TARGETS = {
-    "smime-clean": Target(clean_certificate, ders),
-    "smime-cms": Target(verify_signature, signatures, 8192),
-    "smime-crl": Target(read_revocations, lists),
-    "smime-ber": Target(walk_ber, ders),
-    "smime-pem": Target(split_pem, files, 8192),
+    "smime-clean": Target(clean_certificate, ders, mutate=mutators.elements),
+    "smime-cms": Target(verify_signature, signatures, 8192, mutators.of_fields(mutators.anyhow, mutators.elements)),
+    "smime-crl": Target(read_revocations, lists, mutate=mutators.elements),
+    "smime-ber": Target(walk_ber, ders, mutate=mutators.elements),
+    "smime-pem": Target(split_pem, files, 8192, mutators.lines, PEM),
 }

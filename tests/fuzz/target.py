@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TypeVar
 
 from keyserver.model import Malformed
@@ -15,11 +16,14 @@ NOW = 1_790_000_000  # 2026-09-21
 @dataclass(frozen=True, slots=True)
 class Target:
     """`run` raises for a finding: whatever the product may not raise, or an assertion of its own. `seeds`: octets to
-    begin with; `most`: octets of one input."""
+    begin with; `most`: octets of one input; `mutate`: one of `mutators`, where octets changed anyhow are mostly refused
+    at once; `words`: that the fuzzer may put in."""
 
     run: Callable[[bytes], None]
     seeds: Callable[[], Iterable[bytes]]
     most: int = 4096
+    mutate: Callable[[bytes, Random, Callable[[bytes], bytes]], bytes] | None = None
+    words: Sequence[bytes] = ()
 
 
 def unless_malformed(read: Callable[[], T]) -> T | None:

@@ -8,17 +8,40 @@ from collections.abc import Iterable, Mapping
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from fuzz import mutators
+from fuzz.door import WORDS
 from fuzz.target import NOW, Target, joined, parts, unless_malformed
+from keyserver.faces.http import vks
+from keyserver.faces.http.question import decoded
 from keyserver.model import Kind
 from keyserver.openpgp.armor import armor
-from keyserver.query import BadQuery, ByAddress, from_name, parse, spellings
+from keyserver.query import BadQuery, ByAddress, Query, from_name, parse, parse_address, spellings
 from keyserver.upstreams.certs.verdict import verdict as certs_verdict
+from keyserver.upstreams.hkp.upstream import search_of
+from keyserver.upstreams.hkp.v2 import CERTS, paths_of
 from keyserver.upstreams.verdict import verdict as hkp_verdict
+from keyserver.upstreams.vks.upstream import path_of as vks_path
 from keyserver.upstreams.wkd.upstream import said as wkd_said
 from keyserver.wire import forwarded, hkp, hkp2, http_hot, proxy, wkd
 from support.openpgp import make
 
 HEAD = b"GET /pks/lookup?op=get&search=a@b.example HTTP/1.1\r\nHost: x.example:11371\r\nAccept: */*\r\n\r\n"
+ANSWERS = (
+    *(b"\nContent-Type: ", b"\nContent-Encoding: gzip", b"deflate", b"\nRetry-After: ", b"\nCache-Control: no-store"),
+    *(
+        b"multipart/mixed; boundary=b",
+        b"--b\r\n",
+        b"--b--",
+        b"info:1:0",
+        b"No results found",
+        b"-----BEGIN CERTIFICATE-----",
+    ),
+    *(
+        b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n",
+        b"-----END PGP PUBLIC KEY BLOCK-----",
+        b"Sat, 28 Nov 2026 10:00:00 GMT",
+    ),
+)
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
 
 
@@ -63,9 +86,29 @@ def read_query(octets: bytes) -> None:
             with contextlib.suppress(BadQuery):
                 query = parse(term, kind)
                 assert from_name(query.name) == query
+                ask_again(query)
                 if isinstance(query, ByAddress):
                     assert query in spellings(query)
                     assert parse(query.address, kind) == query, "normal form is not normal"
+
+
+def ask_again(query: Query) -> None:
+    """What we ask of others in each protocol means to us the same when others ask it of us."""
+    if (asked := search_of(query)) is not None:
+        said = hkp.parameters(asked)
+        assert said.op == "get" and said.readable and said.search is not None
+        assert parse(said.search, query.kind) == query
+    if (path := vks_path(query)) is not None:
+        assert vks.read(vks.ROOT + path) == query
+    for path in paths_of(query):
+        what, _, said_by = path.removeprefix(f"{CERTS}/by-").partition("/")
+        match what:
+            case "vfingerprint":
+                assert hkp2.read_fingerprint(said_by) == query
+            case "keyid":
+                assert hkp2.read_key_id(said_by) == query
+            case _:
+                assert parse_address(decoded(said_by)) == str(query)
 
 
 def read_targets(octets: bytes) -> None:
@@ -76,6 +119,7 @@ def read_targets(octets: bytes) -> None:
     wkd.hash_of(octets.decode("utf-8", "replace"))
     hkp2.read_fingerprint(text)
     hkp2.read_key_id(text)
+    vks.read(text)
 
 
 def judge_answer(octets: bytes) -> None:
@@ -138,9 +182,13 @@ def answers() -> Iterable[bytes]:
 
 
 TARGETS = {
-    "http-head": Target(read_head, heads),
-    "http-proxy": Target(read_proxy, proxied, 512),
+    "http-head": Target(read_head, heads, 4096, mutators.lines, WORDS),
+    "http-proxy": Target(
+        read_proxy, proxied, 512, words=(b"PROXY TCP6 ", b"PROXY UNKNOWN", b"for=", b";by=", proxy.SIGNATURE)
+    ),
     "hkp-query": Target(read_query, queries, 512),
     "http-target": Target(read_targets, targets, 512),
-    "upstream-answer": Target(judge_answer, answers, 8192),
+    "upstream-answer": Target(
+        judge_answer, answers, 8192, mutators.of_fields(mutators.lines, mutators.armored), ANSWERS
+    ),
 }
