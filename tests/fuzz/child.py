@@ -13,7 +13,7 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["keyserver"]):
+with atheris.instrument_imports(include=["keyserver", "dns"]):
     from fuzz.register import TARGETS
 
 SLOW = 2.0

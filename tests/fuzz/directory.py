@@ -4,20 +4,57 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from fuzz import mutators
-from fuzz.target import Target, unless_malformed
-from keyserver.model import Kind, Malformed
-from keyserver.query import BadQuery, ByAddress, parse
+from fuzz.target import NOW, Target, unless_malformed
+from keyserver.faces.ldap.cover import cover, cover_text
+from keyserver.faces.ldap.entries import Node, certificate_nodes
+from keyserver.faces.ldap.match import MatchBudget, TooCostly, compile_filter
+from keyserver.model import Kind, Malformed, Proof
+from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByText, Query, parse
 from keyserver.upstreams.ldap.guard import GuardError, check_message, frame, page_cookie, read_controls
 from keyserver.upstreams.ldap.kinds import Style, openpgp_filter, x509_filter
 from keyserver.upstreams.ldap.link import valid_filter
 from keyserver.wire import ldap
 from keyserver.wire.ber import measure
 from keyserver.wire.dn import BadDn, parse_dn
-from keyserver.wire.ldap_filter import And, Approx, Equal, Not, Or, Present, Substrings
-from support.ldap_messages import gpg_get, write_bind, write_extended, write_search
+from keyserver.wire.ldap_filter import (
+    And,
+    Approx,
+    AtLeast,
+    Equal,
+    Extensible,
+    Not,
+    Or,
+    Present,
+    Substrings,
+    read_filter,
+)
+from keyserver.wire.ldap_text import prepare
+from support.ldap_memory import Memory
+from support.ldap_messages import gpg_get, write_bind, write_extended, write_filter, write_search
+from support.openpgp import make
+from support.x509 import authority, person
 
+ADDRESS = "alice@example.org"
+ATTRIBUTES = (
+    *(
+        b"mail",
+        b"cn",
+        b"sn",
+        b"uid",
+        b"anr",
+        b"proxyAddresses",
+        b"pgpUserID",
+        b"pgpCertID",
+        b"pgpKeyID",
+        b"pgpSubKeyID",
+    ),
+    *(b"gpgFingerprint", b"gpgMailbox", b"gpgSubFingerprint", b"pgpKeyCreateTime", b"objectClass", b"userCertificate"),
+    *(b"alice@example.org", b"Alice", b"smtp:", b"SMTP:alice@example.org", b"<alice@example.org>", b"%2a", b"\\2a"),
+    *(b"2.5.13.2", b"caseExactMatch", b"1.2.840.113556.1.4.803", b"pgpDisabled", b"pgpRevoked", b"displayName"),
+)
 SEARCHES = (
     gpg_get("A" * 40, "dc=keyserver,dc=local"),
     ldap.SearchRequest("", 0, 0, 0, True, Present("objectClass"), ("*", "+")),
@@ -49,6 +86,46 @@ def read_request(octets: bytes) -> None:
         said = message.operation
         assert (outline.size_limit, outline.types_only) == (said.size_limit, said.types_only)
         assert ldap.read_place(outline.where) == (said.base, said.scope)
+
+
+@cache
+def held() -> tuple[tuple[Node, Proof], ...]:
+    """Entries of both kinds, and what their certificates prove."""
+    memory = Memory(make(["Alice <alice@example.org>"], seed="fuzz").octets, person(ADDRESS, authority()).der, now=NOW)
+    found = []
+    for answered in memory.held:
+        proof = answered.certificate.proof
+        for query in (ByFingerprint(proof.fingerprint, proof.kind), ByAddress("alice", "example.org", proof.kind)):
+            found += [
+                (node, proof) for node in certificate_nodes(query, (answered,), f"o={proof.kind}", "cn=Subschema")
+            ]
+    assert len(found) >= 4
+    return tuple(found)
+
+
+def match_filter(octets: bytes) -> None:
+    """Whatever a filter is true of, one of the lookups that are made for it finds; and `not` is not for none."""
+    filter_ = unless_malformed(lambda: read_filter(octets, 0, len(octets))[0])
+    if filter_ is None:
+        return
+    exact, free = cover(filter_), cover_text(filter_)
+    budget = MatchBudget()
+    test, opposite = compile_filter(filter_, budget), compile_filter(Not(filter_), budget)
+    for node, proof in held():
+        budget.renew()
+        with contextlib.suppress(TooCostly):
+            said = test(node)
+            assert opposite(node) is (None if said is None else not said)
+            if said:
+                assert exact is None or any(query.name in proof.names for query in exact), exact
+                assert free is None or any(_finds(query, proof) for query in free), free
+
+
+def _finds(query: Query, proof: Proof) -> bool:
+    if not isinstance(query, ByText):
+        return query.name in proof.names
+    texts = [user_id.text for user_id in proof.user_ids] + ([proof.x509.common_name] if proof.x509 else [])
+    return query.kind is proof.kind and any(query.text in prepare(text) for text in texts)
 
 
 def read_name(octets: bytes) -> None:
@@ -92,6 +169,17 @@ def requests() -> Iterator[bytes]:
         yield ldap.envelope(1 << 20, operation, controls)
 
 
+def filters() -> Iterator[bytes]:
+    """What clients ask by."""
+    for search in (*SEARCHES, gpg_get("alice@example.org", "")):
+        yield write_filter(search.filter)
+    for name, value in (("mail", b"alice@example.org"), ("pgpUserID", b"*<alice@example.org>*"), ("anr", b"ali")):
+        yield write_filter(Equal(name, value))
+        yield write_filter(Or((Substrings(name, value, (), None), Not(Present(name)))))
+    yield write_filter(And((Extensible("caseExactMatch", "cn", b"alice", True), AtLeast("pgpKeyCreateTime", b"2"))))
+    yield write_filter(Extensible("", "", b"alice@example.org", False))
+
+
 def names() -> Iterable[bytes]:
     """Names as RFC 4514 and older programs write them."""
     return [b"cn=Alice+uid=a,ou=x\\,y,dc=example,dc=org", b'o="a; b";c=#0c0141', b"2.5.4.3=\\e4\\c3\\a4", b""]
@@ -113,6 +201,7 @@ def terms() -> Iterable[bytes]:
 
 TARGETS = {
     "ldap-request": Target(read_request, requests, mutate=mutators.elements),
+    "ldap-match": Target(match_filter, filters, 1024, mutators.elements, ATTRIBUTES),
     "ldap-dn": Target(read_name, names, 1100),
     "ldap-reply": Target(read_reply, replies, mutate=mutators.elements),
     "ldap-filter": Target(make_filters, terms, 512),

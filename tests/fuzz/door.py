@@ -11,14 +11,15 @@ from functools import cache
 from itertools import pairwise
 
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpResponseParser
 
 from fuzz.mutators import behind_a_cut, lines
 from fuzz.target import Target
 from keyserver.faces.cache import MemoryLimit
-from keyserver.faces.http.connection import HttpConnection
+from keyserver.faces.http.connection import HttpConnection, HttpLimits
 from keyserver.faces.http.hot import HotAnswers
-from keyserver.faces.http.server import HttpLimits, HttpServer
+from keyserver.faces.http.server import HttpServer
 from keyserver.upstreams.http import kept
 from support.door import Wire, World, canonical, settle
 
@@ -104,22 +105,16 @@ def read_kept(octets: bytes) -> None:
     if head is None or len(octets) < head.end:
         return
     parser = HttpResponseParser(
-        _protocol(), door().loop, 65536, max_line_size=kept.MAX_LINE, max_field_size=kept.MAX_LINE,
+        BaseProtocol(door().loop), door().loop, 65536, max_line_size=kept.MAX_LINE, max_field_size=kept.MAX_LINE,
         read_until_eof=True, auto_decompress=False,
     )  # fmt: skip
     messages, upgraded, rest = parser.feed_data(octets[: head.end])
     ((message, body),) = messages
     assert not upgraded and not rest and not message.should_close
-    assert (message.code, message.headers) == (head.status, head.headers)
+    assert message.code == head.status and message.headers == head.headers
     with contextlib.suppress(asyncio.InvalidStateError):
         assert body.is_eof(), "aiohttp waits for more"
     assert bytes(body.read_nowait()) == octets[head.begin : head.end]
-
-
-def _protocol() -> asyncio.BaseProtocol:
-    from aiohttp.base_protocol import BaseProtocol
-
-    return BaseProtocol(door().loop)
 
 
 def conversations() -> Iterable[bytes]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from fuzz import mutators
 from fuzz.target import NOW, Target, at_any_cut, events, joined, parts, unless_malformed
+from keyserver.mailflow import milter as harvesting
+from keyserver.mailflow import trailing as trailers
+from keyserver.mailflow.conversation import LOG, Conversation
 from keyserver.mailflow.harvest import look
+from keyserver.mailflow.memory import ArrivingMail, MailMemory
 from keyserver.mailflow.values import Envelope, Mail, Rules, Way
 from keyserver.openpgp import clean
 from keyserver.policy import with_subdomains
@@ -134,6 +142,48 @@ def speak_milter(octets: bytes) -> None:
             milter.client(frame.data)
             milter.path(frame.data)
             milter.header(frame.data)
+    converse([frame for frame in read([octets[2:]]) if isinstance(frame, milter.Frame)])
+
+
+def converse(frames: Sequence[milter.Frame]) -> None:
+    """Whatever a mail server says, our milters let mail go on, and hold no memory when it is gone."""
+    for conversation, memory in conversations_of_milters():
+        for frame in frames:
+            with troubles() as trouble:
+                said = unless_malformed(lambda c=conversation, f=frame: c.answer(f))  # type: ignore[misc]
+            assert not trouble, trouble
+            assert said is None or said in (b"", milter.ACCEPT, milter.CONTINUE) or said[4:5] == b"O"
+            if said is None or conversation.over:
+                break
+        conversation.drop()
+        assert memory.used == 0
+
+
+def conversations_of_milters() -> list[tuple[Conversation, MailMemory]]:
+    """The harvest's and the trailer's, with what their mails take."""
+    memories = MailMemory(), MailMemory()
+
+    def offer(envelope: Envelope, holding: ArrivingMail) -> bool:
+        holding.free()
+        return True
+
+    intake: Any = SimpleNamespace(memory=memories[0], rules=lambda: RULES, offer=offer)
+    trailing: Any = SimpleNamespace(memory=memories[1], rules=lambda: RULES, link=lambda: "https://x.example/")
+    both = harvesting.Conversation(intake), trailers.Conversation(trailing)
+    return list(zip(both, memories, strict=True))
+
+
+@contextlib.contextmanager
+def troubles() -> Iterator[list[str]]:
+    """What is logged as an error of ours: it stops no mail, and so would not be seen."""
+    found: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: found.append(repr(record.exc_info))  # type: ignore[method-assign]
+    LOG.addHandler(handler)
+    try:
+        yield found
+    finally:
+        LOG.removeHandler(handler)
 
 
 def split_mailbox(octets: bytes) -> None:

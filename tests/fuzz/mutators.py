@@ -86,7 +86,8 @@ def elements(octets: bytes, rng: Random, raw: Raw) -> bytes:
 
 
 def _elements(octets: bytes) -> list[tuple[int, bytes]]:
-    found, at = [], 0
+    found: list[tuple[int, bytes]] = []
+    at = 0
     try:
         while at < len(octets):
             tag, start, at = ber.header(octets, at, len(octets))
@@ -98,7 +99,7 @@ def _elements(octets: bytes) -> list[tuple[int, bytes]]:
 
 def milter_frames(octets: bytes, rng: Random, raw: Raw) -> bytes:
     """Length, letter, data."""
-    found = []
+    found: list[bytes] = []
     while len(octets) >= 5:
         end = 4 + int.from_bytes(octets[:4], "big")
         found.append(octets[4:end])
@@ -114,7 +115,7 @@ def milter_frames(octets: bytes, rng: Random, raw: Raw) -> bytes:
 
 def netstrings(octets: bytes, rng: Random, raw: Raw) -> bytes:
     """Length, colon, octets, comma."""
-    found = []
+    found: list[bytes] = []
     while (colon := octets.find(b":")) >= 0 and octets[:colon].isdigit():
         end = colon + 1 + int(octets[:colon][:6])
         found.append(octets[colon + 1 : end])
@@ -124,8 +125,10 @@ def netstrings(octets: bytes, rng: Random, raw: Raw) -> bytes:
 
 def lines(octets: bytes, rng: Random, raw: Raw) -> bytes:
     """Lines that end as they did."""
-    found = octets.splitlines(keepends=True)
-    return b"".join(shuffled(found, rng, raw)) if found else raw(octets)
+    if not octets:
+        return raw(octets)
+    changed: list[bytes] = shuffled(octets.splitlines(keepends=True), rng, raw)
+    return b"".join(changed)
 
 
 def behind_a_cut(mutator: Mutator) -> Mutator:

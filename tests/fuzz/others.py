@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from collections.abc import Iterable, Iterator, Sequence
+from random import Random
 
 import dns.message
 
@@ -84,6 +86,26 @@ def read_frames(octets: bytes) -> None:
         assert frames.unpack(frames.pack(facts, carried)) == (facts, carried)
 
 
+def dns_records(octets: bytes, rng: Random, raw: mutators.Raw) -> bytes:
+    """Behind the question that was asked: another or a changed record, mostly with a right length and count."""
+    end = len(QUESTION.octets())
+    records, counts = octets[end:], bytearray(octets[4:12].ljust(8, b"\0"))
+    match rng.randrange(4):
+        case 0:
+            records = raw(records)
+        case 1:
+            data = raw(rng.choice((b"\xc0\x0c", b"\x99\x01", b"\5other\7example\0")))
+            type_ = rng.choice((5, 61, 61, 39, 46, 6, rng.randrange(1 << 16)))
+            owner = rng.choice((b"\xc0\x0c", b"\5other\7example\0", records[:2] or b"\0"))
+            records += owner + struct.pack(">HHIH", type_, 1, rng.randrange(1 << 32), len(data)) + data
+            counts[3] = counts[3] + 1 & 255
+        case 2:
+            counts[rng.choice((1, 3, 5, 7))] = rng.randrange(8)
+        case _:
+            return octets[:2] + raw(octets[2:4])[:2].ljust(2, b"\0") + octets[4:]
+    return octets[:4].ljust(4, b"\0") + bytes(counts) + octets[12:end] + records
+
+
 def dns_answers() -> Iterator[bytes]:
     """A record, an alias before it, none."""
     asked = Asked(dns.message.from_wire(QUESTION.octets()), "tcp", 1)
@@ -119,7 +141,7 @@ def framed() -> Iterable[bytes]:
 
 
 TARGETS = {
-    "dane-answer": Target(read_answer, dns_answers),
+    "dane-answer": Target(read_answer, dns_answers, 2048, dns_records),
     "socketmap": Target(speak_socketmap, netstrings, 2048, mutators.behind_a_cut(mutators.netstrings)),
     "recipients": Target(read_recipients, recipient_lists, 2048),
     "cursor": Target(read_cursor, cursors, 512),

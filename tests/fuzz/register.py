@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fuzz import directory, door, mail, openpgp, others, smime, web
+from fuzz import administration, directory, door, mail, openpgp, others, outgoing, smime, web
 from fuzz.target import Target
 
 TARGETS: Mapping[str, Target] = {
@@ -15,4 +15,6 @@ TARGETS: Mapping[str, Target] = {
     **web.TARGETS,
     **mail.TARGETS,
     **others.TARGETS,
+    **outgoing.TARGETS,
+    **administration.TARGETS,
 }
