@@ -75,7 +75,7 @@ class Importing:
 
     def _splitter(self, head: bytearray) -> Splitter | Blocks:
         """What reads a stream that begins so."""
-        if is_x509(bytes(head)):
+        if is_x509(bytes(head[:HEAD])):  # however large the first pieces are
             self._kind = Kind.X509
             return Blocks(MAX_X509)
         return Splitter(MAX_RAW)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from keyserver.model import Cut, Piece, Skipped
 
-HEAD = 4096
-"""Octets at a stream's beginning that tell what it is: `openssl` writes some lines of text before a block."""
+HEAD = 16384
+"""Octets at a stream's beginning that tell what it is: `openssl` writes all of a certificate as text before a block."""
 
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
 _LABELS = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE", b"PKCS7", b"CMS"})

@@ -129,7 +129,7 @@ def parameters() -> Iterable[bytes]:
 def imports() -> Iterator[bytes]:
     """Keyrings and X.509 files, behind some text too."""
     octets = make(seed="fuzz").octets
-    for file in (octets, armor(octets), b"x\n" * 2048 + armor(octets), *files()):
+    for file in (octets, armor(octets), b"x\n" * 8190 + armor(octets), *files(), b"x\n" * 8192 + next(iter(files()))):
         yield b"\x10\0" + file
 
 
@@ -147,5 +147,5 @@ TARGETS = {
         1024,
         words=(*(f"&{name}=".encode() for name in (*FILTERS, "sort", "order")), b'{"reason": ', b"true}", b"[[[["),
     ),
-    "admin-import": Target(import_file, imports, 8192, behind_a_cut(openpgp), ARMOR + PEM),
+    "admin-import": Target(import_file, imports, 20000, behind_a_cut(openpgp), ARMOR + PEM),
 }

@@ -29,12 +29,14 @@ from support.nameserver import Asked, alias, record, reply
 ASKED = question_for(ByAddress("hugh", "example.com"))
 assert ASKED is not None
 QUESTION = ASKED
+QUERY = QUESTION.octets()
+QUESTION_END = len(QUERY) - 11  # behind it stands an OPT record (RFC 6891)
 LISTING = Listing(Filter(), NOW, Lifetimes(1, 1))
 
 
 def read_answer(octets: bytes) -> None:
     """An answer of a name server, whatever it is."""
-    if answers(QUESTION.octets(), octets):
+    if answers(octets[:2] + QUERY[2:], octets):
         truncated(octets)
     if len(octets) >= 12:
         found = unless_malformed(lambda: read_dns(QUESTION, octets))
@@ -88,8 +90,7 @@ def read_frames(octets: bytes) -> None:
 
 def dns_records(octets: bytes, rng: Random, raw: mutators.Raw) -> bytes:
     """Behind the question that was asked: another or a changed record, mostly with a right length and count."""
-    end = len(QUESTION.octets())
-    records, counts = octets[end:], bytearray(octets[4:12].ljust(8, b"\0"))
+    records, counts = octets[QUESTION_END:], bytearray(octets[4:12].ljust(8, b"\0"))
     match rng.randrange(4):
         case 0:
             records = raw(records)
@@ -103,7 +104,7 @@ def dns_records(octets: bytes, rng: Random, raw: mutators.Raw) -> bytes:
             counts[rng.choice((1, 3, 5, 7))] = rng.randrange(8)
         case _:
             return octets[:2] + raw(octets[2:4])[:2].ljust(2, b"\0") + octets[4:]
-    return octets[:4].ljust(4, b"\0") + bytes(counts) + octets[12:end] + records
+    return octets[:4].ljust(4, b"\0") + bytes(counts) + octets[12:QUESTION_END] + records
 
 
 def dns_answers() -> Iterator[bytes]:
