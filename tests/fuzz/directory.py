@@ -10,7 +10,7 @@ from fuzz import mutators
 from fuzz.target import NOW, Target, unless_malformed
 from keyserver.faces.ldap.cover import cover, cover_text
 from keyserver.faces.ldap.entries import Node, certificate_nodes
-from keyserver.faces.ldap.match import MatchBudget, TooCostly, compile_filter
+from keyserver.faces.ldap.match import ANR, MatchBudget, TooCostly, compile_filter
 from keyserver.model import Kind, Malformed, Proof
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByText, Query, parse
 from keyserver.upstreams.ldap.guard import GuardError, check_message, frame, page_cookie, read_controls
@@ -25,6 +25,7 @@ from keyserver.wire.ldap_filter import (
     AtLeast,
     Equal,
     Extensible,
+    Filter,
     Not,
     Or,
     Present,
@@ -104,7 +105,9 @@ def held() -> tuple[tuple[Node, Proof], ...]:
 
 
 def match_filter(octets: bytes) -> None:
-    """Whatever a filter is true of, one of the lookups that are made for it finds; and `not` is not for none."""
+    """Whatever a filter is true of, one of the lookups that are made for it finds; and `not` is not for none.
+
+    A piece of a value that is a whole address is looked for as that address alone (`cover`), whatever it begins."""
     filter_ = unless_malformed(lambda: read_filter(octets, 0, len(octets))[0])
     if filter_ is None:
         return
@@ -116,9 +119,24 @@ def match_filter(octets: bytes) -> None:
         with contextlib.suppress(TooCostly):
             said = test(node)
             assert opposite(node) is (None if said is None else not said)
-            if said:
+            if said and not _has_part_of_address(filter_):
                 assert exact is None or any(query.name in proof.names for query in exact), exact
                 assert free is None or any(_finds(query, proof) for query in free), free
+
+
+def _has_part_of_address(filter_: Filter) -> bool:
+    match filter_:
+        case And(parts) | Or(parts):
+            return any(map(_has_part_of_address, parts))
+        case Not(part):
+            return _has_part_of_address(part)
+        case Substrings(_, initial, middle, final):
+            return any(
+                "@" in prepare(one.decode("utf-8", "replace")) for one in (initial or b"", *middle, final or b"")
+            )
+        case Equal(name, value):
+            return name.lower() in ANR and "@" in prepare(value.decode("utf-8", "replace"))
+    return False
 
 
 def _finds(query: Query, proof: Proof) -> bool:
