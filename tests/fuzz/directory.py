@@ -7,15 +7,27 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from fuzz import mutators
-from fuzz.target import NOW, Target, unless_malformed
+from fuzz.target import NOW, Target, joined, parts, unless_malformed
 from keyserver.faces.ldap.cover import cover, cover_text
 from keyserver.faces.ldap.entries import Node, certificate_nodes
 from keyserver.faces.ldap.match import ANR, MatchBudget, TooCostly, compile_filter
 from keyserver.model import Kind, Malformed, Proof
+from keyserver.openpgp.armor import armor
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByText, Query, parse
 from keyserver.upstreams.ldap.guard import GuardError, check_message, frame, page_cookie, read_controls
-from keyserver.upstreams.ldap.kinds import Style, openpgp_filter, x509_filter
-from keyserver.upstreams.ldap.link import valid_filter
+from keyserver.upstreams.ldap.kinds import (
+    MAX_CONTEXTS,
+    MAX_DN,
+    MAX_VALUES,
+    Style,
+    discover,
+    openpgp_filter,
+    openpgp_values,
+    parent,
+    x509_filter,
+    x509_values,
+)
+from keyserver.upstreams.ldap.link import LdapResult, valid_filter
 from keyserver.wire import ldap
 from keyserver.wire.ber import measure
 from keyserver.wire.dn import BadDn, parse_dn
@@ -131,12 +143,14 @@ def _has_part_of_address(filter_: Filter) -> bool:
         case Not(part):
             return _has_part_of_address(part)
         case Substrings(_, initial, middle, final):
-            return any(
-                "@" in prepare(one.decode("utf-8", "replace")) for one in (initial or b"", *middle, final or b"")
-            )
+            return any(map(_has_at, (initial or b"", *middle, final or b"")))
         case Equal(name, value):
-            return name.lower() in ANR and "@" in prepare(value.decode("utf-8", "replace"))
+            return name.lower() in ANR and _has_at(value)
     return False
+
+
+def _has_at(value: bytes) -> bool:
+    return "@" in prepare(value.decode("utf-8", "replace"))
 
 
 def _finds(query: Query, proof: Proof) -> bool:
@@ -161,6 +175,22 @@ def read_reply(octets: bytes) -> None:
             check_message(octets[:end], start, 1000)
             for value in read_controls(octets[:end], start).values():
                 unless_malformed(lambda value=value: page_cookie(value))  # type: ignore[misc]
+
+
+def read_values(octets: bytes) -> None:
+    """What stands in a directory's entries: bounded, of the kind that was looked for, and a place inside it."""
+    fields, _ = parts(octets, 6)
+    named = [(fields[at].decode("latin-1").lower(), fields[at + 1]) for at in (0, 2, 4)]
+    reply = LdapResult(0, tuple({name: [value]} for name, value in named))
+    for found, kind in ((openpgp_values([reply]), Kind.OPENPGP), (x509_values([reply]), Kind.X509)):
+        assert len(found.raw) + len(found.damaged) <= MAX_VALUES + 16
+        assert all(raw.kind is kind and raw.octets for raw in found.raw)
+    base = named[0][1].decode("utf-8", "replace")
+    above = parent(base)
+    assert base.rstrip().endswith(above) and (not base or len(above) < len(base))
+    directory = discover(lambda *_, **__: LdapResult(0, ({name: [value] for name, value in named},)), base)
+    assert len(directory.contexts) <= MAX_CONTEXTS and len(directory.keyspace) <= MAX_DN
+    assert (directory.style is Style.NONE) == (not directory.keyspace)
 
 
 def make_filters(octets: bytes) -> None:
@@ -211,6 +241,17 @@ def replies() -> Iterator[bytes]:
     yield ldap.notice(2, "goodbye")
 
 
+def values() -> Iterable[bytes]:
+    """Attributes by name and value, three of them."""
+    octets, der = make(seed="fuzz").octets, person(ADDRESS, authority()).der
+    info = joined(b"pgpBaseKeySpaceDN", b"ou=x,dc=y", b"pgpVersion", b"2", b"pgpSoftware", b"GnuPG")
+    contexts = joined(
+        b"namingContexts", b"dc=a\\,b,dc=c", b"supportedCapabilities", b"1.2.840.113556.1.4.800", b"", b""
+    )
+    keys = joined(b"pgpKey", armor(octets), b"pgpKeyV2", octets, b"userCertificate;binary", der)
+    return [info, contexts, keys, joined(b"userSMIMECertificate", b"\0\1", b"pgpKey", b"x", b"baseKeySpaceDN", b"ou=x")]
+
+
 def terms() -> Iterable[bytes]:
     """What people look for."""
     words = ("alice@example.org", "0x" + "A" * 40, "Alice (x) <a*b@exämple.org>", "openpgp4fpr:" + "b" * 40, "a)(cn=*")
@@ -222,5 +263,6 @@ TARGETS = {
     "ldap-match": Target(match_filter, filters, 1024, mutators.elements, ATTRIBUTES),
     "ldap-dn": Target(read_name, names, 1100),
     "ldap-reply": Target(read_reply, replies, mutate=mutators.elements),
+    "ldap-values": Target(read_values, values, words=ATTRIBUTES),
     "ldap-filter": Target(make_filters, terms, 512),
 }

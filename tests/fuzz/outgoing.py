@@ -6,6 +6,7 @@ import binascii
 import email
 import email.policy
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from fuzz.mail import WORDS
 from fuzz.mutators import lines, of_fields
 from fuzz.target import NOW, Target, joined, parts
+from keyserver import display
 from keyserver.admin.api.streams import framed, line
 from keyserver.admin.masking import masked
 from keyserver.invite.composing import Envelope, compose
@@ -121,6 +123,9 @@ def write_index(octets: bytes) -> None:
     assert unquote(field) == shown
     ((only,),) = [one["userIDs"] for one in json.loads(hkp2.write_index([named]))]
     assert only["uidString"] == shown
+    readable = display.readable(text)
+    assert len(readable) <= display.MAX_SHOWN + 1
+    assert all(character.isprintable() or unicodedata.category(character) == "Zs" for character in readable)
 
 
 def trailed() -> Iterator[bytes]:

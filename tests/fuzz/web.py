@@ -11,11 +11,13 @@ from multidict import CIMultiDict
 from fuzz import mutators
 from fuzz.door import WORDS
 from fuzz.target import NOW, Target, joined, parts, unless_malformed
-from keyserver.faces.http import vks
+from keyserver.faces.http import certs, vks
 from keyserver.faces.http.question import decoded
+from keyserver.invite import tokens
+from keyserver.invite.bounces import of_message_id
 from keyserver.model import Kind
 from keyserver.openpgp.armor import armor
-from keyserver.query import BadQuery, ByAddress, Query, from_name, parse, parse_address, spellings
+from keyserver.query import BadQuery, ByAddress, ByHash, ByText, Query, from_name, parse, parse_address, spellings
 from keyserver.upstreams.certs.verdict import verdict as certs_verdict
 from keyserver.upstreams.hkp.upstream import search_of
 from keyserver.upstreams.hkp.v2 import CERTS, paths_of
@@ -23,6 +25,7 @@ from keyserver.upstreams.verdict import verdict as hkp_verdict
 from keyserver.upstreams.vks.upstream import path_of as vks_path
 from keyserver.upstreams.wkd.upstream import said as wkd_said
 from keyserver.wire import forwarded, hkp, hkp2, http_hot, proxy, wkd
+from keyserver.wire.certs import hash_text, read_hash
 from support.openpgp import make
 
 HEAD = b"GET /pks/lookup?op=get&search=a@b.example HTTP/1.1\r\nHost: x.example:11371\r\nAccept: */*\r\n\r\n"
@@ -96,7 +99,8 @@ def ask_again(query: Query) -> None:
     """What we ask of others in each protocol means to us the same when others ask it of us."""
     if (asked := search_of(query)) is not None:
         said = hkp.parameters(asked)
-        assert said.op == "get" and said.readable and said.search is not None
+        assert said.op == "get" and said.search is not None
+        assert said.readable or isinstance(query, ByText)  # which may hold what JavaScript escapes (`%u4F60`)
         assert parse(said.search, query.kind) == query
     if (path := vks_path(query)) is not None:
         assert vks.read(vks.ROOT + path) == query
@@ -120,6 +124,12 @@ def read_targets(octets: bytes) -> None:
     hkp2.read_fingerprint(text)
     hkp2.read_key_id(text)
     vks.read(text)
+    with contextlib.suppress(BadQuery):
+        if isinstance(query := certs.read(text), ByHash):
+            assert query.digest == read_hash(hash_text(query.digest))
+    if (token := tokens.read(text)) is not None:
+        assert str(token) == text
+    assert of_message_id(text) in text
 
 
 def judge_answer(octets: bytes) -> None:
@@ -166,6 +176,9 @@ def targets() -> Iterable[bytes]:
         b"/.well-known/openpgpkey/hu/" + hash_,
         b"xn--mnchen-3ya.example:443",
         b"06" + b"ab" * 32,
+        b"certHash=" + hash_text("AB" * 20).encode(),
+        str(tokens.Token(b"x" * 32)).encode(),
+        b"<%b.invitation@here.example>" % (b"0a" * 16),
     ]
 
 
