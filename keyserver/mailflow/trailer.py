@@ -28,7 +28,6 @@ _SIGNED = frozenset(
 _OF_MACHINES = frozenset({"auto-submitted", "list-id", "list-post", "list-unsubscribe", "precedence"})
 _CHECKED = frozenset({"content-md5", "content-length"})
 _SEPARATOR = re.compile(rb"(?:\A|\r\n)-- \r\n")
-_ENCODED_SEPARATOR = re.compile(rb"(?:\A|\r\n)--(?:=20| )\r\n")
 _ODD = re.compile(rb"\r(?!\n)|(?<!\r)\n|[\0\x1b]")
 """Lines that end otherwise than mail's; no text, or (RFC 1468) text in which ASCII may come to mean other letters."""
 _ARMOR = (b"-----BEGIN PGP", b"-----BEGIN PKCS7", b"-----BEGIN SMIME", b"-----BEGIN CMS")
@@ -102,7 +101,6 @@ def with_trailer(fields: mime.Fields, body: bytes, url: str) -> bytes | None:
     end = b"" if body.endswith(b"\r\n") else b"\r\n"
     if quoted and (body + end).endswith(b"=\r\n"):
         end += b"\r\n"  # the mail ends in the middle of a line
-    separator = _ENCODED_SEPARATOR if quoted else _SEPARATOR
-    opening = "\r\n" if separator.search(body) else "-- \r\n"
+    opening = "\r\n" if _SEPARATOR.search(text) else "-- \r\n"
     lines = f"{opening}{_TEXT}{url}\r\n".encode("ascii")
     return body + end + (binascii.b2a_qp(lines) if quoted else lines)

@@ -73,7 +73,7 @@ def write_invitation(octets: bytes) -> None:
     except NotInvited:
         return
     assert mail.recipient == address
-    read = email.message_from_bytes(mail.octets, policy=email.policy.SMTPUTF8)
+    read = email.message_from_string(mail.octets.decode(), policy=email.policy.SMTPUTF8)
     assert sorted(read.keys()) == sorted(set(read.keys())) and set(read.keys()) <= FIELDS | CONTENT, read.keys()
     assert not read.defects and read["From"].addresses[0].addr_spec == "keys@here.example"
     (to,) = read["To"].addresses
