@@ -97,6 +97,8 @@ def read_query(octets: bytes) -> None:
 
 def ask_again(query: Query) -> None:
     """What we ask of others in each protocol means to us the same when others ask it of us."""
+    if any("\ud800" <= character <= "\udfff" for character in str(query)):
+        return  # octets that are no text, which no protocol brings so far
     if (asked := search_of(query)) is not None:
         said = hkp.parameters(asked)
         assert said.op == "get" and said.search is not None
