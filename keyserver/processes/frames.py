@@ -107,7 +107,7 @@ def unpack(payload: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
         for size in facts.pop("lengths"):
             parts.append(payload[at : at + size])
             at += size
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise Malformed(f"a payload that cannot be read: {problem}") from None
     if at != len(payload):
         raise Malformed("a payload that is not as long as it says")
