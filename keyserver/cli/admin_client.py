@@ -193,6 +193,10 @@ def _elsewhere(config: Config) -> AdminClient | None:
     return AdminClient(lambda: _proven(listener, token), token, str(listener))
 
 
+_UNPROVEN = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What whoever answers may make of an answer."""
+
+
 def _proven(listener: Listener, token: str) -> http.client.HTTPConnection:
     """A connection to somebody who knows the token, asked without being told it. Raises OSError."""
     connection, nonce = connect(listener, CONNECT_TIME), secrets.token_hex(16)
@@ -205,7 +209,7 @@ def _proven(listener: Listener, token: str) -> http.client.HTTPConnection:
             raise OSError(f"whoever answers at {listener} does not know the token")
         connection.sock.settimeout(ANSWER_TIME)  # an error where it was closed
         connection.auto_open = 0  # what follows goes to who has just proven itself, or nowhere
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError) as problem:
+    except _UNPROVEN as problem:
         connection.close()
         raise problem if isinstance(problem, OSError) else OSError(f"{listener}: {problem}") from None
     return connection
