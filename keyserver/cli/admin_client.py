@@ -194,7 +194,6 @@ def _elsewhere(config: Config) -> AdminClient | None:
 
 
 _UNPROVEN = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What whoever answers may make of an answer."""
 
 
 def _proven(listener: Listener, token: str) -> http.client.HTTPConnection:
