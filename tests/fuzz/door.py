@@ -101,7 +101,7 @@ def enter(octets: bytes) -> None:
 
 def read_kept(octets: bytes) -> None:
     """A reply that is taken for a plain one means to aiohttp the same, and ends where aiohttp says."""
-    head = kept._plain_head(octets)
+    head = kept.plain_head(octets)
     if head is None or len(octets) < head.end:
         return
     parser = HttpResponseParser(

@@ -90,7 +90,7 @@ class _Exchanges(ResponseHandler):
         self._interim = 0  # heads of 1xx, one behind the other
         self._answer: asyncio.Future[bytes | None] | None = None  # None: aiohttp's parser has it
         self._octets = bytearray()  # of a plain reply that has begun
-        self._plain: _Head | None = None
+        self._plain: PlainHead | None = None
 
     def set_response_params(self, **options: Any) -> None:
         self._asked = True
@@ -144,7 +144,7 @@ class _Exchanges(ResponseHandler):
     def _read(self, data: bytes) -> None:
         """Read more of a reply, for as long as it is a plain one."""
         if not self._octets:
-            self._plain = _plain_head(data)
+            self._plain = plain_head(data)
         if self._plain is None or len(self._octets) + len(data) > self._plain.end:
             self._hand_over(data)
             return
@@ -177,14 +177,16 @@ class _Exchanges(ResponseHandler):
 
 
 @dataclass(slots=True)
-class _Head:
+class PlainHead:
+    """The head of a plain reply."""
+
     status: int
     headers: CIMultiDict[str]
     begin: int  # of the body, in octets of the reply
     end: int
 
 
-def _plain_head(data: bytes) -> _Head | None:
+def plain_head(data: bytes) -> PlainHead | None:
     """The head of the plain reply that begins with these octets, if it is one."""
     if (found := _HEAD.match(data, 0, MAX_LINE)) is None:
         return None
@@ -196,4 +198,4 @@ def _plain_head(data: bytes) -> _Head | None:
     kept = headers.get("Connection", "keep-alive").lower() == "keep-alive"
     if not kept or not length.isdigit() or len(length) > 5 or int(length) > MAX_PLAIN:
         return None
-    return _Head(int(found[1]), headers, found.end(), found.end() + int(length))
+    return PlainHead(int(found[1]), headers, found.end(), found.end() + int(length))
