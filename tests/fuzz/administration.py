@@ -20,7 +20,7 @@ from fuzz.target import NOW, Target, at_any_cut
 from keyserver.admin.api.reading import body_of, whole
 from keyserver.admin.filters import FILTERS, filter_of, order_of
 from keyserver.admin.importing import Importing, ImportReport
-from keyserver.admin.service import Unusable
+from keyserver.admin.problems import Unusable
 from keyserver.config import ConfigError, load
 from keyserver.config.loading import load_again, models
 from keyserver.config.problem import Problem
