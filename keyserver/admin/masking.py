@@ -11,8 +11,8 @@ Hash = Callable[[str], str]
 _IDENTITIES = frozenset({"identities", "user_ids", "subject"})
 """Members that say who somebody is; of what lies in them nothing but addresses' domains is shown."""
 
-_ADDRESS = re.compile(r"""("[^"]*"|(?<![^\s<>()\[\],;:"@])[^\s<>()\[\],;:"@]+)@([^\s<>()\[\],;:"'@]+)""")
-"""Long words without `@` are tried at their beginning alone, not at each letter."""
+_ADDRESS = re.compile(r"""("[^"]*"|(?<![^\s<>()\[\],;:"'@])[^\s<>()\[\],;:"@]+)@([^\s<>()\[\],;:"'@]+)""")
+"""Words without `@` are tried at their beginning, not at each letter."""
 
 
 def masked(value: object, hash_: Hash, *, identity: bool = False) -> object:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 from fuzz import mutators
-from fuzz.target import NOW, Target, joined, parts, unless_malformed
+from fuzz.target import NOW, Target, at_any_cut, joined, parts, unless_malformed
 from keyserver.faces.ldap.cover import cover, cover_text
 from keyserver.faces.ldap.entries import Node, certificate_nodes
 from keyserver.faces.ldap.match import ANR, MatchBudget, TooCostly, compile_filter
 from keyserver.model import Kind, Malformed, Proof
 from keyserver.openpgp.armor import armor
 from keyserver.query import BadQuery, ByAddress, ByFingerprint, ByText, Query, parse
-from keyserver.upstreams.ldap.guard import GuardError, check_message, frame, page_cookie, read_controls
+from keyserver.upstreams.ldap.guard import Guard, GuardError, check_message, frame, page_cookie, read_controls
 from keyserver.upstreams.ldap.kinds import (
     MAX_CONTEXTS,
     MAX_DN,
@@ -177,6 +178,45 @@ def read_reply(octets: bytes) -> None:
                 unless_malformed(lambda value=value: page_cookie(value))  # type: ignore[misc]
 
 
+class _Told:
+    """A socket on which all that a directory says has come, in some pieces."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    def recv(self, _size: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def settimeout(self, _seconds: float) -> None:
+        """Nobody waits here."""
+
+    def dup(self) -> _Told:
+        return self
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def guard_link(octets: bytes) -> None:
+    """The same messages reach the library, and the same trouble ends them, however they come; all within the cap."""
+    cap = 1024
+
+    def heard(pieces: Sequence[bytes]) -> tuple[list[bytes], object, bool, dict[str, bytes]]:
+        told: Any = _Told(pieces)
+        guard = Guard(told, lambda: 0.0)
+        guard.arm(10, cap)
+        guard.expect(2)
+        found: list[bytes] = []
+        with contextlib.suppress(GuardError):
+            while True:
+                found.append(guard.recv(0))
+        assert guard.trouble is not None and sum(map(len, found)) <= cap + 8 * len(found)
+        return found, guard.trouble, guard.truncated, guard.controls
+
+    if len(octets) - 2 <= cap:
+        at_any_cut(octets, heard)
+
+
 def read_values(octets: bytes) -> None:
     """What stands in a directory's entries: bounded, of the kind that was looked for, and a place inside it."""
     fields, _ = parts(octets, 6)
@@ -241,6 +281,12 @@ def replies() -> Iterator[bytes]:
     yield ldap.notice(2, "goodbye")
 
 
+def sessions() -> Iterator[bytes]:
+    """Answers behind each other."""
+    several = list(replies())
+    yield from (b"\0\x11" + b"".join(some) for some in (several, several[::-1], [several[0]] * 4 + several[1:]))
+
+
 def values() -> Iterable[bytes]:
     """Attributes by name and value, three of them."""
     octets, der = make(seed="fuzz").octets, person(ADDRESS, authority()).der
@@ -263,6 +309,7 @@ TARGETS = {
     "ldap-match": Target(match_filter, filters, 1024, mutators.elements, ATTRIBUTES),
     "ldap-dn": Target(read_name, names, 1100),
     "ldap-reply": Target(read_reply, replies, mutate=mutators.elements),
+    "ldap-guard": Target(guard_link, sessions, 1026, mutators.behind_a_cut(mutators.elements)),
     "ldap-values": Target(read_values, values, words=ATTRIBUTES),
     "ldap-filter": Target(make_filters, terms, 512),
 }

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cryptography import x509
 
 from fuzz import mutators
 from fuzz.target import NOW, Target, joined, parts, unless_malformed
@@ -12,16 +16,19 @@ from keyserver import smime
 from keyserver.model import Certificate, Refused
 from keyserver.openpgp.armor import armor
 from keyserver.smime import ber, cms
+from keyserver.smime.constraints import allow
 from keyserver.smime.crl import Authority
 from keyserver.smime.crl import authority as read_authority
 from keyserver.smime.crl_reading import read_list
-from keyserver.smime.reading import read
+from keyserver.smime.reading import Reading, read
 from keyserver.wire import pem
+from keyserver.wire.ber import element, header
 from support import x509odd
 from support.crls import ENDS, body_of, revocation_list, signed_again
 from support.mails import crlf, signed, text
-from support.x509 import Issued, authority, person
+from support.x509 import Issued, authority, name, person
 
+ADDRESS = "alice@example.org"
 VECTORS = Path(__file__).parents[1] / "vectors"
 PEM = (b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n", b"-----BEGIN PKCS7-----\n", b"-----")
 
@@ -64,6 +71,38 @@ def read_revocations(octets: bytes) -> None:
         if found is not None:
             assert found.count >= 0
             found.find(b"\x05")
+
+
+@cache
+def leaves() -> tuple[Reading, ...]:
+    """Certificates of one address, in a place that the chain library checks and in one that it does not."""
+    made = authority()
+    return tuple(
+        read(one.der)
+        for one in (person(ADDRESS, made), person(ADDRESS, made, subject=name("A", email=ADDRESS), emails=[]))
+    )
+
+
+def constrain(octets: bytes) -> None:
+    """Whatever an authority's constraints are, they allow nothing more when a name is excluded besides."""
+    for leaf in leaves():
+        held: Any = SimpleNamespace(values=lambda _: [octets])
+        allow(held, leaf)
+        content = unless_malformed(lambda: header(octets, 0, len(octets)))
+        if content is not None and content[0] == 0x30:
+            excluded = element(0xA1, element(0x30, element(0x81, ADDRESS.rpartition("@")[2].encode())))
+            more = element(0x30, octets[content[1] : content[2]], excluded)
+            held.values = lambda _, more=more: [more]
+            assert not allow(held, leaf)
+
+
+def constraints() -> Iterator[bytes]:
+    """Hosts, mailboxes, directories; permitted and excluded."""
+    example = [x509.RFC822Name(text) for text in ("example.org", ".example.org", ADDRESS, "other.example")]
+    directory, domain = x509.DirectoryName(name("A")), x509.DNSName("example.org")
+    other = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9"), element(0x0C, b"example.org"))
+    for permitted, excluded in ((example, None), ([*example[:1], directory, domain], example[3:]), (None, [other])):
+        yield x509.NameConstraints(permitted, excluded).public_bytes()
 
 
 def walk_ber(octets: bytes) -> None:
@@ -118,6 +157,7 @@ TARGETS = {
     "smime-clean": Target(clean_certificate, ders, mutate=mutators.elements),
     "smime-cms": Target(verify_signature, signatures, 8192, mutators.of_fields(mutators.anyhow, mutators.elements)),
     "smime-crl": Target(read_revocations, lists, mutate=mutators.elements),
+    "smime-constraints": Target(constrain, constraints, 1024, mutators.elements, (b"example.org", ADDRESS.encode())),
     "smime-ber": Target(walk_ber, ders, mutate=mutators.elements),
     "smime-pem": Target(split_pem, files, 8192, mutators.lines, PEM),
 }

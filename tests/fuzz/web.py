@@ -17,7 +17,7 @@ from keyserver.invite import tokens
 from keyserver.invite.bounces import of_message_id
 from keyserver.model import Kind
 from keyserver.openpgp.armor import armor
-from keyserver.query import BadQuery, ByAddress, ByHash, Query, from_name, parse, parse_address, spellings
+from keyserver.query import BadQuery, ByAddress, ByHash, ByText, Query, from_name, parse, parse_address, spellings
 from keyserver.upstreams.certs.verdict import verdict as certs_verdict
 from keyserver.upstreams.hkp.upstream import search_of
 from keyserver.upstreams.hkp.v2 import CERTS, paths_of
@@ -97,13 +97,13 @@ def read_query(octets: bytes) -> None:
 
 def ask_again(query: Query) -> None:
     """What we ask of others in each protocol means to us the same when others ask it of us."""
-    if any("\ud800" <= character <= "\udfff" for character in str(query)):
-        return  # octets that are no text, which no protocol brings so far
+    if any("\ud800" <= character <= "\udfff" or character == hkp.UNREADABLE for character in str(query)):
+        return  # of octets that are no text: no face asks for it
     if (asked := search_of(query)) is not None:
         said = hkp.parameters(asked)
         assert said.op == "get" and said.search is not None
         assert said.readable or "%u" in said.search  # as JavaScript escapes: our own face wants none of it
-        assert parse(said.search, query.kind) == query
+        assert said.search == query.text if isinstance(query, ByText) else parse(said.search, query.kind) == query
     if (path := vks_path(query)) is not None:
         assert vks.read(vks.ROOT + path) == query
     for path in paths_of(query):
