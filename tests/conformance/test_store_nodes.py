@@ -60,11 +60,16 @@ async def test_a_delete_beside_puts_is_never_undone_by_them(nodes: list[tuple[Po
     """200 deletes, each beside puts of two other nodes that were begun before it."""
     (one, _), (two, _), (three, _) = nodes
     refused = 0
+
+    async def deleted(fingerprint: str, later: float) -> int:
+        await asyncio.sleep(later)  # so that it comes before puts, between them and behind them
+        return await one.delete(fingerprint, NOW)
+
     for n in range(200):
         made = Made(n, ("race@example.org",))
         begun = await two.begin()
         puts = [store.put([made.find(origin=o)], [], begun, NOW) for store in (two, three) for o in ("one", "two")]
-        answers = await asyncio.gather(*puts, one.delete(made.fingerprint, NOW))
+        answers = await asyncio.gather(*puts, deleted(made.fingerprint, n % 5 / 1000))
         refused += sum(answer == (Stored.DELETED,) for answer in answers[:-1])
         assert (await one.certificate(made.fingerprint)).entries == (), n
         assert await one.put([made.find()], [], begun, NOW) == (Stored.DELETED,)

@@ -47,7 +47,7 @@ class Postfix:
             "queue_directory": str(self.directory / "queue"),
             "data_directory": str(self.directory / "data"),
             "maillog_file": str(self.log),
-            "maillog_file_prefixes": "/tmp, /var",
+            "maillog_file_prefixes": str(self.directory),
             "myhostname": "mx.here.example",
             "mydestination": "",
             "inet_interfaces": "127.0.0.1",
