@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyserver.app.context import CannotStart, Context
-from keyserver.config import Config, UpstreamSection
+from keyserver.config import Config
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.listen.tls import stamp_of
 from keyserver.model import UpstreamSpec
 from keyserver.resolver.circuit import GRACE

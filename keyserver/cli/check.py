@@ -9,7 +9,8 @@ import typer
 from keyserver.cli.options import DEFAULTS, DONE, USAGE, ConfigOption, SetOption, config_file, read_config
 
 if TYPE_CHECKING:
-    from keyserver.config import Config, UpstreamSection
+    from keyserver.config import Config
+    from keyserver.config.sections.upstream import UpstreamSection
     from keyserver.model import UpstreamSpec
     from keyserver.upstreams.protocol import Protocol
 

@@ -7,9 +7,10 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from keyserver.config import Problem, UpstreamSection
+from keyserver.config import Problem
 from keyserver.config.problem import show
 from keyserver.config.sections.caching import CrlSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.upstreams import crl
 from keyserver.upstreams.host import read_url
 from keyserver.upstreams.protocol import Mistake, Protocol

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from keyserver.clocks import Clocks
-from keyserver.config import UpstreamSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.model import Kind, OnChange, Rate, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText
 from keyserver.upstreams.base import Upstream

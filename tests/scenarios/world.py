@@ -14,7 +14,8 @@ from keyserver import openpgp
 from keyserver.app import opened
 from keyserver.app.rules import KINDS
 from keyserver.clocks import Clocks
-from keyserver.config import Config, UpstreamSection
+from keyserver.config import Config
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.domains import DomainRule, DomainRules
 from keyserver.faces.http.replies import MAX_AGE
 from keyserver.model import (

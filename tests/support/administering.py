@@ -18,7 +18,8 @@ from keyserver.app import opened
 from keyserver.app.administration import rules_of
 from keyserver.app.parts import Parts
 from keyserver.clocks import Clocks
-from keyserver.config import Config, UpstreamSection
+from keyserver.config import Config
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.faces.http.app import make_runner
 from keyserver.model import Certificate, Find, Source, State, UpstreamSpec, View
 from keyserver.query import parse

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from keyserver.config.kinds import Duration, Flag, Many, Whole
+from keyserver.config.fields import Switch
+from keyserver.config.kinds import Duration, Many, Whole
 from keyserver.config.section import Section, key
 from keyserver.query import parse_address
 
@@ -27,7 +28,7 @@ class OutlookSection(Section):
         [], "whom it is mailed to, by the relay of `invite.smtp` and from `invite.sender`"
     )
     digest_every: Annotated[int, Duration("1d", "35d")] = key("7d", "how often it is sent")
-    digest_webhook: Annotated[bool, Flag()] = key(False, "POST it to `events.webhook`, too")
+    digest_webhook: Switch = key(False, "POST it to `events.webhook`, too")
     days: Annotated[int, Whole(1, MOST_DAYS)] = key(
         30, "so many days it looks ahead, and so many back: who was asked for in them counts as in use"
     )

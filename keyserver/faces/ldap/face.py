@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keyserver.config import LdapSection
 from keyserver.config.passwords import read_password
+from keyserver.config.sections.faces import LdapSection
 from keyserver.faces.face import Face, Opening
 from keyserver.faces.ldap.bind import Account
 from keyserver.faces.ldap.server import LdapServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyserver.config import UpstreamSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.upstreams.host import read_url
 from keyserver.upstreams.protocol import Mistake, said_by
 

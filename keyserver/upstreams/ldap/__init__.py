@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from keyserver.clocks import Clocks
-from keyserver.config import UpstreamSection
 from keyserver.config.passwords import read_password
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.model import Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId, ByText
 from keyserver.upstreams.base import Upstream

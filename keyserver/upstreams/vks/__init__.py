@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from keyserver.clocks import Clocks
-from keyserver.config import UpstreamSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.model import Kind, Rate, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByKeyId
 from keyserver.upstreams.base import Upstream

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from keyserver.clocks import Clocks
-from keyserver.config import UpstreamSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.model import Kind, UpstreamSpec
 from keyserver.query import ByAddress
 from keyserver.upstreams.base import Upstream

@@ -17,7 +17,8 @@ from keyserver.app.listening import Listeners
 from keyserver.app.parts import Parts
 from keyserver.app.reloading import Reloader
 from keyserver.clocks import Clocks
-from keyserver.config import Config, UpstreamSection
+from keyserver.config import Config
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.config.sources import Sources
 from keyserver.events.posting import Target
 from keyserver.model import Failed, State, UpstreamSpec, View

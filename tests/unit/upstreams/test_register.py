@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from keyserver.clocks import Clocks
-from keyserver.config import UpstreamSection
+from keyserver.config.sections.upstream import UpstreamSection
 from keyserver.config.sections.upstream import UpstreamSection as Section
 from keyserver.model import Absent, Kind, UpstreamSpec
 from keyserver.query import ByAddress, ByFingerprint, ByHash, ByKeyId, ByText, Query
