@@ -117,7 +117,8 @@ def main() -> int:
         mark = f" held to {LEAST:.0f} %{': BELOW' if name in below else ''}" if name in HELD else ""
         print(f"{name:32} {folder.there:>18,} {folder.percent:>7.1f}%{mark}")
         if name in HELD:
-            print(*lacking(files, name), sep="\n", end="\n" if list(lacking(files, name)) else "")
+            for line in lacking(files, name):
+                print(line)
     return 1 if below else 0
 
 

@@ -21,7 +21,7 @@ from keyserver.faces.http.connection import HttpConnection, HttpLimits
 from keyserver.faces.http.hot import HotAnswers
 from keyserver.faces.http.server import HttpServer
 from keyserver.upstreams.http import kept
-from support.door import Wire, World, canonical, settle
+from support.door import World, canonical, said_to
 
 GET = b"GET /pks/lookup?op=get&search=alice HTTP/1.1\r\nHost: k.example\r\n\r\n"
 OLD = b"GET /pks/lookup?op=get&search=alice HTTP/1.0\r\n\r\n"
@@ -64,17 +64,8 @@ class Door:
         return self.loop.run_until_complete(talk())
 
     async def _talk(self, protocol: asyncio.Protocol, pieces: Iterable[bytes]) -> Said:
-        wire = Wire(protocol)
-        for piece in pieces:
-            if wire.closed:
-                break
-            protocol.data_received(piece)
-            await settle(3)
-        await settle(12)
-        said = canonical(bytes(wire.written)), wire.closed
-        wire.abort()
-        await settle(3)
-        return re.sub(BAD + b".*", BAD, said[0], flags=re.DOTALL), said[1]
+        said, closed = await said_to(protocol, pieces, 12)
+        return re.sub(BAD + b".*", BAD, canonical(said), flags=re.DOTALL), closed
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,6 +161,21 @@ async def settle(turns: int = 30) -> None:
     """Let everything that is ready run."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def said_to(protocol: asyncio.Protocol, pieces: Iterable[bytes], turns: int = 30) -> tuple[bytes, bool]:
+    """What a connection without a socket says to these pieces, and whether it closed behind it; `turns` to end in."""
+    wire = Wire(protocol)
+    for piece in pieces:
+        if wire.closed:
+            break
+        protocol.data_received(piece)
+        await settle(3)
+    await settle(turns)
+    said = bytes(wire.written), wire.closed
+    wire.abort()
+    await settle(3)
+    return said
 
 
 _HEAD = re.compile(rb"HTTP/[0-9]\.[0-9] [0-9]{3} [^\r]*\r\n(?:[^\r\n]+\r\n)*\r\n")

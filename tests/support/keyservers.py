@@ -59,17 +59,8 @@ async def sks(folder: Path, *certificates: bytes, max_matches: int = 500) -> Asy
     port = free_port()
     options = ["-hkp_address", "127.0.0.1", "-hkp_port", str(port), "-hostname", "localhost", "-disable_mailsync"]
     options += ["-max_matches", str(max_matches)]
-    with (base / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            SKS, "db", "-basedir", str(base), *options, "-stdoutlog", cwd=base, stdout=log, stderr=log
-        )
-    try:
-        await _listening(port, process, base / "log")
-        yield f"hkp://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    async with _serving(base, port, SKS, "db", "-basedir", str(base), *options, "-stdoutlog") as url:
+        yield url
 
 
 @contextlib.asynccontextmanager
@@ -127,17 +118,22 @@ async def hockeypuck(programs: Path, folder: Path, *certificates: bytes) -> Asyn
             _run, str(programs / "hockeypuck-load"), "-config", str(base / "conf"), str(base / "dump.pgp"), cwd=base
         )
         assert "inserted" in loaded, loaded
-        with (base / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                str(programs / "hockeypuck"), "-config", str(base / "conf"), cwd=base, stdout=log, stderr=log
-            )
-        try:
-            await _listening(port, process, base / "log")
-            yield f"hkp://127.0.0.1:{port}"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        async with _serving(base, port, str(programs / "hockeypuck"), "-config", str(base / "conf")) as url:
+            yield url
+
+
+@contextlib.asynccontextmanager
+async def _serving(base: Path, port: int, *command: str) -> AsyncIterator[str]:
+    """A keyserver that listens on this port, with its log below `base`; gives its URL."""
+    with (base / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*command, cwd=base, stdout=log, stderr=log)
+    try:
+        await _listening(port, process, base / "log")
+        yield f"hkp://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def _run(*command: str, cwd: Path, env: dict[str, str] | None = None, octets: bytes = b"") -> str:

@@ -23,7 +23,7 @@ from keyserver.processes.http import Remote
 from keyserver.processes.news import Counter, Replica, Teller
 from keyserver.processes.relay import Relay
 from keyserver.processes.streams import Streams
-from support.door import Wire, World, canonical, settle
+from support.door import Wire, World, canonical, said_to, settle
 
 
 class Stage:
@@ -62,17 +62,7 @@ class Stage:
     async def feed(self, *parts: bytes, plain: bool = False) -> tuple[bytes, bool]:
         """What is said to these segments without a socket, in the same form as `talk`."""
         protocol = self.runner.server() if plain else HttpConnection(self.server)  # type: ignore[misc]
-        wire = Wire(protocol)
-        for part in parts:
-            if wire.closed:
-                break
-            protocol.data_received(part)
-            await settle(3)
-        await settle()
-        result = bytes(wire.written), wire.closed
-        wire.abort()
-        await settle(3)
-        return result
+        return await said_to(protocol, parts)
 
 
 @pytest.fixture
